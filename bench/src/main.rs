@@ -1,0 +1,3 @@
+//! The measuring tool of Outrider.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,2 @@
+//! Ceph-style messenger over Outrider's own TCP.
+#![forbid(unsafe_code)]
