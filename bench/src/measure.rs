@@ -9,6 +9,8 @@ use serde::Serialize;
 
 /// Longest latency told apart; anything longer counts as this.
 const LATENCY_MAX: Duration = Duration::from_secs(120);
+/// Largest byte count told apart.
+const BYTES_MAX: u64 = 1 << 48;
 /// Significant decimal digits kept.
 const DIGITS: u8 = 3;
 
@@ -76,7 +78,7 @@ pub(crate) struct ByteCounts(Histogram<u64>);
 
 impl Default for ByteCounts {
     fn default() -> Self {
-        ByteCounts(Histogram::new(DIGITS).expect("constant digits are valid"))
+        ByteCounts(Histogram::new_with_max(BYTES_MAX, DIGITS).expect("constant bounds are valid"))
     }
 }
 
@@ -88,7 +90,7 @@ impl ByteCounts {
 
     /// Adds all of `other`.
     pub(crate) fn merge(&mut self, other: &ByteCounts) {
-        self.0.add(&other.0).expect("an automatically resizing histogram takes any other");
+        self.0.add(&other.0).expect("both have the same bounds");
     }
 
     /// Median and largest, `None` without a sample.

@@ -10,7 +10,7 @@ use crate::report::{HeartbeatResult, Ratio};
 /// A table with a header; every column but the first is numbers, aligned right.
 pub(crate) fn numbers(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     table.set_header(header.iter().copied().map(Cell::new));
     for row in rows {
         table.add_row(row.iter().map(Cell::new));
