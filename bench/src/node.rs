@@ -45,12 +45,10 @@ pub(crate) fn spawn_shard(port: Box<dyn Port>, addressing: &Addressing) -> Resul
         algorithm: addressing.congestion,
         ..TcpConfig::default()
     };
-    let stack = StackConfig {
-        addresses: vec![addressing.address],
-        gateway: addressing.gateway,
-        tcp,
-        ..StackConfig::default()
-    };
+    let mut stack = StackConfig { tcp, ..StackConfig::new([addressing.address]) };
+    if let Some(gateway) = addressing.gateway {
+        stack = stack.with_gateway(gateway);
+    }
     let config = ShardConfig {
         name: info.name.clone(),
         stack,

@@ -64,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     };
     check_writable(common)?;
     let stop = Stop::on_signals()?;
-    let port = place.open()?;
+    let port = place.open(common.seed)?;
     let (session, node) = arguments.dial(port, &addressing)?;
     let result = arguments.measure(&stop, &session);
     session.connection.mark_down();

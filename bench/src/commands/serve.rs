@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
         congestion,
         seed: common.seed,
     };
-    let port = place.open()?;
+    let port = place.open(common.seed)?;
     let local = SocketAddr::new(place.address.address, arguments.peer_port);
     let served = match arguments.bytes {
         Some(service) => {

@@ -61,7 +61,7 @@ impl Lab {
     pub(crate) fn build(point: &Point, seed: u64) -> Result<Self, BenchError> {
         point.link.check(point)?;
         match point.link {
-            LinkKind::Tap => tap::build(point),
+            LinkKind::Tap => tap::build(point, seed),
             _ => Ok(memory::build(point, seed)),
         }
     }

@@ -1,7 +1,7 @@
 //! Two TAP devices of this process on a bridge in a private network namespace. The kernel shapes and loses frames on
 //! the way: a token bucket on what it sends to each device, a random drop on what the bridge forwards.
 
-use outrider_drivers::netns::NetworkNamespace;
+use outrider_drivers::netns::{NetNamespace, NetnsError};
 use outrider_drivers::tap::{Tap, TapOptions};
 
 use super::{Lab, need_root};
@@ -29,20 +29,24 @@ pub(super) fn check(point: &Point) -> Result<(), BenchError> {
 }
 
 /// Builds it. It vanishes with the devices and the namespace.
-pub(super) fn build(point: &Point) -> Result<Lab, BenchError> {
+pub(super) fn build(point: &Point, seed: u64) -> Result<Lab, BenchError> {
     need_root("--link tap", "--link memory shows the same")?;
-    let namespace = NetworkNamespace::new()
-        .map_err(|error| BenchError::failed(format!("cannot make a network namespace: {error}")))?;
-    let [a, b] = namespace.run(|| {
-        let taps = [open(DEVICES[0])?, open(DEVICES[1])?];
+    let namespace = NetNamespace::create().map_err(|error| unable(&error))?;
+    let made = namespace.run(|| {
+        let taps = [open(DEVICES[0], seed)?, open(DEVICES[1], seed.wrapping_add(1))?];
         join(point)?;
         Ok::<_, BenchError>(taps)
-    })?;
+    });
+    let [a, b] = made.map_err(|error| unable(&error))??;
     Ok(Lab::new(a, b, namespace))
 }
 
-fn open(name: &str) -> Result<Tap, BenchError> {
-    let options = TapOptions { name: Some(name.to_owned()), ..TapOptions::default() };
+fn unable(error: &NetnsError) -> BenchError {
+    BenchError::failed(format!("no network namespace for --link tap: {error}; --link memory needs none"))
+}
+
+fn open(name: &str, seed: u64) -> Result<Tap, BenchError> {
+    let options = TapOptions { name: Some(name.to_owned()), seed, ..TapOptions::default() };
     Tap::open(&options).map_err(|error| BenchError::failed(format!("cannot open the TAP device {name}: {error}")))
 }
 
