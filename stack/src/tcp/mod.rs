@@ -5,3 +5,4 @@ pub mod connection;
 pub mod segment;
 pub mod sequence;
 pub mod source;
+pub mod wire;
