@@ -14,7 +14,7 @@ use outrider_stack::time::Instant;
 
 use crate::report::PingReport;
 
-pub(crate) use registry::{Collected, Registry};
+pub(crate) use registry::Registry;
 
 /// Who handles a part on the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -56,6 +56,9 @@ impl Session {
                 }
                 Some(Decoded::Message { message, id: _, credit_bytes }) => {
                     self.expect_open(ChunkKind::Message)?;
+                    if self.closing {
+                        continue; // Nobody is there to take it any more.
+                    }
                     self.statistics.messages_received += 1;
                     self.statistics.bytes_received += message.payload.len() as u64;
                     self.events.push_back(SessionEvent::Message { message, arrived_at: now, credit_bytes });
@@ -107,6 +110,7 @@ impl Session {
             (ChunkKind::Hello, Phase::Hello) => self.on_hello(payload)?,
             (ChunkKind::Auth, Phase::Auth) => self.on_auth(payload)?,
             (ChunkKind::Ready, Phase::Ready) => self.on_ready(now),
+            (ChunkKind::Oob, Phase::Open) if self.closing => {}
             (ChunkKind::Oob, Phase::Open) => self.on_oob(now, id, payload)?,
             (ChunkKind::Keepalive, Phase::Open) => {
                 self.control.keepalive_ack = Some(decode_u64(kind, payload)?);
