@@ -10,6 +10,8 @@
 #![forbid(unsafe_code)]
 
 pub mod endpoint;
+pub mod net;
 pub mod tcp;
+pub mod wheel;
 
 pub use outrider_drivers::time;

@@ -1,7 +1,23 @@
-//! The TCP engine (RFC 9293), sans-IO.
+//! The TCP engine (RFC 9293), sans-IO. Start at [`connection::Connection`].
+//!
+//! One file per concern: `connection` (the API and the state), with input, acknowledgement, output, timeout and
+//! handshake beside it; `flight` (what was sent), `receiver` and `reassembly` (what arrived), `recovery` (RACK-TLP,
+//! PRR), `rtt`, `rate`, `timers`; `congestion` behind its trait; `source` is the pull interface.
 
+mod config;
 pub mod congestion;
 pub mod connection;
+mod flight;
+mod rate;
+mod reassembly;
+mod receiver;
+mod recovery;
+mod ring;
+mod rtt;
 pub mod segment;
 pub mod sequence;
 pub mod source;
+pub mod wire;
+pub mod state;
+pub mod statistics;
+mod timers;

@@ -93,6 +93,11 @@ pub trait SegmentSource {
     /// The peer's TCP has acknowledged all bytes before stream offset `offset`.
     fn on_acked(&mut self, _now: Instant, _offset: u64) {}
 
+    /// Whether the peer delivers what is urgent ahead of gaps: then it need not wait for retransmissions.
+    fn urgent_overtakes(&self) -> bool {
+        false
+    }
+
     /// Whether the source has sent its last byte and wants FIN to follow once [`Self::demand`] is `Nothing`.
     fn finished(&self) -> bool {
         false

@@ -1,9 +1,22 @@
 //! Congestion control behind one trait.
+//!
+//! [`Algorithm::build`] gives a controller: [`cubic::Cubic`] (loss-based, for paths shared with ordinary TCP) or
+//! [`bbr::Bbr`] (delay-bounded, the default: a heartbeat waits in whatever queue the controller leaves standing).
+//! Nothing here reads a clock or a random source: time and seed are arguments.
 
 use core::fmt;
 use core::time::Duration;
 
 use crate::time::Instant;
+
+mod algorithm;
+pub mod bbr;
+pub mod cubic;
+pub mod hystart;
+mod random;
+mod usage;
+
+pub use algorithm::{Algorithm, ParseAlgorithmError};
 
 /// What an acknowledgement told, as the engine hands it to the controller: once per incoming segment that moved
 /// anything, after losses were marked.
@@ -118,14 +131,12 @@ pub trait CongestionControl: Send + fmt::Debug {
 
     /// The maximum segment size changed (path MTU).
     fn set_segment_size(&mut self, bytes: u64);
-}
 
-/// Which controller a connection uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Algorithm {
-    /// CUBIC (RFC 9438) with HyStart++ (RFC 9406).
-    Cubic,
-    /// BBR (draft-ietf-ccwg-bbr).
-    #[default]
-    Bbr,
+    /// The phase the controller is in, as reports spell it.
+    fn phase(&self) -> &'static str;
+
+    /// Bytes per second that the controller believes the path delivers, if it has a model of the path.
+    fn bandwidth(&self) -> Option<u64> {
+        None
+    }
 }

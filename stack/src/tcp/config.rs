@@ -1,12 +1,8 @@
-//! The connection: one per peer, driven by its owner.
+//! Parameters of a connection, and what its owner hears of it.
 
 use core::time::Duration;
 
 use super::congestion::Algorithm;
-use super::segment::{Header, Outgoing, Segment};
-use super::sequence::SeqNumber;
-use super::source::{Blocked, SegmentSink, SegmentSource, SendState};
-use crate::time::Instant;
 
 /// Parameters of a connection, fixed when it is opened.
 #[derive(Clone, Debug)]
@@ -37,6 +33,9 @@ pub struct Config {
     pub user_timeout: Duration,
     /// Longest delay of an acknowledgement (RFC 1122: below 500 ms).
     pub ack_delay_max: Duration,
+    /// How long the peer may delay the acknowledgement of a lone segment; added to the timeout of such a flight so
+    /// that a patient peer does not look like a loss (RFC 8985 section 7.2, "WCDelAckT").
+    pub peer_ack_delay_max: Duration,
     /// Time spent in TIME-WAIT.
     pub time_wait: Duration,
     /// Bytes kept out of order at most.
@@ -61,6 +60,7 @@ impl Default for Config {
             syn_retries: 6,
             user_timeout: Duration::from_secs(120),
             ack_delay_max: Duration::from_millis(40),
+            peer_ack_delay_max: Duration::from_millis(40),
             time_wait: Duration::from_secs(1),
             out_of_order_bytes_max: 4 << 20,
             holes_max: 256,
@@ -117,122 +117,4 @@ pub enum Event {
 pub struct TransmitLimit {
     /// Payload bytes at most; above the segment size only if the port segments. Zero: no limit beyond the segment size.
     pub super_segment_bytes: usize,
-}
-
-/// A TCP connection. (The engine's author replaces this body.)
-#[derive(Debug)]
-pub struct Connection {}
-
-#[allow(unused_variables, clippy::todo)]
-impl Connection {
-    /// Opens actively: the first [`Self::poll_transmit`] gives the SYN.
-    pub fn connect(
-        now: Instant,
-        config: &Config,
-        initial_sequence: SeqNumber,
-        timestamp_offset: u32,
-    ) -> Self {
-        todo!()
-    }
-
-    /// Opens passively in answer to `syn` (SYN set, ACK and RST clear): the first transmission is the SYN-ACK.
-    pub fn accept(
-        now: Instant,
-        config: &Config,
-        initial_sequence: SeqNumber,
-        timestamp_offset: u32,
-        syn: &Segment<'_>,
-    ) -> Self {
-        todo!()
-    }
-
-    /// Input. A segment arrived for this connection.
-    pub fn on_segment(&mut self, now: Instant, segment: &Segment<'_>, sink: &mut dyn SegmentSink) {
-        todo!()
-    }
-
-    /// Input. [`Self::next_timeout`] has come.
-    pub fn on_timeout(&mut self, now: Instant) {
-        todo!()
-    }
-
-    /// Input. The sink's room has changed (the application consumed).
-    pub fn set_receive_room(&mut self, now: Instant, room: usize) {
-        todo!()
-    }
-
-    /// Input. The port (not TCP) keeps the next segment from leaving; recorded for [`SendState::blocked`].
-    pub fn note_blocked(&mut self, by: Blocked) {
-        todo!()
-    }
-
-    /// Input. Reset the connection; the next transmission is the RST if one is due.
-    pub fn abort(&mut self, now: Instant) {
-        todo!()
-    }
-
-    /// Output. The next segment that may leave now, pulling payload from `source`. Call until `None`.
-    pub fn poll_transmit(
-        &mut self,
-        now: Instant,
-        source: &mut dyn SegmentSource,
-        limit: TransmitLimit,
-    ) -> Option<Outgoing> {
-        todo!()
-    }
-
-    /// The payload of a segment just given by [`Self::poll_transmit`], in two pieces (the second often empty).
-    pub fn payload(&self, segment: &Outgoing) -> [&[u8]; 2] {
-        todo!()
-    }
-
-    /// Output. What happened. Call until `None` after every input and every transmission.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        todo!()
-    }
-
-    /// When [`Self::on_timeout`] wants to be called: timers of the engine and the pacer.
-    /// (The source's own [`SegmentSource::next_demand`] is the caller's to watch.)
-    pub fn next_timeout(&self) -> Option<Instant> {
-        todo!()
-    }
-
-    /// Whether `segment` would complete this half-open connection's handshake: the owner then needs a real sink.
-    pub fn completes_handshake(&self, segment: &Segment<'_>) -> bool {
-        todo!()
-    }
-
-    /// State of the sender, as a cut would see it at `now`.
-    pub fn send_state(&self, now: Instant) -> SendState {
-        todo!()
-    }
-
-    /// Stream offset up to which the peer acknowledged everything; feed changes to [`SegmentSource::on_acked`].
-    pub fn acked_offset(&self) -> u64 {
-        todo!()
-    }
-
-    /// Bytes of payload that one segment carries at most now (peer's MSS less options).
-    pub fn segment_size(&self) -> usize {
-        todo!()
-    }
-}
-
-/// The RST that answers `segment` where no connection exists (RFC 9293 section 3.10.7.1), `None` if it is a RST itself.
-pub fn reset_for(segment: &Segment<'_>) -> Option<Header> {
-    if segment.header.flags.rst {
-        return None;
-    }
-    let mut header = Header::default();
-    header.flags.rst = true;
-    match segment.header.ack {
-        Some(ack) => header.seq = ack,
-        None => {
-            let length = segment.payload.len() as u32
-                + u32::from(segment.header.flags.syn)
-                + u32::from(segment.header.flags.fin);
-            header.ack = Some(segment.header.seq.add(length));
-        }
-    }
-    Some(header)
 }

@@ -1,0 +1,205 @@
+//! What the model remembers of its samples: maxima, minima, and for how long.
+
+use core::time::Duration;
+
+use crate::time::Instant;
+
+/// Maximum delivery rate of the current and the previous ProbeBW cycle (draft section 5.5.5; MaxBwFilterLen = 2).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct MaxBandwidth {
+    current: u64,
+    previous: u64,
+}
+
+impl MaxBandwidth {
+    pub(super) fn update(&mut self, bytes_per_second: u64) {
+        self.current = self.current.max(bytes_per_second);
+    }
+
+    /// A cycle has ended. One that gave no sample is not counted, so that silence forgets nothing.
+    pub(super) fn advance(&mut self) {
+        if self.current > 0 {
+            self.previous = self.current;
+            self.current = 0;
+        }
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.current.max(self.previous)
+    }
+}
+
+/// Length of the min_rtt filter (draft section 5.5.7).
+const MIN_RTT_WINDOW: Duration = Duration::from_secs(10);
+/// Time without a lower sample after which ProbeRTT is due.
+const PROBE_RTT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The two minima of the round-trip time: over ten seconds for the model, over five to know when to look again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct MinRtt {
+    model: Option<(Duration, Instant)>,
+    recent: Option<(Duration, Instant)>,
+    probe_due: bool,
+}
+
+impl MinRtt {
+    pub(super) fn update(&mut self, now: Instant, sample: Option<Duration>) {
+        self.probe_due = self.recent.is_some_and(|(_, stamp)| now.since(stamp) > PROBE_RTT_INTERVAL);
+        if let Some(rtt) = sample {
+            if self.probe_due || self.recent.is_none_or(|(least, _)| rtt < least) {
+                self.recent = Some((rtt, now));
+            }
+        }
+        let expired = self.model.is_none_or(|(_, stamp)| now.since(stamp) > MIN_RTT_WINDOW);
+        if let Some((recent, stamp)) = self.recent {
+            if expired || self.model.is_none_or(|(least, _)| recent < least) {
+                self.model = Some((recent, stamp));
+            }
+        }
+    }
+
+    /// The estimate of the two-way propagation delay.
+    pub(super) fn get(&self) -> Option<Duration> {
+        self.model.map(|(least, _)| least)
+    }
+
+    /// Whether the last update found that no lower sample had come for the interval.
+    pub(super) fn probe_due(&self) -> bool {
+        self.probe_due
+    }
+
+    /// ProbeRTT has ended: the recent minimum is as fresh as it gets.
+    pub(super) fn probed(&mut self, now: Instant) {
+        if let Some((_, stamp)) = &mut self.recent {
+            *stamp = now;
+        }
+    }
+}
+
+/// Rise of a round's least RTT over min_rtt that is put down to noise: this part of min_rtt, this much at least.
+const TOLERANCE_DIVISOR: u32 = 8;
+const TOLERANCE_MIN: Duration = Duration::from_micros(50);
+
+/// Sees a standing queue: one that did not empty in a whole round trip.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StandingQueue {
+    least: Option<Duration>,
+    marked: bool,
+    standing: bool,
+}
+
+impl StandingQueue {
+    pub(super) fn on_rtt(&mut self, rtt: Duration) {
+        self.least = Some(self.least.map_or(rtt, |least| least.min(rtt)));
+    }
+
+    /// An echoed congestion mark: a queue by the network's own word.
+    pub(super) fn on_mark(&mut self) {
+        self.marked = true;
+    }
+
+    /// A round has ended. One without samples leaves the verdict as it was.
+    pub(super) fn on_round(&mut self, min_rtt: Option<Duration>) {
+        if let (Some(least), Some(floor)) = (self.least, min_rtt) {
+            self.standing = least > floor + (floor / TOLERANCE_DIVISOR).max(TOLERANCE_MIN);
+        }
+        self.standing |= self.marked;
+        self.least = None;
+        self.marked = false;
+    }
+
+    /// The verdict on the last complete round.
+    pub(super) fn is_standing(&self) -> bool {
+        self.standing
+    }
+}
+
+/// Rounds that one half of the aggregation filter covers once the pipe was filled; one in Startup.
+const AGGREGATION_HALF_ROUNDS: u64 = 5;
+
+/// How much more is acknowledged at times than the bandwidth explains (draft section 5.5.9, extra_acked).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Aggregation {
+    start: Instant,
+    delivered: u64,
+    current: u64,
+    previous: u64,
+    half_began_round: u64,
+}
+
+impl Aggregation {
+    /// `limit` bounds a sample, bytes.
+    pub(super) fn on_ack(&mut self, now: Instant, delivered: u64, bandwidth: u64, limit: u64) {
+        let mut expected = bytes_in(bandwidth, now.since(self.start));
+        if self.delivered <= expected {
+            self.restart(now);
+            expected = 0;
+        }
+        self.delivered = self.delivered.saturating_add(delivered);
+        self.current = self.current.max(self.delivered.saturating_sub(expected).min(limit));
+    }
+
+    pub(super) fn on_round(&mut self, round: u64, filled: bool) {
+        let length = if filled { AGGREGATION_HALF_ROUNDS } else { 1 };
+        if round.saturating_sub(self.half_began_round) >= length {
+            self.half_began_round = round;
+            self.previous = self.current;
+            self.current = 0;
+        }
+    }
+
+    /// Sending starts anew: what comes back is to be measured from here.
+    pub(super) fn restart(&mut self, now: Instant) {
+        self.start = now;
+        self.delivered = 0;
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.current.max(self.previous)
+    }
+}
+
+/// Segments over which a loss rate is taken.
+const LOSS_SPAN_SEGMENTS: u64 = 128;
+/// Losses below this many segments are not a rate.
+const LOSS_SEGMENTS_MIN: u64 = 3;
+
+/// Loss rate over enough segments to be one: at ten segments a round, a single random loss would be 10 %.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LossMeter {
+    lost: u64,
+    delivered: u64,
+}
+
+impl LossMeter {
+    pub(super) fn on_ack(&mut self, delivered: u64, lost: u64) {
+        self.delivered = self.delivered.saturating_add(delivered);
+        self.lost = self.lost.saturating_add(lost);
+    }
+
+    /// Whether the losses since the last verdict exceed the threshold. Called once per round.
+    pub(super) fn is_excessive(&mut self, segment_size: u64) -> bool {
+        let total = self.delivered.saturating_add(self.lost);
+        let excessive =
+            self.lost >= LOSS_SEGMENTS_MIN * segment_size && exceeds_loss_threshold(self.lost, total);
+        if excessive || total >= LOSS_SPAN_SEGMENTS * segment_size {
+            *self = LossMeter::default();
+        }
+        excessive
+    }
+}
+
+/// LossThresh, 2 % (draft section 2.7).
+pub(super) fn exceeds_loss_threshold(lost: u64, total: u64) -> bool {
+    u128::from(lost) * 100 > u128::from(total) * 2
+}
+
+/// Bytes that a rate carries in a time.
+pub(super) fn bytes_in(bytes_per_second: u64, time: Duration) -> u64 {
+    u64::try_from(u128::from(bytes_per_second) * time.as_nanos() / 1_000_000_000).unwrap_or(u64::MAX)
+}
+
+/// `percent` of `value`, saturating.
+pub(super) fn percent_of(value: u64, percent: u64) -> u64 {
+    u64::try_from(u128::from(value) * u128::from(percent) / 100).unwrap_or(u64::MAX)
+}

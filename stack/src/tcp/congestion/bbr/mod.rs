@@ -1,0 +1,444 @@
+//! BBR version 3 (draft-ietf-ccwg-bbr), tuned for data centres: 1 to 100 Gbit/s, 50 us to some milliseconds.
+//!
+//! The controller keeps a model of the path, the bandwidth `bw` and the propagation delay `min_rtt`, paces at the
+//! one and bounds what is in flight by their product (BDP). It cycles through probing for more (REFILL, UP), giving
+//! back (DOWN) and holding (CRUISE), and now and then drains the pipe to see `min_rtt` (ProbeRTT). Names and section
+//! numbers below are the draft's.
+//!
+//! # Deviations
+//!
+//! The draft aims at the Internet. Here a heartbeat waits in whatever queue is left standing, RTTs are comparable to
+//! the scheduling noise of the threads at both ends, and a BDP can be less than ten segments.
+//!
+//! 1. *Standing queue as a signal.* A round whose least RTT exceeds `min_rtt` by an eighth (50 us at least) saw a
+//!    queue that never emptied. In CRUISE and DOWN the flow then paces at 0.9 of the rate of that round until the
+//!    queue is gone. ACK noise comparable to the RTT makes the maximum filter overestimate by some percent; the
+//!    draft would answer with a queue that grows to the window's bound, one BDP, and stays. Against loss-based flows
+//!    this yields more than the draft does. An echoed congestion mark counts as the same signal; the draft has none.
+//! 2. *UP ends at 1.25 BDP in flight* once feedback has arrived, as version 2 did, besides the draft's plateau of
+//!    three rounds: at 2 ms RTT those three rounds alone would be 1.5 ms of queue. So that a faster path is still
+//!    found quickly, a probe that raised the bandwidth by an eighth without a standing queue is followed by another
+//!    at once instead of after a cruise.
+//! 3. *DOWN also ends when the RTT says that the queue is gone.* With ACKs aggregated at the receiver the pipe, seen
+//!    from here, never falls to a BDP, and the flow would stay at 0.9 until the next probe.
+//! 4. *Small quantum.* The offload budget is three times 50 us at the bandwidth (64 KiB at most) instead of three
+//!    times 1 ms: at 1 Gbit/s the draft's would allow 1.5 ms of queue. It floors the window only, not the targets
+//!    that DOWN, Drain and ProbeRTT drain to.
+//! 5. *extra_acked is at most 1 ms at the bandwidth*: a sleeping receiver explains no more, and the surplus would be
+//!    a queue.
+//! 6. *At least 10 to 15 ms between probes.* With ten segments in flight the draft's Reno-coexistence rule gives a
+//!    probe every ten rounds, 1 ms, and a bandwidth filter that forgets as fast.
+//! 7. *Loss needs a rate.* Outside probes the short-term bounds react only if more than 2 % of the last 128 segments
+//!    (three at least) were lost; in probes too, three lost segments are needed. With ten segments in flight every
+//!    single random loss exceeds 2 % of a round.
+//! 8. *Headroom is taken from the queue's share only*: 0.85 inflight_longterm, but not below the BDP. Paced traffic
+//!    of one BDP occupies no buffer, and 95 % of the link is a goal.
+//! 9. *ProbeRTT is short*: four `min_rtt`, 10 ms at least, the draft's 200 ms at most, every five seconds. All flows
+//!    of a data centre have similar RTTs, so 10 ms overlap well enough; it costs 0.1 % of the goodput.
+//! 10. *Losses are judged when acknowledged data shows them* (`RateSample::lost`), not lost segment by lost segment:
+//!     the trait does not name the lost ones.
+//!
+//! Deterministic: the only random choice, the time between probes, comes from the seed.
+
+mod filters;
+mod model;
+mod probe;
+mod startup;
+
+use core::time::Duration;
+
+use self::filters::{Aggregation, LossMeter, MaxBandwidth, MinRtt, StandingQueue, bytes_in, percent_of};
+use self::model::{LowerBounds, Round, Undo};
+use self::probe::{Cycle, ProbeRtt};
+use self::startup::FullPipe;
+use super::random::Random;
+use super::usage::WindowUsage;
+use super::{AckSample, CongestionControl, CongestionEvent};
+use crate::time::Instant;
+
+/// StartupPacingGain, 4 ln 2 (section 2.4), and the gains of the other states (section 5.6.1), in percent.
+const STARTUP_PACING_PERCENT: u64 = 277;
+const DRAIN_PACING_PERCENT: u64 = 50;
+const DOWN_PACING_PERCENT: u64 = 90;
+const UP_PACING_PERCENT: u64 = 125;
+const WINDOW_PERCENT: u64 = 200;
+const UP_WINDOW_PERCENT: u64 = 225;
+const PROBE_RTT_WINDOW_PERCENT: u64 = 50;
+/// PacingMarginPercent: pace this much below the bandwidth, so that a queue shrinks by itself.
+const PACING_MARGIN_PERCENT: u64 = 1;
+/// MinPipeCwnd (section 5.6.4.2).
+const PIPE_SEGMENTS_MIN: u64 = 4;
+/// Beta: no reaction to loss takes more than this leaves, in percent.
+const BETA_PERCENT: u64 = 70;
+/// 1 - Headroom, in percent.
+const WITHOUT_HEADROOM_PERCENT: u64 = 85;
+/// Deviation 4: the quantum is this much at the bandwidth, and no more than a super-segment can be.
+const QUANTUM: Duration = Duration::from_micros(50);
+const QUANTUM_BYTES_MAX: u64 = 64 << 10;
+const QUANTA_IN_FLIGHT: u64 = 3;
+/// Deviation 5.
+const AGGREGATION_MAX: Duration = Duration::from_millis(1);
+/// RTT assumed for the first pacing rate, before there is a sample (section 5.6.2).
+const RTT_ASSUMED: Duration = Duration::from_millis(1);
+
+/// The states (section 5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Startup,
+    Drain,
+    Down,
+    Cruise,
+    Refill,
+    Up,
+    ProbeRtt,
+}
+
+impl State {
+    fn probes_bandwidth(self) -> bool {
+        matches!(self, State::Down | State::Cruise | State::Refill | State::Up)
+    }
+
+    /// Whether the flow knowingly sends more than was last delivered.
+    fn accelerates(self) -> bool {
+        matches!(self, State::Startup | State::Refill | State::Up)
+    }
+}
+
+/// An acknowledgement as the model takes it in.
+#[derive(Clone, Copy, Debug)]
+struct Ack {
+    now: Instant,
+    newly_delivered: u64,
+    delivered: u64,
+    /// What was delivered when the sampled segment left; zero without a valid sample.
+    prior_delivered: u64,
+    pipe: u64,
+    /// Delivery rate, bytes per second; zero without a valid sample.
+    rate: u64,
+    rate_delivered: u64,
+    lost: u64,
+    pipe_at_send: u64,
+    app_limited: bool,
+    in_recovery: bool,
+    round_start: bool,
+}
+
+/// The controller. See the module.
+#[derive(Debug)]
+pub struct Bbr {
+    segment_size: u64,
+    initial_window: u64,
+    random: Random,
+    state: State,
+    window: u64,
+    window_prior: u64,
+    pacing_rate: u64,
+    /// BBR.bw: the maximum, bounded by the short-term model. Bytes per second, zero before the first sample.
+    bandwidth: u64,
+    bandwidth_max: MaxBandwidth,
+    min_rtt: MinRtt,
+    queue: StandingQueue,
+    aggregation: Aggregation,
+    losses: LossMeter,
+    round: Round,
+    bounds: LowerBounds,
+    /// inflight_longterm: what was found safe to have in flight; `u64::MAX` until loss has shown a limit.
+    inflight_long: u64,
+    full_pipe: FullPipe,
+    cycle: Cycle,
+    probe_rtt: ProbeRtt,
+    undo: Undo,
+    usage: WindowUsage,
+    idle_restart: bool,
+    app_limited: bool,
+    in_recovery: bool,
+    delivered: u64,
+    /// Samples of segments sent before this much was delivered are not the path's limit (ProbeRTT held them back).
+    limited_until: u64,
+}
+
+impl Bbr {
+    /// A controller in Startup.
+    pub fn new(segment_size: u64, initial_window_segments: u32, seed: u64) -> Self {
+        let segment_size = segment_size.max(1);
+        let initial_window = segment_size * u64::from(initial_window_segments.max(1));
+        let mut bbr = Bbr {
+            segment_size,
+            initial_window,
+            random: Random::new(seed),
+            state: State::Startup,
+            window: initial_window,
+            window_prior: 0,
+            pacing_rate: 0,
+            bandwidth: 0,
+            bandwidth_max: MaxBandwidth::default(),
+            min_rtt: MinRtt::default(),
+            queue: StandingQueue::default(),
+            aggregation: Aggregation::default(),
+            losses: LossMeter::default(),
+            round: Round::default(),
+            bounds: LowerBounds::default(),
+            inflight_long: u64::MAX,
+            full_pipe: FullPipe::default(),
+            cycle: Cycle::default(),
+            probe_rtt: ProbeRtt::default(),
+            undo: Undo::default(),
+            usage: WindowUsage::default(),
+            idle_restart: false,
+            app_limited: false,
+            in_recovery: false,
+            delivered: 0,
+            limited_until: 0,
+        };
+        bbr.set_initial_pacing_rate(RTT_ASSUMED);
+        bbr
+    }
+
+    fn set_initial_pacing_rate(&mut self, rtt: Duration) {
+        let nanos = rtt.as_nanos().max(1);
+        let nominal =
+            u64::try_from(u128::from(self.initial_window) * 1_000_000_000 / nanos).unwrap_or(u64::MAX);
+        self.pacing_rate = percent_of(nominal, STARTUP_PACING_PERCENT);
+    }
+
+    fn window_min(&self) -> u64 {
+        PIPE_SEGMENTS_MIN * self.segment_size
+    }
+
+    /// `percent` of the bandwidth-delay product; the initial window while there is no model.
+    fn bdp(&self, percent: u64) -> u64 {
+        match self.min_rtt.get() {
+            Some(rtt) if self.bandwidth > 0 => percent_of(bytes_in(self.bandwidth, rtt), percent),
+            _ => self.initial_window,
+        }
+    }
+
+    /// What is in flight when the pipe is full and the queue empty: what Drain and DOWN drain to (deviation 4).
+    fn drained(&self) -> u64 {
+        self.bdp(100).max(self.window_min())
+    }
+
+    /// max_inflight (section 5.6.4.1).
+    fn inflight_max(&self) -> u64 {
+        let percent = match self.state {
+            State::Up => UP_WINDOW_PERCENT,
+            State::ProbeRtt => PROBE_RTT_WINDOW_PERCENT,
+            _ => WINDOW_PERCENT,
+        };
+        let quantum = bytes_in(self.bandwidth, QUANTUM).min(QUANTUM_BYTES_MAX);
+        let wanted = self.bdp(percent).saturating_add(self.aggregation.get());
+        let bounded = wanted.max(QUANTA_IN_FLIGHT * quantum).max(self.window_min());
+        if self.state == State::Up { bounded + 2 * self.segment_size } else { bounded }
+    }
+
+    /// InflightWithHeadroom (section 5.3.3.6, deviation 8).
+    fn inflight_with_headroom(&self) -> u64 {
+        if self.inflight_long == u64::MAX {
+            return u64::MAX;
+        }
+        let lowered = percent_of(self.inflight_long, WITHOUT_HEADROOM_PERCENT);
+        lowered.max(self.inflight_long.min(self.bdp(100))).max(self.window_min())
+    }
+
+    fn pacing_percent(&self) -> u64 {
+        match self.state {
+            State::Startup => STARTUP_PACING_PERCENT,
+            State::Drain => DRAIN_PACING_PERCENT,
+            State::Down => DOWN_PACING_PERCENT,
+            State::Cruise if self.queue.is_standing() => DOWN_PACING_PERCENT,
+            State::Up => UP_PACING_PERCENT,
+            State::Cruise | State::Refill | State::ProbeRtt => 100,
+        }
+    }
+
+    /// Section 5.6.2.
+    fn set_pacing_rate(&mut self, gain_percent: u64) {
+        if self.bandwidth == 0 {
+            return;
+        }
+        let gained = percent_of(self.bandwidth, gain_percent);
+        let rate = percent_of(gained, 100 - PACING_MARGIN_PERCENT).max(self.segment_size);
+        if self.full_pipe.reached || rate > self.pacing_rate {
+            self.pacing_rate = rate;
+        }
+    }
+
+    /// Section 5.6.4.6 and 5.6.4.7.
+    fn set_window(&mut self, newly_delivered: u64) {
+        let inflight_max = self.inflight_max();
+        let grown = self.window.saturating_add(newly_delivered);
+        if self.full_pipe.reached {
+            self.window = grown.min(inflight_max);
+        } else if self.window < inflight_max || self.delivered < self.initial_window {
+            self.window = grown;
+        }
+        self.window = self.window.max(self.window_min());
+        if self.state == State::ProbeRtt {
+            self.window = self.window.min(self.probe_rtt.window);
+        }
+        let cap = match self.state {
+            State::Down | State::Refill | State::Up => self.inflight_long,
+            State::Cruise | State::ProbeRtt => self.inflight_with_headroom(),
+            State::Startup | State::Drain => u64::MAX,
+        };
+        self.window = self.window.min(cap.min(self.bounds.inflight).max(self.window_min()));
+    }
+
+    fn save_window(&mut self) {
+        self.window_prior = if self.in_recovery || self.state == State::ProbeRtt {
+            self.window_prior.max(self.window)
+        } else {
+            self.window
+        };
+    }
+
+    fn restore_window(&mut self) {
+        self.window = self.window.max(self.window_prior);
+    }
+
+    /// The digest of `sample`, with ProbeRTT's own restraint counted as the application's (section 5.3.4.3).
+    fn digest(&mut self, sample: &AckSample) -> Ack {
+        let prior = sample.rate.map(|rate| rate.prior_delivered);
+        let round_start = self.round.on_ack(prior, sample.round_start, sample.delivered);
+        let restrained = prior.is_some_and(|prior| prior < self.limited_until);
+        Ack {
+            now: sample.now,
+            newly_delivered: sample.newly_delivered,
+            delivered: sample.delivered,
+            prior_delivered: prior.unwrap_or(0),
+            pipe: sample.pipe,
+            rate: sample.rate.map_or(0, |rate| rate.bytes_per_second()),
+            rate_delivered: sample.rate.map_or(0, |rate| rate.delivered),
+            lost: sample.rate.map_or(0, |rate| rate.lost),
+            pipe_at_send: sample.rate.map_or(0, |rate| rate.pipe_at_send),
+            app_limited: restrained || sample.rate.is_some_and(|rate| rate.app_limited),
+            in_recovery: sample.in_recovery,
+            round_start,
+        }
+    }
+
+    /// What a round's end does before anything else looks at the round.
+    fn on_round(&mut self) {
+        self.usage.on_round();
+        self.queue.on_round(self.min_rtt.get());
+        self.aggregation.on_round(self.round.count(), self.full_pipe.reached);
+        self.cycle.rounds_since_probe = self.cycle.rounds_since_probe.saturating_add(1);
+        self.cycle.rounds_in_phase = self.cycle.rounds_in_phase.saturating_add(1);
+    }
+}
+
+impl CongestionControl for Bbr {
+    fn name(&self) -> &'static str {
+        "bbr"
+    }
+
+    /// Restart from idle (section 5.4.1): pace at exactly the bandwidth, measure aggregation anew.
+    fn on_sent(&mut self, now: Instant, bytes: u64, pipe: u64) {
+        if pipe == 0 && self.app_limited {
+            self.idle_restart = true;
+            self.aggregation.restart(now);
+            if self.state.probes_bandwidth() {
+                self.set_pacing_rate(100);
+            } else if self.state == State::ProbeRtt {
+                self.finish_probe_rtt(now);
+            }
+        }
+        self.usage.on_sent(pipe.saturating_add(bytes));
+    }
+
+    /// Section 5.2.3: model, then state machine, then control parameters.
+    fn on_ack(&mut self, sample: &AckSample) {
+        let first_rtt = self.min_rtt.get().is_none();
+        if let (true, Some(rtt)) = (first_rtt && self.bandwidth == 0, sample.smoothed_rtt) {
+            self.set_initial_pacing_rate(rtt);
+        }
+        self.app_limited = sample.app_limited;
+        self.in_recovery = sample.in_recovery;
+        self.delivered = sample.delivered;
+        if let Some(rtt) = sample.rtt {
+            self.queue.on_rtt(rtt);
+        }
+        let ack = self.digest(sample);
+        if ack.round_start {
+            self.on_round();
+        }
+        self.note_loss(sample.newly_delivered, sample.newly_lost, ack.delivered);
+        self.update_signals(&ack);
+        self.update_aggregation(&ack);
+        self.check_full_pipe(&ack);
+        self.check_startup(&ack);
+        self.check_drain(&ack);
+        self.advance_cycle(&ack);
+        self.save_probe_rtt_window();
+        self.min_rtt.update(ack.now, sample.rtt);
+        self.check_probe_rtt(&ack);
+        self.advance_signals(&ack);
+        self.bandwidth = self.bandwidth_max.get().min(self.bounds.bandwidth);
+        self.set_pacing_rate(self.pacing_percent());
+        self.set_window(ack.newly_delivered);
+    }
+
+    fn on_event(&mut self, _now: Instant, event: CongestionEvent, pipe: u64) {
+        match event {
+            CongestionEvent::Loss => {
+                self.save_window();
+                self.save_for_undo();
+            }
+            CongestionEvent::Timeout => {
+                self.save_window();
+                self.save_for_undo();
+                // Section 5.6.4.4: room for one segment; acknowledgements restore the rest.
+                self.in_recovery = true;
+                self.window = pipe.saturating_add(self.segment_size);
+            }
+            CongestionEvent::RecoveryEnd => {
+                self.in_recovery = false;
+                self.restore_window();
+                self.set_window(0);
+            }
+            CongestionEvent::Undo => self.undo_loss(),
+            CongestionEvent::EcnEcho => self.queue.on_mark(),
+            // Pacing at the bandwidth replaces the restart window of RFC 5681 (section 5.4.2); `on_sent` sees to it.
+            CongestionEvent::IdleRestart => self.app_limited = true,
+        }
+    }
+
+    fn window(&self) -> u64 {
+        self.window
+    }
+
+    fn slow_start_threshold(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn pacing_rate(&self) -> Option<u64> {
+        Some(self.pacing_rate)
+    }
+
+    fn wants_rate_reduction(&self) -> bool {
+        false
+    }
+
+    fn set_segment_size(&mut self, bytes: u64) {
+        let bytes = bytes.max(1);
+        self.initial_window = self.initial_window / self.segment_size * bytes;
+        self.segment_size = bytes;
+        self.window = self.window.max(self.window_min());
+    }
+
+    fn phase(&self) -> &'static str {
+        match self.state {
+            State::Startup => "startup",
+            State::Drain => "drain",
+            State::Down => "probe-bw-down",
+            State::Cruise => "probe-bw-cruise",
+            State::Refill => "probe-bw-refill",
+            State::Up => "probe-bw-up",
+            State::ProbeRtt => "probe-rtt",
+        }
+    }
+
+    fn bandwidth(&self) -> Option<u64> {
+        (self.bandwidth > 0).then_some(self.bandwidth)
+    }
+}

@@ -1,0 +1,315 @@
+//! ProbeBW and ProbeRTT: the life of a flow whose pipe is full (draft sections 5.3.3 and 5.3.4).
+
+use core::time::Duration;
+
+use super::filters::exceeds_loss_threshold;
+use super::{Ack, BETA_PERCENT, Bbr, PROBE_RTT_WINDOW_PERCENT, State};
+use crate::time::Instant;
+
+/// Wall-clock bound of the time between probes, and what is added to it at random (section 5.3.3.5).
+const PROBE_WAIT: Duration = Duration::from_secs(2);
+const PROBE_WAIT_RANDOM: Duration = Duration::from_secs(1);
+/// Bound in rounds (T_reno_bound).
+const PROBE_WAIT_ROUNDS_MAX: u64 = 63;
+/// Deviation 6: the least time between probes, and what is added to it at random.
+const PROBE_WAIT_MIN: Duration = Duration::from_millis(10);
+const PROBE_WAIT_MIN_RANDOM: Duration = Duration::from_millis(5);
+/// Deviation 2: UP ends at this much of the BDP in flight, and is repeated if the bandwidth grew this much.
+const UP_INFLIGHT_PERCENT: u64 = 125;
+const GROWTH_PERCENT: u128 = 112;
+/// Doublings of the slope at which inflight_longterm grows, at most.
+const UP_ROUNDS_MAX: u32 = 30;
+/// Deviation 7: fewer lost segments than this are not a sign of too much in flight.
+const LOST_SEGMENTS_MIN: u64 = 3;
+/// Deviation 3: rounds in DOWN after which the RTT reflects what DOWN did.
+const DOWN_ROUNDS_MIN: u64 = 2;
+/// Deviation 9: how long ProbeRTT holds.
+const PROBE_RTT_MIN: Duration = Duration::from_millis(10);
+const PROBE_RTT_MAX: Duration = Duration::from_millis(200);
+const PROBE_RTT_TRIPS: u32 = 4;
+
+/// Where the acknowledgements of a probe's data stand (section 5.3.3.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+enum AckPhase {
+    /// Not probing.
+    #[default]
+    Initial,
+    Refilling,
+    ProbeStarting,
+    ProbeFeedback,
+    ProbeStopping,
+}
+
+/// The cycle of ProbeBW.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cycle {
+    start: Instant,
+    wait: Duration,
+    wait_min: Duration,
+    pub(super) rounds_since_probe: u64,
+    pub(super) rounds_in_phase: u64,
+    ack_phase: AckPhase,
+    /// Whether acknowledgements still tell about data sent while probing.
+    probe_sample: bool,
+    up_rounds: u32,
+    up_acked: u64,
+    up_acked_per_segment: u64,
+    prev_too_high: bool,
+    prev_precautionary: bool,
+    /// Bandwidth when the probe began.
+    bandwidth_before: u64,
+    /// Whether the probe ended with a full pipe rather than with loss.
+    full: bool,
+}
+
+/// One ProbeRTT.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ProbeRtt {
+    /// Window to hold, bytes; fixed before the stale min_rtt is replaced.
+    pub(super) window: u64,
+    done: Option<Instant>,
+    round_done: bool,
+}
+
+impl Bbr {
+    /// StartProbeBW_DOWN.
+    pub(super) fn start_down(&mut self, now: Instant, delivered: u64) {
+        self.bounds.reset_signals();
+        self.cycle.up_acked_per_segment = u64::MAX;
+        self.cycle.rounds_since_probe = self.random.below(2);
+        self.cycle.wait = PROBE_WAIT + self.random_part(PROBE_WAIT_RANDOM);
+        self.cycle.wait_min = PROBE_WAIT_MIN + self.random_part(PROBE_WAIT_MIN_RANDOM);
+        self.cycle.start = now;
+        self.cycle.ack_phase = AckPhase::ProbeStopping;
+        self.enter(State::Down, delivered);
+    }
+
+    fn random_part(&mut self, whole: Duration) -> Duration {
+        Duration::from_nanos(self.random.below(u64::try_from(whole.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    /// StartProbeBW_REFILL.
+    pub(super) fn start_refill(&mut self) {
+        self.bounds.lift();
+        self.cycle.up_rounds = 0;
+        self.cycle.up_acked = 0;
+        self.cycle.prev_precautionary = false;
+        self.cycle.full = false;
+        self.cycle.bandwidth_before = self.bandwidth_max.get();
+        self.cycle.ack_phase = AckPhase::Refilling;
+        self.enter(State::Refill, self.delivered);
+    }
+
+    /// StartProbeBW_UP.
+    fn start_up(&mut self, delivered: u64) {
+        self.cycle.probe_sample = true;
+        self.cycle.ack_phase = AckPhase::ProbeStarting;
+        self.full_pipe.restart(self.round.rate());
+        self.enter(State::Up, delivered);
+        self.raise_slope();
+    }
+
+    fn enter(&mut self, state: State, delivered: u64) {
+        self.round.start(delivered);
+        self.cycle.rounds_in_phase = 0;
+        self.state = state;
+    }
+
+    /// UpdateProbeBWCyclePhase.
+    pub(super) fn advance_cycle(&mut self, ack: &Ack) {
+        if !self.full_pipe.reached || self.adapt_long_term(ack) {
+            return;
+        }
+        match self.state {
+            State::Down if self.is_time_to_probe(ack.now) => self.start_refill(),
+            State::Down if self.is_time_to_cruise(ack) => self.state = State::Cruise,
+            State::Cruise if self.is_time_to_probe(ack.now) => self.start_refill(),
+            State::Refill if ack.round_start => self.start_up(ack.delivered),
+            State::Up => {
+                if self.is_time_to_go_down(ack) {
+                    self.cycle.prev_too_high = false;
+                    self.start_down(ack.now, ack.delivered);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// AdaptLongTermModel. Returns whether it decided on a state.
+    fn adapt_long_term(&mut self, ack: &Ack) -> bool {
+        if ack.round_start && self.cycle.ack_phase == AckPhase::ProbeStarting {
+            self.cycle.ack_phase = AckPhase::ProbeFeedback;
+        }
+        if ack.round_start && self.cycle.ack_phase == AckPhase::ProbeStopping {
+            self.cycle.probe_sample = false;
+            self.cycle.ack_phase = AckPhase::Initial;
+            if self.end_probe(ack) {
+                return true;
+            }
+        }
+        if self.is_inflight_too_high(ack) {
+            if self.cycle.probe_sample {
+                self.on_inflight_too_high(ack);
+                return true;
+            }
+            return false;
+        }
+        if self.inflight_long != u64::MAX {
+            self.inflight_long = self.inflight_long.max(ack.pipe_at_send);
+            if self.state == State::Up {
+                self.raise_inflight_long(ack);
+            }
+        }
+        false
+    }
+
+    /// All that a probe's data could tell has been told. Returns whether the next probe begins at once.
+    fn end_probe(&mut self, ack: &Ack) -> bool {
+        if !self.state.probes_bandwidth() {
+            return false;
+        }
+        let threshold = u128::from(self.cycle.bandwidth_before) * GROWTH_PERCENT;
+        let found = u128::from(self.bandwidth_max.get()) * 100 >= threshold;
+        if !ack.app_limited {
+            self.bandwidth_max.advance();
+        }
+        let precautionary = self.cycle.prev_precautionary && !self.cycle.prev_too_high;
+        let growing = self.cycle.full && found && !self.queue.is_standing();
+        if precautionary || growing {
+            self.start_refill();
+        }
+        precautionary || growing
+    }
+
+    /// IsInflightTooHigh (deviations 7 and 10).
+    fn is_inflight_too_high(&self, ack: &Ack) -> bool {
+        ack.lost >= LOST_SEGMENTS_MIN * self.segment_size
+            && exceeds_loss_threshold(ack.lost, ack.pipe_at_send)
+    }
+
+    /// HandleInflightTooHigh.
+    fn on_inflight_too_high(&mut self, ack: &Ack) {
+        self.cycle.prev_too_high = true;
+        self.cycle.probe_sample = false;
+        if !ack.app_limited {
+            let target = self.bdp(100).min(self.window) / 100 * BETA_PERCENT;
+            self.inflight_long = ack.pipe_at_send.max(target).max(self.window_min());
+        }
+        if self.state == State::Up {
+            self.undo.left(State::Up);
+            self.start_down(ack.now, ack.delivered);
+        }
+    }
+
+    /// IsTimeToProbeBW (deviation 6).
+    fn is_time_to_probe(&self, now: Instant) -> bool {
+        let elapsed = now.since(self.cycle.start);
+        let target = self.bdp(100).min(self.window) / self.segment_size;
+        elapsed > self.cycle.wait
+            || (elapsed > self.cycle.wait_min
+                && self.cycle.rounds_since_probe >= target.min(PROBE_WAIT_ROUNDS_MAX))
+    }
+
+    /// IsTimeToCruise (deviation 3).
+    fn is_time_to_cruise(&self, ack: &Ack) -> bool {
+        let drained = ack.pipe <= self.inflight_with_headroom() && ack.pipe <= self.drained();
+        let seen = self.cycle.rounds_in_phase >= DOWN_ROUNDS_MIN && !self.queue.is_standing();
+        drained || seen
+    }
+
+    /// IsTimeToGoDown (deviation 2).
+    fn is_time_to_go_down(&mut self, ack: &Ack) -> bool {
+        if self.cycle.prev_too_high && ack.pipe >= self.inflight_long {
+            self.cycle.prev_precautionary = true;
+            return true;
+        }
+        let limited = self.usage.is_limited_by(self.window, self.segment_size);
+        if limited && self.window >= self.inflight_long {
+            self.full_pipe.restart(self.round.rate());
+            return false;
+        }
+        let raised = self.cycle.rounds_in_phase >= 1
+            && ack.pipe > self.bdp(UP_INFLIGHT_PERCENT) + 2 * self.segment_size;
+        self.cycle.full = self.full_pipe.now || raised;
+        self.cycle.full
+    }
+
+    /// RaiseInflightLongtermSlope.
+    fn raise_slope(&mut self) {
+        let growth = 1 << self.cycle.up_rounds;
+        self.cycle.up_rounds = (self.cycle.up_rounds + 1).min(UP_ROUNDS_MAX);
+        self.cycle.up_acked_per_segment = (self.window / growth).max(self.segment_size);
+    }
+
+    /// ProbeInflightLongtermUpward.
+    fn raise_inflight_long(&mut self, ack: &Ack) {
+        let limited = self.usage.is_limited_by(self.window, self.segment_size);
+        if !limited || self.window < self.inflight_long {
+            return;
+        }
+        self.cycle.up_acked = self.cycle.up_acked.saturating_add(ack.newly_delivered);
+        let segments = self.cycle.up_acked / self.cycle.up_acked_per_segment;
+        self.cycle.up_acked -= segments * self.cycle.up_acked_per_segment;
+        self.inflight_long = self.inflight_long.saturating_add(segments * self.segment_size);
+        if ack.round_start {
+            self.raise_slope();
+        }
+    }
+
+    /// SaveProbeRTTCwnd, kept current until the probe begins.
+    pub(super) fn save_probe_rtt_window(&mut self) {
+        if self.state != State::ProbeRtt {
+            self.probe_rtt.window = self.bdp(PROBE_RTT_WINDOW_PERCENT).max(self.window_min());
+        }
+    }
+
+    /// CheckProbeRTT.
+    pub(super) fn check_probe_rtt(&mut self, ack: &Ack) {
+        if self.state != State::ProbeRtt && self.min_rtt.probe_due() && !self.idle_restart {
+            self.save_window();
+            self.probe_rtt.done = None;
+            self.cycle.ack_phase = AckPhase::ProbeStopping;
+            self.enter(State::ProbeRtt, ack.delivered);
+        }
+        if self.state == State::ProbeRtt {
+            self.hold_probe_rtt(ack);
+        }
+        if ack.newly_delivered > 0 {
+            self.idle_restart = false;
+        }
+    }
+
+    /// HandleProbeRTT.
+    fn hold_probe_rtt(&mut self, ack: &Ack) {
+        self.limited_until = ack.delivered.saturating_add(ack.pipe);
+        if self.probe_rtt.done.is_none() {
+            if ack.pipe <= self.probe_rtt.window {
+                let trips = self.min_rtt.get().unwrap_or(PROBE_RTT_MIN) * PROBE_RTT_TRIPS;
+                self.probe_rtt.done = Some(ack.now + trips.clamp(PROBE_RTT_MIN, PROBE_RTT_MAX));
+                self.probe_rtt.round_done = false;
+                self.round.start(ack.delivered);
+            }
+            return;
+        }
+        self.probe_rtt.round_done |= ack.round_start;
+        if self.probe_rtt.round_done {
+            self.finish_probe_rtt(ack.now);
+        }
+    }
+
+    /// CheckProbeRTTDone and ExitProbeRTT.
+    pub(super) fn finish_probe_rtt(&mut self, now: Instant) {
+        if self.probe_rtt.done.is_none_or(|done| now <= done) {
+            return;
+        }
+        self.min_rtt.probed(now);
+        self.restore_window();
+        self.bounds.lift();
+        if self.full_pipe.reached {
+            self.start_down(now, self.delivered);
+            self.state = State::Cruise;
+        } else {
+            self.enter(State::Startup, self.delivered);
+        }
+    }
+}

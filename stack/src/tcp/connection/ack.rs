@@ -1,0 +1,250 @@
+//! An acknowledgement is processed: delivery, loss detection, recovery, congestion control.
+
+use core::time::Duration;
+
+use super::{Connection, Recovery};
+use crate::tcp::congestion::{AckSample, CongestionEvent};
+use crate::tcp::segment::Header;
+use crate::tcp::timers::Timer;
+use crate::time::Instant;
+
+/// Duplicate acknowledgements that mean loss where there is no SACK (RFC 5681 section 3.2).
+const DUPLICATE_ACKS_MAX: u64 = 3;
+
+/// What one incoming acknowledgement delivered, while it is being processed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Delivery {
+    /// Departure and round trip of the newest delivered segment that was sent only once.
+    newest_rtt: Option<(Instant, Duration)>,
+    /// A D-SACK came with it.
+    duplicate_reported: bool,
+}
+
+impl Connection {
+    /// SND.UNA moves to `ack` (at most SND.NXT) and SACK blocks of `header` are taken.
+    pub(super) fn process_ack(&mut self, now: Instant, ack: u64, header: &Header) {
+        let pipe_before = self.flight.pipe();
+        let delivered_before = self.rate.delivered();
+        let una_before = self.una;
+        let delivery = self.take_delivery(now, ack, header);
+        if let Some((_, rtt)) = delivery.newest_rtt {
+            self.rtt.sample(rtt);
+        }
+        let advanced = self.una > una_before;
+        let newly_delivered = self.rate.delivered() - delivered_before;
+        if advanced {
+            self.backoff = 0;
+            self.timeout_base = now;
+            self.progress_at = now;
+        }
+        if newly_delivered > 0 {
+            self.probe_base = now;
+        }
+        if advanced {
+            self.check_spurious(now, header);
+        }
+        self.check_tail_probe(now, ack, &delivery, advanced);
+        let newly_lost = self.detect_loss(now, advanced);
+        if newly_delivered == 0 && newly_lost == 0 {
+            return;
+        }
+        let was_recovering = self.recovery != Recovery::Open;
+        self.advance_recovery(now);
+        self.report_ack(
+            now,
+            AckReport {
+                newly_delivered,
+                newly_acked: self.una - una_before,
+                newly_lost,
+                pipe_before,
+                rtt: delivery.newest_rtt.map(|(_, rtt)| rtt),
+                was_recovering,
+            },
+        );
+    }
+
+    /// Marks what the acknowledgement delivers.
+    fn take_delivery(&mut self, now: Instant, ack: u64, header: &Header) -> Delivery {
+        let mut delivery = Delivery::default();
+        let delivered_end = self.flight.delivered_end();
+        let echo = self.timestamps.and(header.options.timestamps).map(|timestamps| timestamps.echo);
+        let clock_offset = self.timestamp_offset;
+        let (rack, rate, rtt) = (&mut self.rack, &mut self.rate, &self.rtt);
+        let mut delivered = |segment: &crate::tcp::flight::SentSegment| {
+            if segment.was_retransmitted() {
+                let sent = ((segment.sent_at.as_nanos() / 1_000_000) as u32).wrapping_add(clock_offset);
+                let precedes = echo.is_some_and(|echo| (echo.wrapping_sub(sent) as i32) < 0);
+                rack.on_delivered(now, segment, delivered_end, rtt, precedes);
+            } else {
+                rack.on_delivered(now, segment, delivered_end, rtt, false);
+                if delivery.newest_rtt.is_none_or(|(sent_at, _)| segment.sent_at >= sent_at) {
+                    delivery.newest_rtt = Some((segment.sent_at, now - segment.sent_at));
+                }
+            }
+            rate.on_delivered(now, segment);
+        };
+        if ack > self.una {
+            self.flight.acknowledge_to(ack, &mut delivered);
+            self.una = ack;
+        }
+        let mut duplicate_reported = false;
+        if self.sack {
+            let blocks = header.options.sack.as_slice();
+            for (index, block) in blocks.iter().enumerate() {
+                let start = self.initial.offset_near(block.start, self.una);
+                let end = self.initial.offset_near(block.end, self.una);
+                let (Some(start), Some(end)) = (start, end) else { continue };
+                let within_next = blocks.get(1).is_some_and(|next| {
+                    let (left, right) = (next.start.distance(block.start), block.end.distance(next.end));
+                    left <= 0 && right <= 0
+                });
+                // RFC 2883 section 4: the first block below the cumulative ACK or inside the second is a D-SACK.
+                if index == 0 && start < end && (end <= self.una || within_next) {
+                    duplicate_reported = true;
+                } else if start < end && start >= self.una && end <= self.next {
+                    self.flight.sack(start, end, &mut delivered);
+                }
+            }
+        }
+        if duplicate_reported {
+            self.statistics.dsacks_received += 1;
+            self.rack.on_dsack(self.una, self.next);
+        }
+        delivery.duplicate_reported = duplicate_reported;
+        delivery
+    }
+
+    /// RFC 8985 section 7.4.2.
+    fn check_tail_probe(&mut self, now: Instant, ack: u64, delivery: &Delivery, advanced: bool) {
+        let Some(probe) = self.tail_probe.filter(|probe| ack >= probe.end) else { return };
+        if !probe.is_retransmission || delivery.duplicate_reported {
+            self.tail_probe = None;
+        } else if ack > probe.end {
+            // The probe repaired a loss: the controller must hear of it although no recovery was needed.
+            self.tail_probe = None;
+            self.congestion.on_event(now, CongestionEvent::Loss, self.flight.pipe());
+            self.congestion.on_event(now, CongestionEvent::RecoveryEnd, self.flight.pipe());
+        } else if !advanced {
+            self.tail_probe = None;
+        }
+    }
+
+    /// Whether the last recovery was for nothing: the peer's echo is older than our first retransmission
+    /// (RFC 3522 section 3.2).
+    fn check_spurious(&mut self, now: Instant, header: &Header) {
+        let Some(Some(retransmitted)) = self.undo else { return };
+        self.undo = None;
+        let (Some(_), Some(timestamps)) = (self.timestamps, header.options.timestamps) else { return };
+        let older = (timestamps.echo.wrapping_sub(retransmitted) as i32) < 0;
+        if older && self.recovery != Recovery::Open {
+            self.statistics.spurious_recoveries += 1;
+            self.flight.unmark_lost();
+            self.recovery = Recovery::Open;
+            self.congestion.on_event(now, CongestionEvent::Undo, self.flight.pipe());
+        }
+    }
+
+    /// Marks lost what the latest news condemns, and enters recovery for it. Returns the bytes.
+    pub(super) fn detect_loss(&mut self, now: Instant, advanced: bool) -> u64 {
+        let in_recovery = self.recovery != Recovery::Open;
+        let pipe_before = self.flight.pipe();
+        let lost = if self.sack {
+            let (lost, again) = self.rack.detect(now, &mut self.flight, in_recovery, &self.rtt);
+            match again {
+                Some(at) => self.timers.arm(Timer::Reorder, at),
+                None => self.timers.disarm(Timer::Reorder),
+            }
+            lost
+        } else {
+            self.detect_loss_by_duplicates(advanced)
+        };
+        if lost > 0 {
+            self.rate.on_lost(lost);
+            if !in_recovery {
+                self.enter_recovery(now, pipe_before);
+            }
+        }
+        lost
+    }
+
+    /// NewReno (RFC 6582): the third duplicate, and each partial acknowledgement, condemn the first segment.
+    fn detect_loss_by_duplicates(&mut self, advanced: bool) -> u64 {
+        let partial = match self.recovery {
+            Recovery::Fast { until } => advanced && self.una < until,
+            _ => false,
+        };
+        let third = self.recovery == Recovery::Open && self.duplicate_acks == DUPLICATE_ACKS_MAX;
+        let Some(first) = self.flight.front().map(|segment| segment.offset) else { return 0 };
+        if !partial && !third {
+            return 0;
+        }
+        self.flight.mark_lost(|segment| (segment.offset == first).then_some(true))
+    }
+
+    fn enter_recovery(&mut self, now: Instant, pipe: u64) {
+        self.statistics.recoveries += 1;
+        self.recovery = Recovery::Fast { until: self.next };
+        self.undo = Some(None);
+        self.tail_probe = None;
+        self.congestion.on_event(now, CongestionEvent::Loss, pipe);
+        self.reduction =
+            crate::tcp::recovery::RateReduction::start(self.next - self.una, self.segment_size() as u64);
+    }
+
+    /// Recovery ends when all that was out when it began is acknowledged.
+    fn advance_recovery(&mut self, now: Instant) {
+        let until = match self.recovery {
+            Recovery::Open => return,
+            Recovery::Fast { until } | Recovery::Timeout { until } => until,
+        };
+        if self.una >= until {
+            self.recovery = Recovery::Open;
+            self.duplicate_acks = 0;
+            self.rack.on_recovery_end();
+            self.congestion.on_event(now, CongestionEvent::RecoveryEnd, self.flight.pipe());
+        }
+    }
+
+    fn report_ack(&mut self, now: Instant, report: AckReport) {
+        let pipe = self.flight.pipe();
+        let app_limited = self.rate.is_app_limited();
+        let rate = self.rate.take_sample(self.rtt.min());
+        let round_start = rate.is_some_and(|sample| sample.prior_delivered >= self.next_round_delivered);
+        if round_start {
+            self.next_round_delivered = self.rate.delivered();
+        }
+        self.congestion.on_ack(&AckSample {
+            now,
+            newly_delivered: report.newly_delivered,
+            newly_acked: report.newly_acked,
+            newly_lost: report.newly_lost,
+            rtt: report.rtt,
+            rtt_min: self.rtt.min(),
+            smoothed_rtt: self.rtt.smoothed(),
+            pipe_before: report.pipe_before,
+            pipe,
+            rate,
+            delivered: self.rate.delivered(),
+            round_start,
+            app_limited,
+            ce_marked: 0,
+            in_recovery: report.was_recovering && !matches!(self.recovery, Recovery::Timeout { .. }),
+        });
+        if matches!(self.recovery, Recovery::Fast { .. }) {
+            let target = self.congestion.window();
+            let segment_size = self.segment_size() as u64;
+            self.reduction.on_ack(report.newly_delivered, pipe, target, segment_size);
+        }
+    }
+}
+
+/// Arguments of [`Connection::report_ack`].
+#[derive(Clone, Copy, Debug)]
+struct AckReport {
+    newly_delivered: u64,
+    newly_acked: u64,
+    newly_lost: u64,
+    pipe_before: u64,
+    rtt: Option<Duration>,
+    was_recovering: bool,
+}

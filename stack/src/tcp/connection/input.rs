@@ -1,0 +1,230 @@
+//! A segment arrives (RFC 9293 section 3.10.7.4).
+
+use super::Connection;
+use crate::tcp::config::CloseReason;
+use crate::tcp::segment::{Header, Segment};
+use crate::tcp::source::SegmentSink;
+use crate::tcp::state::{State, Transition};
+use crate::tcp::timers::Timer;
+use crate::time::Instant;
+
+impl Connection {
+    /// Input. A segment arrived for this connection.
+    pub fn on_segment(&mut self, now: Instant, segment: &Segment<'_>, sink: &mut dyn SegmentSink) {
+        self.statistics.segments_received += 1;
+        match self.state {
+            State::Closed => return,
+            State::SynSent => self.on_segment_in_syn_sent(now, segment, sink),
+            _ => self.on_segment_synchronised(now, segment, sink),
+        }
+        if self.state.may_receive() {
+            self.receiver.set_room(sink.room() as u64);
+        }
+        self.settle(now);
+    }
+
+    fn on_segment_synchronised(&mut self, now: Instant, segment: &Segment<'_>, sink: &mut dyn SegmentSink) {
+        let header = &segment.header;
+        let offset = self.receiver.initial.offset_near(header.seq, self.receiver.next);
+        let length = segment.payload.len() as u64 + u64::from(header.flags.syn) + u64::from(header.flags.fin);
+        if !header.flags.rst && self.is_old_by_timestamp(header) {
+            self.statistics.paws_rejected += 1;
+            self.receiver.acknowledge_now();
+            return;
+        }
+        let Some(offset) = offset.filter(|_| self.receiver.is_acceptable(offset, length)) else {
+            return self.on_unacceptable(now, segment, offset, length);
+        };
+        if header.flags.rst {
+            return self.on_reset(now, offset);
+        }
+        if header.flags.syn {
+            // RFC 5961 section 4.2.
+            return self.challenge(now);
+        }
+        let Some(ack) = header.ack else { return };
+        let Some(ack) = self.initial.offset_near(ack, self.una) else {
+            self.statistics.bad_acks += 1;
+            return self.challenge(now);
+        };
+        if self.state == State::SynReceived && !self.complete_handshake(segment, ack) {
+            return;
+        }
+        // RFC 5961 section 5.2.
+        if ack > self.next || ack + self.peer_window_max.max(1) < self.una {
+            self.statistics.bad_acks += 1;
+            return self.challenge(now);
+        }
+        self.last_heard_at = now;
+        self.note_timestamp(header, offset);
+        self.note_duplicate_ack(segment, ack);
+        self.update_window(header, offset, ack);
+        self.process_ack(now, ack, header);
+        self.on_fin_acknowledged(now);
+        if self.state != State::Closed {
+            self.on_stream_bytes(now, offset, segment, sink);
+        }
+    }
+
+    /// PAWS (RFC 7323 section 5.3, R1).
+    fn is_old_by_timestamp(&self, header: &Header) -> bool {
+        let recent = self.timestamps.and_then(|state| state.recent);
+        match (recent, header.options.timestamps) {
+            (Some(recent), Some(timestamps)) => (timestamps.value.wrapping_sub(recent) as i32) < 0,
+            _ => false,
+        }
+    }
+
+    /// RFC 7323 section 4.3, rule (2).
+    fn note_timestamp(&mut self, header: &Header, offset: u64) {
+        let acked = self.receiver.acked;
+        if let (Some(state), Some(timestamps)) = (&mut self.timestamps, header.options.timestamps) {
+            if offset <= acked {
+                state.recent = Some(timestamps.value);
+            }
+        }
+    }
+
+    fn on_unacceptable(&mut self, now: Instant, segment: &Segment<'_>, offset: Option<u64>, length: u64) {
+        self.statistics.unacceptable_segments += 1;
+        let header = &segment.header;
+        if header.flags.rst {
+            return;
+        }
+        match self.state {
+            // The peer did not get our SYN-ACK.
+            State::SynReceived if header.flags.syn && offset == Some(0) => {
+                self.flight.mark_lost(|_| Some(true));
+                return;
+            }
+            // RFC 9293 section 3.10.7.4, eighth step: a retransmitted FIN restarts the wait.
+            State::TimeWait if header.flags.fin => {
+                self.timers.arm(Timer::TimeWait, now + self.config.time_wait)
+            }
+            _ => {}
+        }
+        if let Some(offset) =
+            offset.filter(|offset| *offset < self.receiver.next && !segment.payload.is_empty())
+        {
+            self.statistics.duplicate_segments += 1;
+            self.receiver.note_duplicate(offset, segment.payload.len() as u64);
+        }
+        if length > 0 {
+            self.receiver.acknowledge_now();
+        } else {
+            // A keepalive or window probe wants an answer; two peers out of step must not volley without end.
+            self.challenge(now);
+        }
+        // A segment just left of the window may still carry the latest acknowledgement and window.
+        if let (Some(offset), Some(ack)) = (offset, header.ack) {
+            if offset <= self.receiver.next && self.state.is_synchronised() && !header.flags.syn {
+                if let Some(ack) = self.initial.offset_near(ack, self.una).filter(|ack| *ack <= self.next) {
+                    self.last_heard_at = now;
+                    self.update_window(header, offset, ack);
+                    self.process_ack(now, ack, header);
+                    self.on_fin_acknowledged(now);
+                }
+            }
+        }
+    }
+
+    /// RFC 5961 section 3.2.
+    fn on_reset(&mut self, now: Instant, offset: u64) {
+        if offset != self.receiver.next {
+            return self.challenge(now);
+        }
+        self.close(match self.state {
+            // Everything was said in both directions; the peer only cleans up.
+            State::TimeWait | State::Closing | State::LastAck => CloseReason::Finished,
+            _ => CloseReason::Reset,
+        });
+    }
+
+    /// The ACK of our SYN-ACK: whether it is one.
+    fn complete_handshake(&mut self, segment: &Segment<'_>, ack: u64) -> bool {
+        if ack == self.next && self.next > 0 {
+            self.establish();
+            return true;
+        }
+        self.statistics.bad_acks += 1;
+        self.pending_reset = super::reset_for(segment);
+        false
+    }
+
+    /// SND.WND, SND.WL1, SND.WL2 (RFC 9293 section 3.10.7.4, fifth step).
+    fn update_window(&mut self, header: &Header, offset: u64, ack: u64) {
+        let newer = offset > self.window_update_seq
+            || (offset == self.window_update_seq && ack >= self.window_update_ack);
+        if ack < self.una || !newer {
+            return;
+        }
+        self.peer_window = u64::from(header.window) << self.peer_shift;
+        self.peer_window_max = self.peer_window_max.max(self.peer_window);
+        self.window_update_seq = offset;
+        self.window_update_ack = ack;
+        if self.peer_window > 0 {
+            self.window_probe_backoff = 0;
+        }
+    }
+
+    /// Counts duplicate acknowledgements for peers without SACK (RFC 5681 section 2).
+    fn note_duplicate_ack(&mut self, segment: &Segment<'_>, ack: u64) {
+        let window = u64::from(segment.header.window) << self.peer_shift;
+        let duplicate = ack == self.una
+            && self.next > self.una
+            && segment.payload.is_empty()
+            && !segment.header.flags.fin
+            && window == self.peer_window;
+        if duplicate {
+            self.duplicate_acks += 1;
+        } else if ack > self.una {
+            self.duplicate_acks = 0;
+        }
+    }
+
+    fn on_fin_acknowledged(&mut self, now: Instant) {
+        if self.fin_at.is_none_or(|fin| self.una <= fin) {
+            return;
+        }
+        self.transition(Transition::FinAcked);
+        match self.state {
+            State::TimeWait => self.enter_time_wait(now),
+            // The last acknowledgement was ours to get: nothing is left to say.
+            State::Closed => self.finish_closing(CloseReason::Finished),
+            _ => {}
+        }
+    }
+
+    fn enter_time_wait(&mut self, now: Instant) {
+        self.timers.disarm_all();
+        self.timers.arm(Timer::TimeWait, now + self.config.time_wait);
+    }
+
+    /// Payload and FIN.
+    pub(super) fn on_stream_bytes(
+        &mut self,
+        now: Instant,
+        offset: u64,
+        segment: &Segment<'_>,
+        sink: &mut dyn SegmentSink,
+    ) {
+        let fin = segment.header.flags.fin;
+        if !self.state.may_receive() || (segment.payload.is_empty() && !fin) {
+            return;
+        }
+        let received = match self.receiver.on_payload(now, offset, segment.payload, fin, sink) {
+            Ok(received) => received,
+            Err(_) => return self.close_with_reset(CloseReason::Unusable),
+        };
+        self.statistics.payload_bytes_received += received.delivered_bytes;
+        self.statistics.duplicate_segments += u64::from(received.duplicate);
+        self.statistics.out_of_order_segments += u64::from(received.out_of_order);
+        self.statistics.out_of_order_refused += u64::from(received.refused);
+        if received.finished {
+            self.transition(Transition::FinReceived);
+            if self.state == State::TimeWait {
+                self.enter_time_wait(now);
+            }
+        }
+    }
+}

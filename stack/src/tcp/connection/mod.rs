@@ -1,0 +1,408 @@
+//! The connection: one per peer, driven by its owner.
+
+mod ack;
+mod handshake;
+mod input;
+mod output;
+mod timeout;
+
+use core::time::Duration;
+
+pub use super::config::{CloseReason, Config, Event, TransmitLimit};
+use super::congestion::CongestionControl;
+use super::flight::Flight;
+use super::rate::RateSampler;
+use super::receiver::{AckDue, Receiver, ReceiverLimits};
+use super::recovery::{Rack, RateReduction, TailProbe};
+use super::rtt::RttEstimator;
+use super::segment::{Header, Outgoing, Segment};
+use super::sequence::SeqNumber;
+use super::source::{Blocked, SendState};
+pub use super::state::State;
+use super::state::Transition;
+use super::statistics::ConnectionStatistics;
+use super::timers::{Timer, TimerTable};
+use crate::time::Instant;
+
+/// Bytes of the timestamps option with its padding, in every segment once negotiated.
+const TIMESTAMPS_BYTES: usize = 12;
+/// MSS of a peer that announced none (RFC 9293 section 3.7.1).
+const SEGMENT_SIZE_DEFAULT: u16 = 536;
+/// Smallest MSS believed; a smaller one would make every segment mostly header.
+const SEGMENT_SIZE_MIN: u16 = 88;
+/// Challenge acknowledgements per second and connection (RFC 5961 section 7).
+const CHALLENGE_ACKS_PER_SECOND: u32 = 10;
+
+/// Where loss recovery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recovery {
+    /// No loss is being repaired.
+    Open,
+    /// Fast recovery, until everything sent before it began is acknowledged.
+    Fast { until: u64 },
+    /// After a retransmission timeout, likewise.
+    Timeout { until: u64 },
+}
+
+/// A TCP connection (RFC 9293), sans-IO: nothing here reads a clock, sends, or blocks.
+///
+/// Methods are of four kinds.
+/// - Opening: [`Self::connect`], [`Self::accept`].
+/// - Input, in any order, each with the present `now`: [`Self::on_segment`], [`Self::on_timeout`],
+///   [`Self::set_receive_room`], [`Self::note_blocked`], [`Self::abort`].
+/// - Output, after every input: [`Self::poll_transmit`] until `None` (it pulls payload from the source at that
+///   instant; read it with [`Self::payload`] before the next call), then [`Self::poll_event`] until `None`, then
+///   [`Self::next_timeout`] to arm one timer.
+/// - Inspection, at any time: [`Self::state`], [`Self::send_state`], [`Self::statistics`] and the like.
+///
+/// Unsent bytes stay with the source; only what has left is here, immutable until acknowledged. An orderly close is
+/// the source's [`super::source::SegmentSource::finished`].
+#[derive(Debug)]
+pub struct Connection {
+    config: Config,
+    state: State,
+    pending_reset: Option<Header>,
+    close_reason: Option<CloseReason>,
+    established_pending: bool,
+    closed_reported: bool,
+
+    // Send sequence space, in stream offsets: 0 is our SYN.
+    initial: SeqNumber,
+    /// SND.UNA.
+    una: u64,
+    /// SND.NXT, which here is the highest offset ever sent; it never moves back.
+    next: u64,
+    flight: Flight,
+    fin_at: Option<u64>,
+    /// SND.WND, scaled.
+    peer_window: u64,
+    peer_window_max: u64,
+    /// SND.WL1 and SND.WL2.
+    window_update_seq: u64,
+    window_update_ack: u64,
+    peer_shift: u8,
+    own_shift: u8,
+    /// Offered, and until the peer's SYN shows otherwise, in use (RFC 7323).
+    window_scaling: bool,
+    /// Payload and options that one segment to the peer may carry.
+    peer_segment_size: u16,
+    sack: bool,
+    timestamps: Option<TimestampState>,
+    timestamp_offset: u32,
+
+    congestion: Box<dyn CongestionControl>,
+    rtt: RttEstimator,
+    rate: RateSampler,
+    rack: Rack,
+    recovery: Recovery,
+    reduction: RateReduction,
+    /// The retransmission whose acknowledgement will tell whether the loss was real (RFC 3522): the timestamp of the
+    /// first one, once it has left.
+    undo: Option<Option<u32>>,
+    duplicate_acks: u64,
+    tail_probe: Option<TailProbe>,
+    tail_probe_due: bool,
+    /// Back-off of the retransmission timer, doublings.
+    backoff: u32,
+    /// The retransmission timeout counts from here.
+    timeout_base: Instant,
+    /// The user timeout counts from here: the last cumulative acknowledgement, or the first byte after an empty flight.
+    progress_at: Instant,
+    /// The tail loss probe counts from here: the last new data or acknowledgement.
+    probe_base: Instant,
+    window_probe_due: bool,
+    window_probe_backoff: u32,
+    /// After a persist timeout less than a segment may be sent (RFC 9293 section 3.8.6.2.1).
+    silly_window_override: bool,
+    next_round_delivered: u64,
+
+    /// The pacer lets the next segment go at this instant.
+    paced_until: Instant,
+    urgent_beyond_at: Option<Instant>,
+    last_sent_at: Instant,
+    last_heard_at: Instant,
+    blocked: Blocked,
+
+    receiver: Receiver,
+    timers: TimerTable,
+    challenge: (Instant, u32),
+    statistics: ConnectionStatistics,
+}
+
+/// RFC 7323 state, present when both ends use timestamps (or we have offered them).
+#[derive(Clone, Copy, Debug, Default)]
+struct TimestampState {
+    /// TS.Recent, once the peer has sent one.
+    recent: Option<u32>,
+}
+
+/// The window scale that lets the window field express `window_bytes`.
+fn window_shift(window_bytes: u32) -> u8 {
+    (0..14).find(|shift| window_bytes >> shift <= u32::from(u16::MAX)).unwrap_or(14)
+}
+
+impl Connection {
+    fn new(now: Instant, config: &Config, initial: SeqNumber, timestamp_offset: u32, state: State) -> Self {
+        let segment_size = u64::from(config.segment_size_max);
+        let own_shift = if config.window_scaling { window_shift(config.receive_window_max) } else { 0 };
+        let window_max = if config.window_scaling {
+            u64::from(config.receive_window_max)
+        } else {
+            u64::from(config.receive_window_max).min(u64::from(u16::MAX))
+        };
+        Connection {
+            state,
+            pending_reset: None,
+            close_reason: None,
+            established_pending: false,
+            closed_reported: false,
+            initial,
+            una: 0,
+            next: 0,
+            flight: Flight::new(),
+            fin_at: None,
+            peer_window: 0,
+            peer_window_max: 0,
+            window_update_seq: 0,
+            window_update_ack: 0,
+            peer_shift: 0,
+            own_shift,
+            window_scaling: config.window_scaling,
+            peer_segment_size: SEGMENT_SIZE_DEFAULT.min(config.segment_size_max),
+            sack: config.sack,
+            timestamps: config.timestamps.then(TimestampState::default),
+            timestamp_offset,
+            congestion: config.algorithm.build(
+                segment_size,
+                config.initial_window_segments,
+                u64::from(initial.0) << 32 | u64::from(timestamp_offset),
+            ),
+            rtt: RttEstimator::default(),
+            rate: RateSampler::default(),
+            rack: Rack::default(),
+            recovery: Recovery::Open,
+            reduction: RateReduction::default(),
+            undo: None,
+            duplicate_acks: 0,
+            tail_probe: None,
+            tail_probe_due: false,
+            backoff: 0,
+            timeout_base: now,
+            progress_at: now,
+            probe_base: now,
+            window_probe_due: false,
+            window_probe_backoff: 0,
+            silly_window_override: false,
+            next_round_delivered: 0,
+            paced_until: now,
+            urgent_beyond_at: None,
+            last_sent_at: now,
+            last_heard_at: now,
+            blocked: Blocked::Nothing,
+            receiver: Receiver::new(ReceiverLimits {
+                window_max_bytes: window_max,
+                segment_size,
+                out_of_order_bytes_max: config.out_of_order_bytes_max,
+                holes_max: config.holes_max,
+                ack_delay: config.ack_delay_max,
+            }),
+            timers: TimerTable::default(),
+            challenge: (now, 0),
+            statistics: ConnectionStatistics::default(),
+            config: config.clone(),
+        }
+    }
+
+    /// Input. The sink will take `room` more bytes (the application has consumed).
+    pub fn set_receive_room(&mut self, _now: Instant, room: usize) {
+        if self.state.may_receive() {
+            self.receiver.set_room(room as u64);
+        }
+    }
+
+    /// Input. Something below TCP (the port) keeps the next segment from leaving; recorded for [`SendState::blocked`].
+    pub fn note_blocked(&mut self, by: Blocked) {
+        self.blocked = by;
+    }
+
+    /// Input. Resets the connection: the next transmission is the RST, if the peer is to be told, and then the
+    /// connection reports [`CloseReason::Aborted`].
+    pub fn abort(&mut self, _now: Instant) {
+        self.close_with_reset(CloseReason::Aborted);
+    }
+
+    /// Output. What happened. Call until `None` after every input and every transmission.
+    ///
+    /// [`Event::Closed`] comes only after a RST that is due has been taken by [`Self::poll_transmit`].
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if core::mem::take(&mut self.established_pending) {
+            return Some(Event::Established);
+        }
+        if self.pending_reset.is_some() || self.closed_reported {
+            return None;
+        }
+        self.close_reason.map(|reason| {
+            self.closed_reported = true;
+            Event::Closed(reason)
+        })
+    }
+
+    /// Output. When [`Self::on_timeout`] wants to be called. The source's own
+    /// [`super::source::SegmentSource::next_demand`] is the owner's to watch.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// State of the machine.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Counters.
+    pub fn statistics(&self) -> &ConnectionStatistics {
+        &self.statistics
+    }
+
+    /// State of the sender, as a cut would see it at `now`.
+    pub fn send_state(&self, now: Instant) -> SendState {
+        SendState {
+            bytes_in_flight: self.next - self.una,
+            congestion_window: self.congestion.window(),
+            peer_window: self.peer_window,
+            smoothed_rtt: self.rtt.smoothed(),
+            rtt_min: self.rtt.min(),
+            delivery_rate: self.rate.bytes_per_second(),
+            oldest_unacked_age: self
+                .flight
+                .front()
+                .map_or(Duration::ZERO, |segment| now - segment.first_sent_at),
+            retransmits: self.statistics.retransmits,
+            blocked: self.blocked,
+            stream_offset: self.next,
+        }
+    }
+
+    /// Stream offset up to which the peer acknowledged everything; feed changes to
+    /// [`super::source::SegmentSource::on_acked`].
+    pub fn acked_offset(&self) -> u64 {
+        self.una
+    }
+
+    /// When something acceptable last arrived from the peer.
+    pub fn last_heard_at(&self) -> Instant {
+        self.last_heard_at
+    }
+
+    /// Payload bytes that one segment carries at most, when it has no SACK to report.
+    pub fn segment_size(&self) -> usize {
+        usize::from(self.peer_segment_size) - self.timestamp_bytes()
+    }
+
+    /// Name of the congestion controller.
+    pub fn congestion_name(&self) -> &'static str {
+        self.congestion.name()
+    }
+
+    /// Bytes held ahead of a gap.
+    pub fn out_of_order_bytes(&self) -> usize {
+        self.receiver.out_of_order_bytes()
+    }
+
+    /// Heap and inline bytes this connection holds, congestion controller excluded.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Connection>() + self.flight.memory_bytes() + self.receiver.out_of_order_bytes()
+    }
+
+    /// The payload of a segment just given by [`Self::poll_transmit`], in two pieces (the second often empty).
+    pub fn payload(&self, segment: &Outgoing) -> [&[u8]; 2] {
+        if segment.payload_length == 0 {
+            return [&[], &[]];
+        }
+        self.flight.ring().slices(segment.payload_offset, segment.payload_length)
+    }
+
+    fn timestamp_bytes(&self) -> usize {
+        if self.timestamps.is_some() { TIMESTAMPS_BYTES } else { 0 }
+    }
+
+    /// Our timestamp clock: milliseconds (RFC 7323 section 5.4), offset per connection.
+    fn timestamp_at(&self, at: Instant) -> u32 {
+        ((at.as_nanos() / 1_000_000) as u32).wrapping_add(self.timestamp_offset)
+    }
+
+    fn transition(&mut self, transition: Transition) {
+        if let Some(state) = self.state.after(transition) {
+            self.state = state;
+        }
+    }
+
+    /// Ends the connection without a word to the peer.
+    fn close(&mut self, reason: CloseReason) {
+        if self.state == State::Closed {
+            return;
+        }
+        self.state = State::Closed;
+        self.finish_closing(reason);
+    }
+
+    fn finish_closing(&mut self, reason: CloseReason) {
+        self.close_reason.get_or_insert(reason);
+        self.timers.disarm_all();
+        self.receiver.clear();
+    }
+
+    /// Ends the connection and tells the peer by RST, where there is a peer to tell (RFC 9293 section 3.10.5).
+    fn close_with_reset(&mut self, reason: CloseReason) {
+        if matches!(self.state, State::Closed | State::TimeWait | State::SynSent) {
+            return self.close(reason);
+        }
+        let mut header = Header { seq: self.initial.at(self.next), ..Header::default() };
+        header.flags.rst = true;
+        header.ack = Some(self.receiver.initial.at(self.receiver.next));
+        self.pending_reset = Some(header);
+        self.close(reason);
+    }
+
+    /// Keeps the timers in step with what was just done.
+    fn settle(&mut self, now: Instant) {
+        if self.state == State::Closed {
+            return;
+        }
+        match self.receiver.due() {
+            AckDue::At(at) => self.timers.arm(Timer::DelayedAck, at),
+            AckDue::No | AckDue::Now => self.timers.disarm(Timer::DelayedAck),
+        }
+        self.arm_retransmit(now);
+    }
+
+    /// An acknowledgement that answers something suspicious, limited in rate (RFC 5961 section 7).
+    fn challenge(&mut self, now: Instant) {
+        if now - self.challenge.0 >= Duration::from_secs(1) {
+            self.challenge = (now, 0);
+        }
+        if self.challenge.1 < CHALLENGE_ACKS_PER_SECOND {
+            self.challenge.1 += 1;
+            self.statistics.challenge_acks += 1;
+            self.receiver.acknowledge_now();
+        }
+    }
+}
+
+/// The RST that answers `segment` where no connection exists (RFC 9293 section 3.10.7.1), `None` if it is a RST itself.
+pub fn reset_for(segment: &Segment<'_>) -> Option<Header> {
+    if segment.header.flags.rst {
+        return None;
+    }
+    let mut header = Header::default();
+    header.flags.rst = true;
+    match segment.header.ack {
+        Some(ack) => header.seq = ack,
+        None => {
+            let length = segment.payload.len() as u32
+                + u32::from(segment.header.flags.syn)
+                + u32::from(segment.header.flags.fin);
+            header.ack = Some(segment.header.seq.add(length));
+        }
+    }
+    Some(header)
+}

@@ -1,0 +1,444 @@
+//! The next segment that may leave (RFC 9293 section 3.10.2, and the pull of `docs/architecture.md`).
+
+use core::time::Duration;
+
+use super::{Connection, Recovery};
+use crate::tcp::config::TransmitLimit;
+use crate::tcp::congestion::CongestionEvent;
+use crate::tcp::flight::SentSegment;
+use crate::tcp::receiver::AckDue;
+use crate::tcp::recovery::TailProbe;
+use crate::tcp::ring::ByteRing;
+use crate::tcp::segment::{Header, Options, Outgoing, Timestamps};
+use crate::tcp::source::{Blocked, Cut, Demand, SegmentSource};
+use crate::tcp::state::{State, Transition};
+use crate::tcp::timers::Timer;
+use crate::time::Instant;
+
+/// The pacer lets segments go this much early, so that a run loop need not wake for every single one.
+const PACING_SLACK: Duration = Duration::from_micros(20);
+/// A sender that slept past its turn may catch up by this much, and no more: it goes into the bottleneck's queue.
+const PACING_CATCH_UP: Duration = Duration::from_micros(100);
+
+/// Rules that a transmission of new data may be exempt from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exempt {
+    None,
+    /// A tail loss probe ignores congestion window and pacing (RFC 8985 section 7.3).
+    Probe,
+}
+
+struct CutWriter<'a> {
+    ring: &'a mut ByteRing,
+    room: usize,
+    urgent_only: bool,
+}
+
+impl Cut for CutWriter<'_> {
+    fn room(&self) -> usize {
+        self.room
+    }
+
+    fn urgent_only(&self) -> bool {
+        self.urgent_only
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.room, "a source must not append more than the room of its segment");
+        self.room -= bytes.len();
+        self.ring.append(bytes);
+    }
+}
+
+impl Connection {
+    /// Output. The next segment that may leave now, pulling payload from `source`. Call until `None`.
+    ///
+    /// What is returned counts as sent: a caller that cannot put it on the wire has lost it, as a network might.
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        source: &mut dyn SegmentSource,
+        limit: TransmitLimit,
+    ) -> Option<Outgoing> {
+        if let Some(mut header) = self.pending_reset.take() {
+            header.options.timestamps = self.timestamps_now(now);
+            return Some(self.count(now, self.bare(header)));
+        }
+        let outgoing = match self.state {
+            State::Closed => None,
+            State::SynSent | State::SynReceived => self.transmit_syn(now),
+            State::TimeWait | State::FinWait2 => self.transmit_ack(now),
+            _ => self.transmit_stream(now, source, limit),
+        };
+        self.settle(now);
+        outgoing.map(|outgoing| self.count(now, outgoing))
+    }
+
+    fn count(&mut self, now: Instant, outgoing: Outgoing) -> Outgoing {
+        self.statistics.segments_sent += 1;
+        self.last_sent_at = now;
+        outgoing
+    }
+
+    fn bare(&self, header: Header) -> Outgoing {
+        Outgoing {
+            header,
+            payload_offset: self.next,
+            payload_length: 0,
+            segment_size: self.segment_size(),
+            ecn_capable: false,
+        }
+    }
+
+    /// The packing order: OOB that the peer delivers ahead of gaps, retransmissions, new data (OOB at its head),
+    /// tail probe, window probe, pure ACK.
+    fn transmit_stream(
+        &mut self,
+        now: Instant,
+        source: &mut dyn SegmentSource,
+        limit: TransmitLimit,
+    ) -> Option<Outgoing> {
+        self.timers.disarm(Timer::Pacing);
+        let overtakes = self.flight.has_lost()
+            && source.urgent_overtakes()
+            && self.state.may_send()
+            && source.demand(now) == Demand::Urgent;
+        if overtakes {
+            if let Some(outgoing) = self.transmit_new(now, source, limit, Exempt::None) {
+                return Some(outgoing);
+            }
+        }
+        if self.flight.has_lost() {
+            if let Some(outgoing) = self.retransmit_lost(now) {
+                return Some(outgoing);
+            }
+        }
+        if core::mem::take(&mut self.tail_probe_due) {
+            if let Some(outgoing) = self.transmit_tail_probe(now, source, limit) {
+                return Some(outgoing);
+            }
+        }
+        if let Some(outgoing) = self.transmit_new(now, source, limit, Exempt::None) {
+            return Some(outgoing);
+        }
+        if core::mem::take(&mut self.window_probe_due) {
+            return Some(self.transmit_window_probe(now));
+        }
+        self.transmit_ack(now)
+    }
+
+    fn transmit_ack(&mut self, now: Instant) -> Option<Outgoing> {
+        let due = match self.receiver.due() {
+            AckDue::No => false,
+            AckDue::Now => true,
+            AckDue::At(at) => at <= now,
+        };
+        due.then(|| {
+            self.statistics.acks_sent += 1;
+            let header = self.header_at(now, self.next, 4);
+            self.bare(header)
+        })
+    }
+
+    /// RFC 9293 section 3.8.6.1, with an old sequence number so that no new byte is spent: the answer tells the window.
+    fn transmit_window_probe(&mut self, now: Instant) -> Outgoing {
+        self.statistics.window_probes += 1;
+        let header = self.header_at(now, self.una - 1, 4);
+        self.bare(header)
+    }
+
+    /// A header that acknowledges everything received, with up to `sack_blocks` SACK blocks.
+    fn header_at(&mut self, now: Instant, offset: u64, sack_blocks: usize) -> Header {
+        let window = self.receiver.advertise(self.own_shift);
+        // Option space is 40 bytes: timestamps leave room for three blocks.
+        let sack_max = if self.timestamps.is_some() { 3 } else { 4 };
+        let sack = match self.sack {
+            true => self.receiver.take_sack_blocks(sack_blocks.min(sack_max)),
+            false => Default::default(),
+        };
+        let header = Header {
+            seq: self.initial.at(offset),
+            ack: Some(self.receiver.initial.at(self.receiver.next)),
+            flags: Default::default(),
+            window,
+            options: Options { timestamps: self.timestamps_now(now), sack, ..Options::default() },
+        };
+        self.receiver.on_ack_sent();
+        header
+    }
+
+    fn timestamps_now(&self, now: Instant) -> Option<Timestamps> {
+        self.timestamps
+            .map(|state| Timestamps { value: self.timestamp_at(now), echo: state.recent.unwrap_or(0) })
+    }
+
+    /// Whether congestion control and pacer let a segment of `bytes` go.
+    fn gate(&mut self, now: Instant, bytes: u64) -> Result<(), Blocked> {
+        let pipe = self.flight.pipe().saturating_sub(self.departed_by_duplicates());
+        let reducing =
+            matches!(self.recovery, Recovery::Fast { .. }) && self.congestion.wants_rate_reduction();
+        let open = if reducing {
+            self.reduction.allowance() > 0
+        } else {
+            pipe == 0 || pipe + bytes <= self.congestion.window()
+        };
+        if !open {
+            return Err(Blocked::CongestionWindow);
+        }
+        if self.congestion.pacing_rate().is_some() && self.paced_until > now + PACING_SLACK {
+            self.timers.arm(Timer::Pacing, self.paced_until);
+            return Err(Blocked::Pacing);
+        }
+        Ok(())
+    }
+
+    /// Bytes known to have left the network by duplicate acknowledgements, where there is no SACK.
+    fn departed_by_duplicates(&self) -> u64 {
+        if self.sack { 0 } else { self.duplicate_acks * self.segment_size() as u64 }
+    }
+
+    /// Charges `bytes` to pacer, rate reduction and controller. `pipe` is the pipe before them.
+    fn charge(&mut self, now: Instant, bytes: u64, pipe: u64) {
+        if let Some(rate) = self.congestion.pacing_rate().filter(|rate| *rate > 0) {
+            let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
+            let duration = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+            self.paced_until = self.paced_until.max(now - PACING_CATCH_UP) + duration;
+        }
+        self.reduction.on_sent(bytes);
+        self.congestion.on_sent(now, bytes, pipe);
+    }
+
+    /// Payload bytes of a segment that leaves now, with the SACK blocks it should carry.
+    fn payload_room(&self) -> (usize, usize) {
+        let size = self.segment_size();
+        if self.sack && self.receiver.has_sack() {
+            // Two blocks: 2 bytes of option, 8 a block, 2 of padding.
+            (size.saturating_sub(20), 2)
+        } else {
+            (size, 0)
+        }
+    }
+
+    fn retransmit_lost(&mut self, now: Instant) -> Option<Outgoing> {
+        let segment = *self.flight.first_lost()?;
+        let is_first = segment.offset == self.una;
+        let fits_window = segment.end() <= self.una + self.peer_window;
+        if !is_first && !fits_window {
+            self.blocked = Blocked::PeerWindow;
+            return None;
+        }
+        let size = self.segment_size() as u64;
+        if let Err(blocked) = self.gate(now, u64::from(segment.length).min(size)) {
+            self.blocked = blocked;
+            return None;
+        }
+        Some(self.retransmit_at(now, segment.offset))
+    }
+
+    /// Sends the segment at `offset` again, cut to the present segment size.
+    fn retransmit_at(&mut self, now: Instant, offset: u64) -> Outgoing {
+        let size = self.segment_size() as u64;
+        if let Some(segment) = self.flight.at(offset) {
+            let payload = u64::from(segment.length) - u64::from(segment.control);
+            if payload > size {
+                self.flight.split_at(offset + size);
+            }
+        }
+        let segment = *self.flight.at(offset).expect("what is retransmitted is in flight");
+        let pipe = self.flight.pipe();
+        let stamp = self.rate.stamp(now, pipe);
+        self.flight.on_retransmitted(offset, now, stamp);
+        let payload_length = segment.length as usize - usize::from(segment.control);
+        self.statistics.retransmits += 1;
+        self.statistics.retransmitted_bytes += payload_length as u64;
+        let timestamp = self.timestamp_at(now);
+        if let Some(undo @ None) = &mut self.undo {
+            *undo = Some(timestamp);
+        }
+        if segment.offset == self.una {
+            self.timeout_base = now;
+        }
+        self.charge(now, u64::from(segment.length), pipe);
+        let fits_sack = payload_length + 20 <= self.segment_size();
+        let mut header = self.header_at(now, segment.offset, if fits_sack { 2 } else { 0 });
+        header.flags.psh = payload_length > 0;
+        header.flags.fin = segment.control;
+        Outgoing {
+            header,
+            payload_offset: segment.offset,
+            payload_length,
+            segment_size: self.segment_size(),
+            ecn_capable: false,
+        }
+    }
+
+    fn transmit_tail_probe(
+        &mut self,
+        now: Instant,
+        source: &mut dyn SegmentSource,
+        limit: TransmitLimit,
+    ) -> Option<Outgoing> {
+        if let Some(outgoing) = self.transmit_new(now, source, limit, Exempt::Probe) {
+            self.statistics.tail_probes += 1;
+            self.tail_probe = Some(TailProbe { end: self.next, is_retransmission: false });
+            return Some(outgoing);
+        }
+        let last = *self.flight.back()?;
+        self.statistics.tail_probes += 1;
+        self.tail_probe = Some(TailProbe { end: self.next, is_retransmission: true });
+        // Only the last segment's worth of a long one (RFC 8985 section 7.3).
+        let size = self.segment_size() as u64;
+        let from = last.offset.max(last.end().saturating_sub(size));
+        self.flight.split_at(from);
+        Some(self.retransmit_at(now, from))
+    }
+
+    /// Whether an out-of-band segment may exceed the congestion window now: one a round trip.
+    fn may_exceed_window(&self, now: Instant) -> bool {
+        let round = self.rtt.smoothed().unwrap_or(self.config.rto_initial);
+        self.urgent_beyond_at.is_none_or(|at| now - at >= round)
+    }
+
+    /// New data and FIN.
+    fn transmit_new(
+        &mut self,
+        now: Instant,
+        source: &mut dyn SegmentSource,
+        limit: TransmitLimit,
+        exempt: Exempt,
+    ) -> Option<Outgoing> {
+        if !self.state.may_send() {
+            return None;
+        }
+        let demand = source.demand(now);
+        if demand == Demand::Nothing {
+            self.note_idle();
+            return if source.finished() { self.transmit_fin(now) } else { None };
+        }
+        let (size, sack_blocks) = self.payload_room();
+        let mut urgent_only = false;
+        if exempt == Exempt::None {
+            if let Err(blocked) = self.gate(now, size as u64) {
+                if demand != Demand::Urgent || !self.may_exceed_window(now) {
+                    self.blocked = blocked;
+                    return None;
+                }
+                urgent_only = true;
+            }
+        }
+        let room = self.window_room(now, size.max(limit.super_segment_bytes), size, demand)?;
+        self.restart_after_idle(now);
+        let state = self.send_state(now);
+        let mut cut = CutWriter { ring: self.flight.ring_mut(), room, urgent_only };
+        source.cut(now, &state, &mut cut);
+        let length = room - cut.room;
+        if length == 0 {
+            return None;
+        }
+        if urgent_only {
+            self.urgent_beyond_at = Some(now);
+            self.statistics.urgent_beyond_window += 1;
+        }
+        let more = source.demand(now) != Demand::Nothing;
+        let fin = !more && source.finished() && length < room;
+        Some(self.push_new(now, length, fin, demand == Demand::Urgent, !more, sack_blocks))
+    }
+
+    /// Records `length` bytes just cut (and FIN) as sent, and makes their segment.
+    fn push_new(
+        &mut self,
+        now: Instant,
+        length: usize,
+        fin: bool,
+        urgent: bool,
+        push: bool,
+        sack_blocks: usize,
+    ) -> Outgoing {
+        let offset = self.next;
+        let pipe = self.flight.pipe();
+        let stamp = self.rate.stamp(now, pipe);
+        if self.flight.is_empty() {
+            self.timeout_base = now;
+            self.progress_at = now;
+        }
+        let space = length as u32 + u32::from(fin);
+        self.flight.push(SentSegment {
+            offset,
+            length: space,
+            control: fin,
+            sacked: false,
+            lost: false,
+            urgent,
+            transmissions: 1,
+            sent_at: now,
+            first_sent_at: now,
+            stamp,
+        });
+        self.next += u64::from(space);
+        self.probe_base = now;
+        self.blocked = Blocked::Nothing;
+        self.silly_window_override = false;
+        self.statistics.payload_bytes_sent += length as u64;
+        self.charge(now, u64::from(space), pipe);
+        if fin {
+            self.fin_at = Some(self.next - 1);
+            self.transition(Transition::FinSent);
+        }
+        let mut header = self.header_at(now, offset, if sack_blocks > 0 { sack_blocks } else { 0 });
+        header.flags.psh = urgent || push;
+        header.flags.fin = fin;
+        Outgoing {
+            header,
+            payload_offset: offset,
+            payload_length: length,
+            segment_size: self.segment_size(),
+            ecn_capable: false,
+        }
+    }
+
+    /// FIN on its own.
+    fn transmit_fin(&mut self, now: Instant) -> Option<Outgoing> {
+        // FIN takes a byte of sequence space; into a closed window it goes only as a probe of its own.
+        let fits = self.next < self.una + self.peer_window;
+        if !fits && !self.flight.is_empty() {
+            return None;
+        }
+        Some(self.push_new(now, 0, true, false, false, 0))
+    }
+
+    /// Bytes the peer's window allows for a segment, silly windows avoided (RFC 9293 section 3.8.6.2.1); arms the
+    /// persist timer where nothing else would ever wake the sender.
+    fn window_room(&mut self, now: Instant, wanted: usize, size: usize, demand: Demand) -> Option<usize> {
+        let usable = (self.una + self.peer_window).saturating_sub(self.next);
+        let silly = (size as u64).min(self.peer_window_max / 2);
+        let worthwhile =
+            usable > 0 && (usable >= silly || demand == Demand::Urgent || self.silly_window_override);
+        if worthwhile {
+            self.timers.disarm(Timer::Persist);
+            return Some(wanted.min(usize::try_from(usable).unwrap_or(usize::MAX)));
+        }
+        self.blocked = Blocked::PeerWindow;
+        self.rate.mark_app_limited(self.flight.pipe());
+        if self.flight.is_empty() && !self.timers.is_armed(Timer::Persist) {
+            self.timers.arm(Timer::Persist, now + self.window_probe_interval());
+        }
+        None
+    }
+
+    /// There is nothing to send: if the window is open, rate samples from here on are the application's, not the path's.
+    fn note_idle(&mut self) {
+        self.blocked = Blocked::Nothing;
+        self.timers.disarm(Timer::Persist);
+        let pipe = self.flight.pipe();
+        if pipe < self.congestion.window() && !self.flight.has_lost() {
+            self.rate.mark_app_limited(pipe);
+        }
+    }
+
+    /// RFC 5681 section 4.1.
+    fn restart_after_idle(&mut self, now: Instant) {
+        if self.flight.is_empty() && now - self.last_sent_at > self.retransmission_timeout() {
+            self.congestion.on_event(now, CongestionEvent::IdleRestart, 0);
+        }
+    }
+}

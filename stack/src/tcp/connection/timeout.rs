@@ -1,0 +1,149 @@
+//! Timers: retransmission, tail loss probe, reordering, persist, TIME-WAIT.
+
+use core::time::Duration;
+
+use super::{Connection, Recovery};
+use crate::tcp::config::CloseReason;
+use crate::tcp::congestion::CongestionEvent;
+use crate::tcp::state::State;
+use crate::tcp::timers::Timer;
+use crate::time::Instant;
+
+/// Back-off stops doubling here; the ceiling of the configuration applies besides.
+const BACKOFF_MAX: u32 = 16;
+
+impl Connection {
+    /// Input. [`Self::next_timeout`] has come (an early call does no harm).
+    pub fn on_timeout(&mut self, now: Instant) {
+        if self.state == State::Closed {
+            return;
+        }
+        if self.timers.take_expired(Timer::TimeWait, now) {
+            return self.close(CloseReason::Finished);
+        }
+        if self.timers.take_expired(Timer::DelayedAck, now) {
+            self.receiver.on_ack_timer();
+        }
+        self.timers.take_expired(Timer::Pacing, now);
+        if self.timers.take_expired(Timer::Reorder, now) {
+            self.detect_loss(now, false);
+        }
+        if self.timers.take_expired(Timer::Persist, now) {
+            self.on_persist(now);
+        }
+        if self.timers.take_expired(Timer::Retransmit, now) {
+            self.on_retransmit_timer(now);
+        }
+        self.settle(now);
+    }
+
+    /// The retransmission timeout with back-off. A flight of one ordinary segment gives the peer time for its
+    /// delayed acknowledgement.
+    pub(super) fn retransmission_timeout(&self) -> Duration {
+        let base = self.rtt.timeout(self.config.rto_initial, self.config.rto_min) + self.peer_ack_delay();
+        let factor = 1u32 << self.backoff.min(BACKOFF_MAX);
+        base.saturating_mul(factor).min(self.config.rto_max)
+    }
+
+    fn peer_ack_delay(&self) -> Duration {
+        let lone = self.flight.segment_count() == 1
+            && self.flight.front().is_some_and(|segment| !segment.urgent && segment.offset > 0);
+        if lone { self.config.peer_ack_delay_max } else { Duration::ZERO }
+    }
+
+    /// RFC 8985 section 7.2: when the tail is probed, if it may be.
+    fn probe_timeout(&self) -> Option<Duration> {
+        let may = self.sack
+            && self.recovery == Recovery::Open
+            && self.tail_probe.is_none()
+            && self.state.is_synchronised()
+            && self.backoff == 0
+            && self.flight.sacked_segments() == 0
+            && !self.flight.has_lost();
+        let smoothed = self.rtt.smoothed().filter(|_| may)?;
+        let spread = smoothed + self.rtt.variation() * 4;
+        Some((smoothed * 2).max(spread) + self.peer_ack_delay())
+    }
+
+    pub(super) fn arm_retransmit(&mut self, now: Instant) {
+        if self.flight.is_empty() {
+            return self.timers.disarm(Timer::Retransmit);
+        }
+        let timeout = self.timeout_base + self.retransmission_timeout();
+        let at = match self.probe_timeout() {
+            Some(probe) => timeout.min(self.probe_base + probe),
+            None => timeout,
+        };
+        // A probe or timeout already overdue fires at the next opportunity.
+        self.timers.arm(Timer::Retransmit, at.max(now));
+    }
+
+    fn on_retransmit_timer(&mut self, now: Instant) {
+        if self.flight.is_empty() {
+            return;
+        }
+        let overdue = self.timeout_base + self.retransmission_timeout() <= now;
+        if !overdue {
+            if self.probe_timeout().is_some_and(|probe| self.probe_base + probe <= now) {
+                self.tail_probe_due = true;
+                // The probe counts as activity whether or not it can leave at once.
+                self.probe_base = now;
+            }
+            return;
+        }
+        match self.state {
+            State::SynSent | State::SynReceived => self.on_syn_timeout(now),
+            _ => self.on_data_timeout(now),
+        }
+    }
+
+    fn on_syn_timeout(&mut self, now: Instant) {
+        if self.backoff >= self.config.syn_retries {
+            return self.close(CloseReason::ConnectTimeout);
+        }
+        self.backoff += 1;
+        self.timeout_base = now;
+        self.flight.mark_lost(|_| Some(true));
+    }
+
+    /// RFC 6298 section 5.4 to 5.6.
+    fn on_data_timeout(&mut self, now: Instant) {
+        if now - self.progress_at >= self.config.user_timeout {
+            return self.close_with_reset(CloseReason::UserTimeout);
+        }
+        self.statistics.retransmission_timeouts += 1;
+        if self.flight.front().is_some_and(|segment| segment.sacked) {
+            // The peer took back what it had SACKed (RFC 2018 section 8).
+            self.flight.forget_sacks();
+        }
+        let pipe = self.flight.pipe();
+        let lost = self.flight.mark_lost(|_| Some(true));
+        self.rate.on_lost(lost);
+        if self.backoff == 0 {
+            self.undo = Some(None);
+            self.congestion.on_event(now, CongestionEvent::Timeout, pipe);
+        }
+        self.recovery = Recovery::Timeout { until: self.next };
+        self.tail_probe = None;
+        self.backoff += 1;
+        self.timeout_base = now;
+    }
+
+    pub(super) fn window_probe_interval(&self) -> Duration {
+        let base = self.rtt.timeout(self.config.rto_initial, self.config.rto_min);
+        base.saturating_mul(1 << self.window_probe_backoff.min(BACKOFF_MAX)).min(self.config.rto_max)
+    }
+
+    /// The window has stayed shut (or silly): probe, without end while the peer answers (RFC 9293 section 3.8.6.1).
+    fn on_persist(&mut self, now: Instant) {
+        if now - self.last_heard_at >= self.config.user_timeout && self.window_probe_backoff > 0 {
+            return self.close_with_reset(CloseReason::UserTimeout);
+        }
+        self.window_probe_backoff += 1;
+        if self.peer_window > 0 {
+            self.silly_window_override = true;
+        } else {
+            self.window_probe_due = true;
+        }
+    }
+}

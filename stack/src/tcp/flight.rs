@@ -1,0 +1,288 @@
+//! What was sent and is not acknowledged: the bytes, and per segment its own marks. No second scoreboard.
+
+use std::collections::VecDeque;
+
+use super::rate::SendStamp;
+use super::ring::ByteRing;
+use crate::time::Instant;
+
+/// One sent segment. SYN and FIN count one byte of sequence space and have no bytes in the ring.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SentSegment {
+    /// Stream offset of its first byte.
+    pub(crate) offset: u64,
+    /// Sequence space it takes, bytes.
+    pub(crate) length: u32,
+    /// Carries SYN or FIN; then `length` includes one for it.
+    pub(crate) control: bool,
+    /// The peer has it (RFC 2018).
+    pub(crate) sacked: bool,
+    /// Considered lost and not retransmitted since.
+    pub(crate) lost: bool,
+    /// Carried something out of band.
+    pub(crate) urgent: bool,
+    /// How often it has left.
+    pub(crate) transmissions: u16,
+    /// When it last left.
+    pub(crate) sent_at: Instant,
+    /// When it first left.
+    pub(crate) first_sent_at: Instant,
+    /// For the delivery rate.
+    pub(crate) stamp: SendStamp,
+}
+
+impl SentSegment {
+    /// Offset after its last byte.
+    pub(crate) fn end(&self) -> u64 {
+        self.offset + u64::from(self.length)
+    }
+
+    pub(crate) fn was_retransmitted(&self) -> bool {
+        self.transmissions > 1
+    }
+
+    /// Counted in the pipe: neither delivered nor lost.
+    fn in_pipe(&self) -> bool {
+        !self.sacked && !self.lost
+    }
+}
+
+/// Segments between SND.UNA and SND.NXT in sequence order, and their bytes.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    ring: ByteRing,
+    segments: VecDeque<SentSegment>,
+    /// Bytes neither delivered nor lost: the estimate of what is in the network (RFC 6675 "pipe").
+    pipe: u64,
+    sacked_segments: usize,
+    lost_segments: usize,
+    /// Highest offset acknowledged or SACKed (RFC 8985 "RACK.fack").
+    delivered_end: u64,
+}
+
+impl Flight {
+    /// An empty flight; the first byte of payload will have offset 1 (after SYN).
+    pub(crate) fn new() -> Self {
+        Flight {
+            ring: ByteRing::new(1),
+            segments: VecDeque::new(),
+            pipe: 0,
+            sacked_segments: 0,
+            lost_segments: 0,
+            delivered_end: 0,
+        }
+    }
+
+    pub(crate) fn pipe(&self) -> u64 {
+        self.pipe
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    pub(crate) fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
+    pub(crate) fn sacked_segments(&self) -> usize {
+        self.sacked_segments
+    }
+
+    pub(crate) fn has_lost(&self) -> bool {
+        self.lost_segments > 0
+    }
+
+    pub(crate) fn delivered_end(&self) -> u64 {
+        self.delivered_end
+    }
+
+    /// Bytes of memory held for payload and marks.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.ring.capacity() + self.segments.capacity() * size_of::<SentSegment>()
+    }
+
+    /// The ring, for a cut to append to.
+    pub(crate) fn ring_mut(&mut self) -> &mut ByteRing {
+        &mut self.ring
+    }
+
+    pub(crate) fn ring(&self) -> &ByteRing {
+        &self.ring
+    }
+
+    pub(crate) fn front(&self) -> Option<&SentSegment> {
+        self.segments.front()
+    }
+
+    pub(crate) fn back(&self) -> Option<&SentSegment> {
+        self.segments.back()
+    }
+
+    /// Segments in sequence order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &SentSegment> {
+        self.segments.iter()
+    }
+
+    /// Records a segment that leaves for the first time.
+    pub(crate) fn push(&mut self, segment: SentSegment) {
+        debug_assert!(self.segments.back().is_none_or(|last| last.end() == segment.offset));
+        self.pipe += u64::from(segment.length);
+        self.segments.push_back(segment);
+    }
+
+    /// Index of the segment that holds `offset`, if in flight.
+    fn index_of(&self, offset: u64) -> Option<usize> {
+        let index = self.segments.partition_point(|segment| segment.end() <= offset);
+        self.segments.get(index).filter(|segment| segment.offset <= offset).map(|_| index)
+    }
+
+    /// The segment that holds `offset`.
+    pub(crate) fn at(&self, offset: u64) -> Option<&SentSegment> {
+        self.index_of(offset).map(|index| &self.segments[index])
+    }
+
+    /// Cuts the segment that holds `offset` in two there, unless it begins there. Marks are inherited.
+    pub(crate) fn split_at(&mut self, offset: u64) {
+        let Some(index) = self.index_of(offset) else { return };
+        let segment = &mut self.segments[index];
+        if segment.offset == offset {
+            return;
+        }
+        let mut tail = *segment;
+        segment.length = (offset - segment.offset) as u32;
+        // SYN is alone in its segment and FIN is the last byte, so a control bit always goes with the tail.
+        segment.control = false;
+        tail.length -= segment.length;
+        tail.offset = offset;
+        if tail.sacked {
+            self.sacked_segments += 1;
+        }
+        if tail.lost {
+            self.lost_segments += 1;
+        }
+        self.segments.insert(index + 1, tail);
+    }
+
+    /// Everything before `offset` is acknowledged: `delivered` sees each segment that was not SACKed before.
+    pub(crate) fn acknowledge_to(&mut self, offset: u64, mut delivered: impl FnMut(&SentSegment)) {
+        self.split_at(offset);
+        while let Some(segment) = self.segments.front().copied().filter(|segment| segment.end() <= offset) {
+            self.segments.pop_front();
+            self.forget_marks(&segment);
+            if !segment.sacked {
+                delivered(&segment);
+            }
+        }
+        self.delivered_end = self.delivered_end.max(offset);
+        let held = self.ring.end().min(offset);
+        self.ring.release_to(held);
+        if self.segments.is_empty() && self.segments.capacity() > 64 {
+            self.segments.shrink_to(4);
+        }
+    }
+
+    fn forget_marks(&mut self, segment: &SentSegment) {
+        if segment.in_pipe() {
+            self.pipe -= u64::from(segment.length);
+        }
+        self.sacked_segments -= usize::from(segment.sacked);
+        self.lost_segments -= usize::from(segment.lost);
+    }
+
+    /// The peer holds `start..end`: `delivered` sees each segment newly covered.
+    pub(crate) fn sack(&mut self, start: u64, end: u64, mut delivered: impl FnMut(&SentSegment)) {
+        let (Some(first), Some(last)) = (self.front(), self.back()) else { return };
+        let (start, end) = (start.max(first.offset), end.min(last.end()));
+        if start >= end {
+            return;
+        }
+        self.split_at(start);
+        self.split_at(end);
+        let mut index = self.segments.partition_point(|segment| segment.offset < start);
+        while let Some(segment) = self.segments.get_mut(index).filter(|segment| segment.end() <= end) {
+            if !segment.sacked {
+                if segment.in_pipe() {
+                    self.pipe -= u64::from(segment.length);
+                }
+                self.lost_segments -= usize::from(segment.lost);
+                self.sacked_segments += 1;
+                segment.lost = false;
+                segment.sacked = true;
+                delivered(segment);
+            }
+            index += 1;
+        }
+        self.delivered_end = self.delivered_end.max(end);
+    }
+
+    /// Marks lost each segment still in the pipe for which `is_lost` says so, in sequence order, and returns their
+    /// bytes. `is_lost` returns `None` to stop the search.
+    pub(crate) fn mark_lost(&mut self, mut is_lost: impl FnMut(&SentSegment) -> Option<bool>) -> u64 {
+        let mut bytes = 0;
+        for segment in &mut self.segments {
+            if !segment.in_pipe() {
+                continue;
+            }
+            match is_lost(segment) {
+                None => break,
+                Some(false) => {}
+                Some(true) => {
+                    segment.lost = true;
+                    self.lost_segments += 1;
+                    self.pipe -= u64::from(segment.length);
+                    bytes += u64::from(segment.length);
+                }
+            }
+        }
+        bytes
+    }
+
+    /// Takes back every loss mark not yet acted on: the loss was spurious.
+    pub(crate) fn unmark_lost(&mut self) {
+        for segment in &mut self.segments {
+            if segment.lost {
+                segment.lost = false;
+                self.pipe += u64::from(segment.length);
+            }
+        }
+        self.lost_segments = 0;
+    }
+
+    /// The peer may have dropped what it SACKed (RFC 2018 section 8): after a timeout, forget SACK marks.
+    pub(crate) fn forget_sacks(&mut self) {
+        for segment in &mut self.segments {
+            if segment.sacked {
+                segment.sacked = false;
+                self.pipe += u64::from(segment.length);
+            }
+        }
+        self.sacked_segments = 0;
+    }
+
+    /// The first lost segment.
+    pub(crate) fn first_lost(&self) -> Option<&SentSegment> {
+        if self.lost_segments == 0 {
+            return None;
+        }
+        self.segments.iter().find(|segment| segment.lost)
+    }
+
+    /// Records that the segment at `offset` leaves once more.
+    pub(crate) fn on_retransmitted(&mut self, offset: u64, now: Instant, stamp: SendStamp) {
+        let Some(index) = self.index_of(offset) else { return };
+        let segment = &mut self.segments[index];
+        if segment.lost {
+            segment.lost = false;
+            self.lost_segments -= 1;
+            self.pipe += u64::from(segment.length);
+        }
+        segment.transmissions = segment.transmissions.saturating_add(1);
+        segment.sent_at = now;
+        segment.stamp = stamp;
+    }
+}
+
+#[cfg(test)]
+#[path = "flight_tests.rs"]
+mod tests;

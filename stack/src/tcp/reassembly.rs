@@ -1,0 +1,199 @@
+//! Bytes that arrived ahead of a gap, bounded, and what SACK says about them.
+
+use std::collections::BTreeMap;
+
+/// Out-of-order bytes by stream offset. Pieces do not overlap; pieces that touch stay separate but are reported as
+/// one range.
+#[derive(Debug)]
+pub(crate) struct Reassembly {
+    pieces: BTreeMap<u64, Vec<u8>>,
+    bytes: usize,
+    bytes_max: usize,
+    pieces_max: usize,
+    /// Starts of the most recently received pieces, newest first (RFC 2018 section 4).
+    recent: [u64; 4],
+    recent_count: usize,
+}
+
+/// What became of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Insert {
+    /// At least one byte was new.
+    Stored,
+    /// All of it was held already.
+    Duplicate,
+    /// A bound was reached; nothing was kept.
+    Refused,
+}
+
+impl Reassembly {
+    pub(crate) fn new(bytes_max: usize, pieces_max: usize) -> Self {
+        Reassembly {
+            pieces: BTreeMap::new(),
+            bytes: 0,
+            bytes_max,
+            pieces_max,
+            recent: [0; 4],
+            recent_count: 0,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Offset after the last byte held, if any.
+    pub(crate) fn end(&self) -> Option<u64> {
+        self.pieces.last_key_value().map(|(start, piece)| start + piece.len() as u64)
+    }
+
+    /// Keeps what is new of `bytes` at `offset`.
+    pub(crate) fn insert(&mut self, offset: u64, bytes: &[u8]) -> Insert {
+        let end = offset + bytes.len() as u64;
+        let mut at = offset;
+        let mut stored = false;
+        let mut refused = false;
+        // Walk the pieces that overlap `offset..end` and fill the holes between them.
+        while at < end {
+            let before =
+                self.pieces.range(..=at).next_back().map(|(start, piece)| start + piece.len() as u64);
+            if let Some(covered) = before.filter(|covered| *covered > at) {
+                at = covered;
+                continue;
+            }
+            let hole_end = self.pieces.range(at..end).next().map_or(end, |(start, _)| *start);
+            let slice = &bytes[(at - offset) as usize..(hole_end - offset) as usize];
+            if self.bytes + slice.len() > self.bytes_max || self.pieces.len() >= self.pieces_max {
+                refused = true;
+                break;
+            }
+            self.bytes += slice.len();
+            self.pieces.insert(at, slice.to_vec());
+            stored = true;
+            at = hole_end;
+        }
+        if stored || !refused {
+            self.note_recent(offset);
+        }
+        match (stored, refused) {
+            (true, _) => Insert::Stored,
+            (false, true) => Insert::Refused,
+            (false, false) => Insert::Duplicate,
+        }
+    }
+
+    fn note_recent(&mut self, offset: u64) {
+        let keep = self.recent_count.min(self.recent.len() - 1);
+        self.recent.copy_within(0..keep, 1);
+        self.recent[0] = offset;
+        self.recent_count = keep + 1;
+    }
+
+    /// Takes the piece that continues the stream at `next`, and how many of its first bytes are old.
+    pub(crate) fn take_at(&mut self, next: u64) -> Option<(usize, Vec<u8>)> {
+        loop {
+            let entry = self.pieces.first_entry()?;
+            if *entry.key() > next {
+                return None;
+            }
+            let (start, piece) = entry.remove_entry();
+            self.bytes -= piece.len();
+            let old = (next - start) as usize;
+            if old < piece.len() {
+                return Some((old, piece));
+            }
+        }
+    }
+
+    /// The contiguous range that holds `offset`.
+    fn range_around(&self, offset: u64) -> Option<(u64, u64)> {
+        let (start, piece) = self.pieces.range(..=offset).next_back()?;
+        let (mut start, mut end) = (*start, start + piece.len() as u64);
+        if end <= offset {
+            return None;
+        }
+        while let Some((earlier, piece)) = self.pieces.range(..start).next_back() {
+            if earlier + piece.len() as u64 != start {
+                break;
+            }
+            start = *earlier;
+        }
+        while let Some(piece) = self.pieces.get(&end) {
+            end += piece.len() as u64;
+        }
+        Some((start, end))
+    }
+
+    /// Ranges to report, the one with the newest bytes first, at most `limit`.
+    pub(crate) fn sack_ranges(&self, limit: usize, mut report: impl FnMut(u64, u64)) {
+        let mut reported = [(0u64, 0u64); 4];
+        let mut count = 0;
+        for &offset in &self.recent[..self.recent_count] {
+            if count >= limit.min(reported.len()) {
+                break;
+            }
+            let Some(range) = self.range_around(offset) else { continue };
+            if !reported[..count].contains(&range) {
+                reported[count] = range;
+                count += 1;
+                report(range.0, range.1);
+            }
+        }
+    }
+
+    /// Drops everything (the connection is over).
+    pub(crate) fn clear(&mut self) {
+        self.pieces.clear();
+        self.bytes = 0;
+        self.recent_count = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(from: u64, to: u64) -> Vec<u8> {
+        (from..to).map(|i| i as u8).collect()
+    }
+
+    fn ranges(r: &Reassembly) -> Vec<(u64, u64)> {
+        let mut all = Vec::new();
+        r.sack_ranges(4, |start, end| all.push((start, end)));
+        all
+    }
+
+    #[test]
+    fn overlapping_pieces_are_kept_once_and_reported_newest_first() {
+        let mut r = Reassembly::new(1 << 20, 64);
+        assert_eq!(r.insert(100, &bytes(100, 200)), Insert::Stored);
+        assert_eq!(r.insert(300, &bytes(300, 400)), Insert::Stored);
+        assert_eq!(ranges(&r), [(300, 400), (100, 200)]);
+        assert_eq!(r.insert(150, &bytes(150, 350)), Insert::Stored);
+        assert_eq!(ranges(&r), [(100, 400)]);
+        assert_eq!(r.bytes(), 300);
+        assert_eq!(r.insert(120, &bytes(120, 380)), Insert::Duplicate);
+        let (mut next, mut all) = (110, Vec::new());
+        while let Some((old, piece)) = r.take_at(next) {
+            next += (piece.len() - old) as u64;
+            all.extend_from_slice(&piece[old..]);
+        }
+        assert_eq!(all, bytes(110, 400));
+        assert!(r.is_empty() && r.bytes() == 0);
+    }
+
+    #[test]
+    fn bounds_on_bytes_and_on_pieces_hold() {
+        let mut r = Reassembly::new(100, 3);
+        assert_eq!(r.insert(10, &bytes(10, 111)), Insert::Refused);
+        for start in [10, 20, 30] {
+            assert_eq!(r.insert(start, &bytes(start, start + 5)), Insert::Stored);
+        }
+        assert_eq!(r.insert(40, &bytes(40, 45)), Insert::Refused);
+        assert_eq!(r.bytes(), 15);
+    }
+}

@@ -1,0 +1,172 @@
+//! Loss detection: RACK-TLP (RFC 8985), and proportional rate reduction (RFC 6937).
+
+use core::time::Duration;
+
+use super::flight::{Flight, SentSegment};
+use super::rtt::RttEstimator;
+use crate::time::Instant;
+
+/// Duplicate threshold below which reordering is given the benefit of the doubt (RFC 8985 section 6.2.1).
+const DUPLICATE_THRESHOLD: usize = 3;
+/// Recoveries after which a widened reordering window falls back (RFC 8985 section 6.2.4, step 4).
+const WINDOW_PERSIST: u32 = 16;
+
+/// RACK: a segment is lost when one sent enough later has been delivered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rack {
+    /// Departure and end of the most recently sent segment known delivered.
+    newest: Option<(Instant, u64)>,
+    /// RTT of that segment.
+    rtt: Duration,
+    reordering_seen: bool,
+    /// Reordering window in quarters of the smallest RTT.
+    window_quarters: u32,
+    /// Recoveries left until the window falls back to one quarter.
+    window_persist: u32,
+    /// D-SACKs widen the window once a round: the round ends when this offset is acknowledged.
+    dsack_round_end: Option<u64>,
+}
+
+impl Default for Rack {
+    fn default() -> Self {
+        Rack {
+            newest: None,
+            rtt: Duration::ZERO,
+            reordering_seen: false,
+            window_quarters: 1,
+            window_persist: WINDOW_PERSIST,
+            dsack_round_end: None,
+        }
+    }
+}
+
+impl Rack {
+    /// `segment` was delivered; `delivered_end` is the highest offset delivered before it.
+    /// `echo_precedes` says that the timestamp echo is older than the segment's last transmission.
+    pub(crate) fn on_delivered(
+        &mut self,
+        now: Instant,
+        segment: &SentSegment,
+        delivered_end: u64,
+        rtt: &RttEstimator,
+        echo_precedes: bool,
+    ) {
+        let elapsed = now - segment.sent_at;
+        if segment.was_retransmitted() {
+            // The acknowledgement may be of the original (RFC 8985 section 6.2, step 2).
+            if echo_precedes || rtt.min().is_some_and(|min| elapsed < min) {
+                return;
+            }
+        } else if segment.end() < delivered_end {
+            // Step 3: an original delivered after a later one.
+            self.reordering_seen = true;
+        }
+        if self.newest.is_none_or(|newest| (segment.sent_at, segment.end()) > newest) {
+            self.newest = Some((segment.sent_at, segment.end()));
+            self.rtt = elapsed;
+        }
+    }
+
+    /// The peer reported a duplicate: the window was too narrow (section 6.2.4, step 4).
+    pub(crate) fn on_dsack(&mut self, acked: u64, next: u64) {
+        if self.dsack_round_end.is_none_or(|end| acked >= end) {
+            self.dsack_round_end = Some(next);
+            self.window_quarters = self.window_quarters.saturating_add(1).min(255);
+            self.window_persist = WINDOW_PERSIST;
+        }
+    }
+
+    /// A recovery ended.
+    pub(crate) fn on_recovery_end(&mut self) {
+        self.window_persist = self.window_persist.saturating_sub(1);
+        if self.window_persist == 0 {
+            self.window_quarters = 1;
+            self.window_persist = WINDOW_PERSIST;
+        }
+    }
+
+    fn reordering_window(&self, flight: &Flight, in_recovery: bool, rtt: &RttEstimator) -> Duration {
+        if !self.reordering_seen && (in_recovery || flight.sacked_segments() >= DUPLICATE_THRESHOLD) {
+            return Duration::ZERO;
+        }
+        let (Some(min), Some(smoothed)) = (rtt.min(), rtt.smoothed()) else { return Duration::ZERO };
+        (min * self.window_quarters / 4).min(smoothed)
+    }
+
+    /// Marks lost what must be (step 5). Returns the bytes and when to look again.
+    pub(crate) fn detect(
+        &self,
+        now: Instant,
+        flight: &mut Flight,
+        in_recovery: bool,
+        rtt: &RttEstimator,
+    ) -> (u64, Option<Instant>) {
+        let Some(newest) = self.newest else { return (0, None) };
+        let patience = self.rtt + self.reordering_window(flight, in_recovery, rtt);
+        let mut again: Option<Instant> = None;
+        // Originals leave in sequence order: once one is met that left after the newest delivered segment, all that
+        // follow did too.
+        let bytes = flight.mark_lost(|segment| {
+            if segment.sent_at > newest.0 && !segment.was_retransmitted() {
+                return None;
+            }
+            if (segment.sent_at, segment.end()) >= newest {
+                return Some(false);
+            }
+            let deadline = segment.sent_at + patience;
+            if deadline <= now {
+                return Some(true);
+            }
+            again = Some(again.map_or(deadline, |at| at.max(deadline)));
+            Some(false)
+        });
+        (bytes, again)
+    }
+}
+
+/// An outstanding tail loss probe (RFC 8985 section 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TailProbe {
+    /// SND.NXT after the probe.
+    pub(crate) end: u64,
+    /// The probe retransmitted old data (and did not send new).
+    pub(crate) is_retransmission: bool,
+}
+
+/// Proportional rate reduction with slow-start reduction bound (RFC 6937 section 3).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RateReduction {
+    flight_at_start: u64,
+    delivered: u64,
+    sent: u64,
+    /// Bytes that may be sent in answer to the last acknowledgement.
+    allowance: u64,
+}
+
+impl RateReduction {
+    pub(crate) fn start(flight_bytes: u64, segment_size: u64) -> Self {
+        // The first retransmission leaves whatever the arithmetic says ("fast retransmit").
+        RateReduction { flight_at_start: flight_bytes.max(1), delivered: 0, sent: 0, allowance: segment_size }
+    }
+
+    pub(crate) fn on_ack(&mut self, newly_delivered: u64, pipe: u64, target: u64, segment_size: u64) {
+        self.delivered += newly_delivered;
+        let send = if pipe > target {
+            (u128::from(self.delivered) * u128::from(target)).div_ceil(u128::from(self.flight_at_start))
+                as u64
+        } else {
+            let limit = self.delivered.saturating_sub(self.sent).max(newly_delivered) + segment_size;
+            self.sent + limit.min(target - pipe)
+        };
+        self.allowance = send.saturating_sub(self.sent);
+    }
+
+    pub(crate) fn on_sent(&mut self, bytes: u64) {
+        self.sent += bytes;
+        self.allowance = self.allowance.saturating_sub(bytes);
+    }
+
+    pub(crate) fn allowance(&self) -> u64 {
+        self.allowance
+    }
+}

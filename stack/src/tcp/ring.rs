@@ -1,0 +1,145 @@
+//! The bytes in flight: a growable ring addressed by stream offset.
+
+/// Smallest storage kept once anything was stored, bytes.
+const CAPACITY_MIN_BYTES: usize = 256;
+
+/// Bytes from [`Self::start`] to [`Self::end`] of a stream: appended at the end, released from the start.
+///
+/// Nothing between can be changed, which is what makes a retransmission byte-identical. Storage doubles when
+/// needed and shrinks when a busy period used less than a quarter of it, so an idle connection holds little.
+#[derive(Debug, Default)]
+pub(crate) struct ByteRing {
+    /// Length is zero or a power of two.
+    storage: Vec<u8>,
+    start: u64,
+    length: usize,
+    /// Most bytes held since the ring was last empty.
+    peak: usize,
+}
+
+impl ByteRing {
+    /// An empty ring whose first byte will be at `start`.
+    pub(crate) fn new(start: u64) -> Self {
+        ByteRing { start, ..ByteRing::default() }
+    }
+
+    /// Offset of the oldest byte held.
+    pub(crate) fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Offset after the newest byte held.
+    pub(crate) fn end(&self) -> u64 {
+        self.start + self.length as u64
+    }
+
+    /// Bytes of storage, used or not.
+    pub(crate) fn capacity(&self) -> usize {
+        self.storage.len()
+    }
+
+    /// Appends `bytes` at [`Self::end`].
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        if self.length + bytes.len() > self.storage.len() {
+            self.resize(self.length + bytes.len());
+        }
+        let at = self.index(self.end());
+        let first = bytes.len().min(self.storage.len() - at);
+        self.storage[at..at + first].copy_from_slice(&bytes[..first]);
+        self.storage[..bytes.len() - first].copy_from_slice(&bytes[first..]);
+        self.length += bytes.len();
+        self.peak = self.peak.max(self.length);
+    }
+
+    /// Releases everything before `offset`.
+    pub(crate) fn release_to(&mut self, offset: u64) {
+        assert!(offset <= self.end(), "cannot release bytes that were never appended");
+        if offset <= self.start {
+            return;
+        }
+        self.length -= (offset - self.start) as usize;
+        self.start = offset;
+        if self.length == 0 {
+            if self.storage.len() > CAPACITY_MIN_BYTES && self.peak * 4 <= self.storage.len() {
+                self.resize(self.peak);
+            }
+            self.peak = 0;
+        }
+    }
+
+    /// The bytes from `offset` on, `length` of them, in order in two pieces.
+    pub(crate) fn slices(&self, offset: u64, length: usize) -> [&[u8]; 2] {
+        assert!(
+            offset >= self.start && offset + length as u64 <= self.end(),
+            "the range must be held: it is in flight"
+        );
+        if length == 0 {
+            return [&[], &[]];
+        }
+        let at = self.index(offset);
+        let first = length.min(self.storage.len() - at);
+        [&self.storage[at..at + first], &self.storage[..length - first]]
+    }
+
+    fn index(&self, offset: u64) -> usize {
+        if self.storage.is_empty() { 0 } else { offset as usize & (self.storage.len() - 1) }
+    }
+
+    /// Moves to storage for at least `needed` bytes.
+    fn resize(&mut self, needed: usize) {
+        let mut bigger = vec![0; needed.next_power_of_two().max(CAPACITY_MIN_BYTES)];
+        let [first, second] = self.slices(self.start, self.length);
+        let mask = bigger.len() - 1;
+        for (i, piece) in [(self.start, first), (self.start + first.len() as u64, second)] {
+            let at = i as usize & mask;
+            let head = piece.len().min(bigger.len() - at);
+            bigger[at..at + head].copy_from_slice(&piece[..head]);
+            bigger[..piece.len() - head].copy_from_slice(&piece[head..]);
+        }
+        self.storage = bigger;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(ring: &ByteRing) -> Vec<u8> {
+        ring.slices(ring.start(), (ring.end() - ring.start()) as usize).concat()
+    }
+
+    #[test]
+    fn bytes_survive_wrapping_growth_and_shrinking() {
+        let mut ring = ByteRing::new(1);
+        let mut expected = std::collections::VecDeque::new();
+        let mut next = 0u8;
+        for round in 0..2000usize {
+            let count = (round * 37) % 301;
+            let bytes: Vec<u8> = (0..count)
+                .map(|_| {
+                    next = next.wrapping_add(7);
+                    next
+                })
+                .collect();
+            ring.append(&bytes);
+            expected.extend(&bytes);
+            let release =
+                if round % 50 == 49 { expected.len() } else { expected.len().min((round * 53) % 290) };
+            expected.drain(..release);
+            ring.release_to(ring.start() + release as u64);
+            assert_eq!(held(&ring), Vec::from(expected.clone()), "round {round}");
+        }
+    }
+
+    #[test]
+    fn an_idle_ring_gives_its_storage_back() {
+        let mut ring = ByteRing::new(1);
+        ring.append(&vec![1; 1 << 20]);
+        ring.release_to(ring.end());
+        for _ in 0..2 {
+            ring.append(&[1; 100]);
+            ring.release_to(ring.end());
+        }
+        assert_eq!(ring.capacity(), CAPACITY_MIN_BYTES);
+    }
+}

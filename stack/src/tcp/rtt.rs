@@ -1,0 +1,87 @@
+//! Round-trip time and retransmission timeout (RFC 6298).
+
+use core::time::Duration;
+
+/// Smoothed round-trip time, its variation, and the timeout that follows from them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RttEstimator {
+    smoothed: Option<Duration>,
+    variation: Duration,
+    latest: Option<Duration>,
+    min: Option<Duration>,
+}
+
+impl RttEstimator {
+    /// Takes a sample (RFC 6298 section 2.2 and 2.3, alpha 1/8, beta 1/4).
+    pub(crate) fn sample(&mut self, rtt: Duration) {
+        self.latest = Some(rtt);
+        self.min = Some(self.min.map_or(rtt, |min| min.min(rtt)));
+        match self.smoothed {
+            None => {
+                self.smoothed = Some(rtt);
+                self.variation = rtt / 2;
+            }
+            Some(smoothed) => {
+                self.variation = (self.variation * 3 + smoothed.abs_diff(rtt)) / 4;
+                self.smoothed = Some((smoothed * 7 + rtt) / 8);
+            }
+        }
+    }
+
+    pub(crate) fn smoothed(&self) -> Option<Duration> {
+        self.smoothed
+    }
+
+    pub(crate) fn min(&self) -> Option<Duration> {
+        self.min
+    }
+
+    pub(crate) fn latest(&self) -> Option<Duration> {
+        self.latest
+    }
+
+    pub(crate) fn variation(&self) -> Duration {
+        self.variation
+    }
+
+    /// The timeout without back-off: srtt + 4 rttvar, at least `floor` and at least twice the smoothed RTT.
+    ///
+    /// RFC 6298 (2.4) asks for a floor of one second, chosen for the Internet of its day; see `docs/tcp.md`.
+    pub(crate) fn timeout(&self, initial: Duration, floor: Duration) -> Duration {
+        match self.smoothed {
+            None => initial,
+            Some(smoothed) => (smoothed + self.variation * 4).max(floor).max(smoothed * 2),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INITIAL: Duration = Duration::from_secs(1);
+    const FLOOR: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn first_sample_sets_and_later_ones_smooth() {
+        let mut rtt = RttEstimator::default();
+        assert_eq!(rtt.timeout(INITIAL, FLOOR), INITIAL);
+        rtt.sample(Duration::from_millis(100));
+        assert_eq!(rtt.smoothed(), Some(Duration::from_millis(100)));
+        assert_eq!(rtt.timeout(INITIAL, FLOOR), Duration::from_millis(300));
+        rtt.sample(Duration::from_millis(180));
+        assert_eq!(rtt.smoothed(), Some(Duration::from_millis(110)));
+        assert_eq!(rtt.variation(), Duration::from_micros(57_500));
+        assert_eq!(rtt.min(), Some(Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn steady_tiny_round_trips_meet_the_floor_and_steady_long_ones_twice_the_rtt() {
+        let mut rtt = RttEstimator::default();
+        (0..100).for_each(|_| rtt.sample(Duration::from_micros(50)));
+        assert_eq!(rtt.timeout(INITIAL, FLOOR), FLOOR);
+        let mut rtt = RttEstimator::default();
+        (0..100).for_each(|_| rtt.sample(Duration::from_millis(50)));
+        assert_eq!(rtt.timeout(INITIAL, FLOOR), Duration::from_millis(100));
+    }
+}
