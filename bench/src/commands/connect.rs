@@ -137,24 +137,23 @@ impl Arguments {
         let seconds = (now() - began).as_secs_f64();
         let payload_bytes = tally.payload_bytes();
         let cpu_seconds = cpu_seconds() - cpu;
-        let (superseded, retransmits) =
-            (connection.oob_statistics().superseded, connection.occupancy().send.retransmits);
+        let retransmits = connection.occupancy().send.retransmits;
         drop(registrations);
         connection.mark_down();
         // A panic there has printed itself, and the goodput shows it.
         let _ = load.map(std::thread::JoinHandle::join);
         outcome?;
 
-        let samples = tally.distributions();
+        let (counts, samples) = (tally.counts(), tally.distributions());
         Ok(HeartbeatResult {
             variant: Variant::Oob.name(),
             point: Map::new(),
             goodput_bps: payload_bytes as f64 * 8.0 / seconds,
             link_utilisation: None,
             heartbeat: Heartbeat {
-                sent: tally.counts().sent,
+                sent: counts.sent,
                 received: samples.rtt.count(),
-                superseded,
+                superseded: counts.superseded,
                 parts_per_message: under_load::OPS.len() as f64,
                 one_way_us: None,
                 rtt_us: samples.rtt.percentiles(),

@@ -120,7 +120,7 @@ impl Arguments {
 
     /// Prints what was served. A port that failed is an error after that.
     fn publish(&self, (mut figures, shard): (Vec<(&str, u64)>, ShardReport)) -> Result<(), BenchError> {
-        let port = shard.snapshot.port;
+        let port = shard.port;
         figures.extend([
             ("frames received", port.rx_frames),
             ("frames sent", port.tx_frames),

@@ -19,33 +19,27 @@ pub(crate) const HEARTBEAT_REPLY: u16 = 3;
 /// Departures remembered until their echo comes; more than fit into any round trip worth measuring.
 const DEPARTURES_MAX: usize = 1024;
 
-/// When out-of-band heartbeats left and when they had been due, so that their echoes can be counted from the latter.
+/// When out-of-band heartbeats had been due, by sequence, so that their echoes can be counted from then on.
 #[derive(Debug, Default)]
-pub(crate) struct Departures(Mutex<VecDeque<(Instant, Instant)>>);
+pub(crate) struct Departures(Mutex<VecDeque<(u64, Instant)>>);
 
 impl Departures {
-    /// A heartbeat due at `due` left at `departed`.
-    pub(crate) fn note(&self, departed: Instant, due: Instant) {
+    /// The heartbeat `sequence`, due at `due`, leaves.
+    pub(crate) fn note(&self, sequence: u64, due: Instant) {
         let mut departures = self.0.lock().expect("no thread panics while it counts");
         if departures.len() == DEPARTURES_MAX {
             departures.pop_front();
         }
-        departures.push_back((departed, due));
+        departures.push_back((sequence, due));
     }
 
-    /// When the heartbeat that left at `departed` had been due; forgets it and all earlier ones.
-    pub(crate) fn due_of(&self, departed: Instant) -> Option<Instant> {
+    /// When the heartbeat `sequence` had been due; forgets it and all earlier ones.
+    pub(crate) fn due_of(&self, sequence: u64) -> Option<Instant> {
         let mut departures = self.0.lock().expect("no thread panics while it counts");
-        while let Some((at, due)) = departures.pop_front() {
-            if at == departed {
-                return Some(due);
-            }
-            if at > departed {
-                departures.push_front((at, due));
-                break;
-            }
+        while departures.front().is_some_and(|(number, _)| *number < sequence) {
+            departures.pop_front();
         }
-        None
+        departures.pop_front_if(|(number, _)| *number == sequence).map(|(_, due)| due)
     }
 }
 
@@ -79,7 +73,7 @@ impl Dispatcher for Sender {
 
     fn ms_dispatch_oob(&self, connection: &Connection, message: OobMessage) {
         let Some(echo) = message.report.echo else { return };
-        if let Some(due) = self.departures.due_of(echo.departed_at) {
+        if let Some(due) = self.departures.due_of(echo.sequence) {
             let held_at_both_ends = message.arrived_at - due;
             self.tally.echoed(due, held_at_both_ends.saturating_sub(echo.held));
             if self.samples_occupancy {
@@ -147,22 +141,22 @@ mod tests {
     #[test]
     fn an_echo_finds_when_its_heartbeat_was_due() {
         let departures = Departures::default();
-        for n in 1..=3 {
-            departures.note(at(n * 100), at(n * 100 - 1));
+        for sequence in [1, 2, 4] {
+            departures.note(sequence, at(sequence * 100));
         }
-        assert_eq!(departures.due_of(at(150)), None);
-        assert_eq!(departures.due_of(at(200)), Some(at(199)));
-        assert_eq!(departures.due_of(at(100)), None, "older than the last echo");
-        assert_eq!(departures.due_of(at(300)), Some(at(299)));
+        assert_eq!(departures.due_of(2), Some(at(200)));
+        assert_eq!(departures.due_of(1), None, "older than the last echo");
+        assert_eq!(departures.due_of(3), None, "an echo without parts has no due time");
+        assert_eq!(departures.due_of(4), Some(at(400)));
     }
 
     #[test]
     fn heartbeats_without_an_echo_do_not_pile_up() {
         let departures = Departures::default();
         for n in 0..2 * DEPARTURES_MAX as u64 {
-            departures.note(at(n), at(n));
+            departures.note(n, at(n));
         }
-        assert_eq!(departures.due_of(at(0)), None);
+        assert_eq!(departures.due_of(0), None);
         assert_eq!(departures.0.lock().unwrap().len(), DEPARTURES_MAX);
     }
 }

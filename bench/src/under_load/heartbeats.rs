@@ -16,10 +16,10 @@ use crate::node::now;
 /// The ops registered on the connection; they are due together and ride in one message.
 pub(crate) const OPS: [OobOp; 3] = [OobOp::OSD_PING, OobOp::LINGER_PING, OobOp::WATCH_PING];
 
-/// The message that is being cut: all its callbacks run at the same instant.
-#[derive(Debug, Default)]
+/// The message that is being cut.
+#[derive(Debug)]
 struct Cutting {
-    at: Instant,
+    sequence: u64,
     due: Instant,
 }
 
@@ -30,25 +30,41 @@ pub(crate) fn register(
     tally: &Arc<Tally>,
     departures: &Arc<Departures>,
 ) -> Result<Vec<OobRegistration>, BenchError> {
-    let cutting = Arc::new(Mutex::new(Cutting::default()));
+    let cutting = Arc::new(Mutex::new(None::<Cutting>));
     OPS.iter()
         .map(|op| {
             let (tally, departures, cutting) = (tally.clone(), departures.clone(), cutting.clone());
             let part = move |turn: &OobTurn| {
                 let mut cutting = cutting.lock().expect("a callback does not panic");
-                if cutting.at != turn.now {
-                    *cutting = Cutting { at: turn.now, due: turn.due };
-                    tally.heartbeat_sent(turn.due);
-                    departures.note(turn.now, turn.due);
-                }
-                let stamp = Stamp { due: turn.due, message_due: cutting.due, sequence: turn.sequence };
-                Some(stamp.encode(PART_BYTES))
+                let message_due = match &*cutting {
+                    Some(message) if message.sequence == turn.sequence => message.due,
+                    before => {
+                        if let Some(before) = before {
+                            superseded_between(before.due, turn.due, interval, &tally);
+                        }
+                        tally.heartbeat_sent(turn.due);
+                        departures.note(turn.sequence, turn.due);
+                        *cutting = Some(Cutting { sequence: turn.sequence, due: turn.due });
+                        turn.due
+                    }
+                };
+                Some(Stamp { due: turn.due, message_due, sequence: turn.sequence }.encode(PART_BYTES))
             };
             connection
                 .register_oob_message(*op, part, interval)
                 .map_err(|error| BenchError::failed(format!("cannot register a heartbeat: {error}")))
         })
         .collect()
+}
+
+/// Counts the turns that passed between two heartbeats that were sent.
+fn superseded_between(before: Instant, due: Instant, interval: Duration, tally: &Tally) {
+    let mut turn = before + interval;
+    // The three ops need not be due at the same instant: half an interval tells a missed turn from a near one.
+    while turn + interval / 2 < due {
+        tally.heartbeat_superseded(turn);
+        turn += interval;
+    }
 }
 
 /// A thread that sends heartbeats as messages of default priority, behind whatever is queued.
@@ -86,9 +102,10 @@ impl InOrder {
 fn send_in_order(connection: &Connection, interval: Duration, tally: &Tally, stop: &AtomicBool) {
     let mut due = now() + interval;
     let mut sequence = 0;
+    let mut before = due;
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(due - now());
-        due = skip_missed(due, interval, now(), |missed| tally.heartbeat_superseded(missed));
+        superseded_between(before, due, interval, tally);
         let stamp = Stamp { due, message_due: due, sequence };
         tally.heartbeat_sent(due);
         let held = connection.occupancy();
@@ -98,33 +115,43 @@ fn send_in_order(connection: &Connection, interval: Duration, tally: &Tally, sto
         if connection.send_message(message).is_err() {
             return;
         }
-        due += interval;
+        before = due;
+        due = next_turn(due, interval, now());
         sequence += 1;
     }
 }
 
-/// What a sender that was held up does, so that both variants play by the same rule: heartbeats do not pile up. Of the
-/// turns that have passed, the last is sent and the others are superseded; `missed` is told of each of those.
-fn skip_missed(mut due: Instant, interval: Duration, now: Instant, mut missed: impl FnMut(Instant)) -> Instant {
-    while due + interval <= now {
-        missed(due);
-        due += interval;
+/// The turn after the one that was due at `due` and left at `now`, by the rule that out-of-band heartbeats follow too:
+/// one is pending at a time, and the turns that passed meanwhile are superseded by it.
+fn next_turn(due: Instant, interval: Duration, now: Instant) -> Instant {
+    let mut next = due + interval;
+    while next <= now {
+        next += interval;
     }
-    due
+    next
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const INTERVAL: Duration = Duration::from_millis(10);
+
+    #[test]
+    fn a_sender_in_time_takes_every_turn() {
+        let at = Instant::from_millis;
+        assert_eq!(next_turn(at(100), INTERVAL, at(100)), at(110));
+        assert_eq!(next_turn(at(100), INTERVAL, at(109)), at(110));
+    }
+
     #[test]
     fn a_sender_that_was_held_up_skips_the_turns_it_missed() {
         let at = Instant::from_millis;
-        let interval = Duration::from_millis(10);
-        let mut missed = Vec::new();
-        let due = skip_missed(at(100), interval, at(125), |due| missed.push(due));
-        assert_eq!(due, at(120));
-        assert_eq!(missed, [at(100), at(110)]);
-        assert_eq!(skip_missed(at(120), interval, at(125), |_| panic!("nothing was missed")), at(120));
+        let tally = Tally::default();
+        tally.window.open(at(0));
+        let next = next_turn(at(100), INTERVAL, at(135));
+        assert_eq!(next, at(140));
+        superseded_between(at(100), next, INTERVAL, &tally);
+        assert_eq!(tally.counts().superseded, 3);
     }
 }

@@ -107,7 +107,6 @@ struct Reading {
     at: outrider_drivers::time::Instant,
     payload_bytes: u64,
     link_bytes: u64,
-    superseded: u64,
     retransmits: u64,
     cpu_seconds: f64,
 }
@@ -127,7 +126,7 @@ impl Plan {
         world.tally.window.close(after.at);
         world.drain();
 
-        let slice = world.measured(&before, &after, self.variant);
+        let slice = world.measured(&before, &after);
         world.take_down(heartbeats, load)?;
         Ok(slice)
     }
@@ -228,7 +227,6 @@ impl World {
             at: now(),
             payload_bytes: self.tally.payload_bytes(),
             link_bytes: self.receiver.shard().statistics().port.rx_bytes,
-            superseded: self.connection.oob_statistics().superseded,
             retransmits: self.connection.occupancy().send.retransmits,
             cpu_seconds: cpu_seconds(),
         }
@@ -246,14 +244,10 @@ impl World {
         }
     }
 
-    fn measured(&self, before: &Reading, after: &Reading, variant: Variant) -> Slice {
-        let mut counts = self.tally.counts();
-        if variant == Variant::Oob {
-            counts.superseded = after.superseded - before.superseded;
-        }
+    fn measured(&self, before: &Reading, after: &Reading) -> Slice {
         Slice {
             samples: self.tally.distributions(),
-            counts,
+            counts: self.tally.counts(),
             payload_bytes: after.payload_bytes - before.payload_bytes,
             link_bytes: after.link_bytes - before.link_bytes,
             measured: after.at - before.at,
