@@ -10,7 +10,10 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod doorbell;
+mod interface;
 pub mod memory;
+pub mod netns;
 pub mod port;
 pub mod rng;
+pub mod tap;
 pub mod time;
