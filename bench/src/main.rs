@@ -6,7 +6,6 @@
 
 #![forbid(unsafe_code)]
 
-mod bytes_service;
 mod cli;
 mod commands;
 mod error;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use outrider_drivers::port::Port;
 use outrider_drivers::time::{Clock, MonotonicClock};
-use outrider_messenger::{Dispatcher, EntityName, Messenger, transport};
+use outrider_messenger::{Connection, Dispatcher, EntityName, Messenger, transport};
 use outrider_stack::net::StackConfig;
 use outrider_stack::shard::{self, Polling, Shard, ShardConfig, ShardHandle, ShardReport};
 use outrider_stack::tcp::congestion::Algorithm;
@@ -121,6 +121,34 @@ impl Node {
         self.shard.stop()
     }
 }
+
+/// Waits until the session of `connection` is ready: `connected` is raised by its dispatcher then, and `lost` when
+/// the attempt has failed.
+pub(crate) fn await_session(
+    connection: &Connection,
+    connected: &Signal,
+    lost: &Signal,
+    patience: Duration,
+    advice: &str,
+) -> Result<(), BenchError> {
+    let deadline = now() + patience;
+    while !connected.wait(LOOK.min(deadline - now())) {
+        if !lost.is_raised() && now() < deadline {
+            continue;
+        }
+        let peer = connection.peer_address();
+        let why = match connection.fault() {
+            Some(fault) => format!("{fault}"),
+            None if lost.is_raised() => "it refused or reset the connection".to_owned(),
+            None => format!("no answer within {patience:?}"),
+        };
+        return Err(BenchError::failed(format!("no session with {peer}: {why}; {advice}")));
+    }
+    Ok(())
+}
+
+/// Between looks at a second condition while waiting for a first.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The clock of the whole process.
 pub(crate) fn now() -> outrider_drivers::time::Instant {

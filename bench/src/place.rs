@@ -132,10 +132,14 @@ impl Place {
 
 fn capture(tap: Tap, path: &Path) -> Result<Box<dyn Port>, BenchError> {
     let unwritable = |error: &dyn fmt::Display| {
-        BenchError::failed(format!("cannot write the capture {}: {error}; choose another --capture", path.display()))
+        BenchError::failed(format!(
+            "cannot write the capture {}: {error}; choose another --capture",
+            path.display()
+        ))
     };
     let file = File::create(path).map_err(|error| unwritable(&error))?;
-    let capture = Capture::new(tap, BufWriter::new(file), CAPTURE_BYTES).map_err(|error| unwritable(&error))?;
+    let capture =
+        Capture::new(tap, BufWriter::new(file), CAPTURE_BYTES).map_err(|error| unwritable(&error))?;
     Ok(Box::new(capture))
 }
 
@@ -164,7 +168,9 @@ mod tests {
     #[test]
     fn ports_are_named_by_kind_and_interface() {
         assert_eq!("tap:or0".parse(), Ok(PortSpec::Tap("or0".into())));
-        for text in ["", "tap", "tap:", "tap:a/b", "tap:a b", "tap:sixteen-letters-", "memory", "afxdp:eth0", "eth0"] {
+        for text in
+            ["", "tap", "tap:", "tap:a/b", "tap:a b", "tap:sixteen-letters-", "memory", "afxdp:eth0", "eth0"]
+        {
             assert!(text.parse::<PortSpec>().is_err(), "{text:?}");
         }
     }

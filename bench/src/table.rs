@@ -96,7 +96,19 @@ pub(crate) fn heartbeats(results: &[HeartbeatResult], ratios: &[Ratio]) -> Strin
     }
     let mut text = String::from("\nHeartbeat delay, one way, from the instant it was due\n");
     text += &numbers(
-        &["variant", "p50", "p90", "p99", "p99.9", "max", "RTT p50", "sent", "received", "superseded", "parts"],
+        &[
+            "variant",
+            "p50",
+            "p90",
+            "p99",
+            "p99.9",
+            "max",
+            "RTT p50",
+            "sent",
+            "received",
+            "superseded",
+            "parts",
+        ],
         &delays,
     );
     text += "\nThe load beside it\n";
@@ -134,7 +146,8 @@ mod tests {
 
     #[test]
     fn numbers_are_aligned_right_under_their_header() {
-        let text = numbers(&["who", "count"], &[vec!["a".into(), "1".into()], vec!["b".into(), "1000".into()]]);
+        let text =
+            numbers(&["who", "count"], &[vec!["a".into(), "1".into()], vec!["b".into(), "1000".into()]]);
         let lines: Vec<&str> = text.lines().collect();
         let end_of = |needle: &str| lines.iter().find_map(|l| l.find(needle).map(|at| at + needle.len()));
         assert_eq!(end_of("count"), end_of("1000"), "{text}");

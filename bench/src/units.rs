@@ -94,7 +94,9 @@ impl FromStr for Span {
     type Err = ParseUnitError;
     fn from_str(text: &str) -> Result<Self, ParseUnitError> {
         let bare = (text == "0").then_some(1);
-        scaled(text, TIME_UNITS, bare).map(|n| Span(Duration::from_nanos(n))).ok_or(ParseUnitError(TIME_WANTED))
+        scaled(text, TIME_UNITS, bare)
+            .map(|n| Span(Duration::from_nanos(n)))
+            .ok_or(ParseUnitError(TIME_WANTED))
     }
 }
 

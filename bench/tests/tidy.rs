@@ -11,13 +11,17 @@ const FUNCTION_LINES_MAX: usize = 70;
 
 /// Words that mark unfinished work. Put together here, so that this file does not contain them itself.
 fn leftovers() -> Vec<String> {
-    let halves = [("TO", "DO"), ("FIX", "ME"), ("unimpl", "emented!"), ("to", "do!("), ("#[ig", "nore"), ("X", "XX")];
+    let halves =
+        [("TO", "DO"), ("FIX", "ME"), ("unimpl", "emented!"), ("to", "do!("), ("#[ig", "nore"), ("X", "XX")];
     halves.iter().map(|(a, b)| format!("{a}{b}")).collect()
 }
 
 /// Folders that exist on the machines of developers and nowhere else.
 fn machine_paths() -> Vec<String> {
-    ["work", "farm", "home", "root", "tmp/wt", "tmp/bash_jobs"].iter().map(|folder| format!("/{folder}/")).collect()
+    ["work", "farm", "home", "root", "tmp/wt", "tmp/bash_jobs"]
+        .iter()
+        .map(|folder| format!("/{folder}/"))
+        .collect()
 }
 
 fn root() -> PathBuf {
@@ -26,7 +30,8 @@ fn root() -> PathBuf {
 
 /// Files under version control, relative to the root.
 fn tracked(root: &Path) -> Vec<String> {
-    let output = Command::new("git").current_dir(root).args(["ls-files", "-co", "--exclude-standard"]).output();
+    let output =
+        Command::new("git").current_dir(root).args(["ls-files", "-co", "--exclude-standard"]).output();
     let output = output.expect("git is needed to list the files of the repository");
     assert!(output.status.success(), "git ls-files failed: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("file names are UTF-8");
@@ -73,8 +78,10 @@ fn function_name(code: &str) -> Option<&str> {
         return None;
     }
     let before = code.find("fn ")?;
-    let qualifiers = ["pub", "pub(crate)", "pub(super)", "const", "async", "unsafe", "extern", "\"C\"", "default"];
-    if !code[..before].split_whitespace().all(|word| qualifiers.contains(&word) || word.starts_with("pub(in")) {
+    let qualifiers =
+        ["pub", "pub(crate)", "pub(super)", "const", "async", "unsafe", "extern", "\"C\"", "default"];
+    if !code[..before].split_whitespace().all(|word| qualifiers.contains(&word) || word.starts_with("pub(in"))
+    {
         return None;
     }
     let rest = &code[before + 3..];
@@ -123,17 +130,24 @@ fn check(root: &Path, file: &str) -> Vec<Violation> {
 
 /// Addresses on the web may well contain such a word.
 fn is_public_path(line: &str, path: &str) -> bool {
-    line.find(path).is_some_and(|at| line[..at].rsplit(char::is_whitespace).next().unwrap_or("").contains("://"))
+    line.find(path)
+        .is_some_and(|at| line[..at].rsplit(char::is_whitespace).next().unwrap_or("").contains("://"))
 }
 
 #[test]
 fn the_house_rules_hold() {
     let root = root();
     let allowed_text = include_str!("tidy-allowed.txt");
-    let allowed: BTreeSet<&str> =
-        allowed_text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let allowed: BTreeSet<&str> = allowed_text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect();
     let files = tracked(&root);
-    assert!(files.iter().any(|file| file == "bench/tests/tidy.rs"), "the list of files is not that of this project");
+    assert!(
+        files.iter().any(|file| file == "bench/tests/tidy.rs"),
+        "the list of files is not that of this project"
+    );
     let found: Vec<Violation> = files.iter().flat_map(|file| check(&root, file)).collect();
 
     let mut complaints = String::new();
@@ -142,7 +156,8 @@ fn the_house_rules_hold() {
     }
     let needed: BTreeSet<&str> = found.iter().map(|violation| violation.key.as_str()).collect();
     for entry in allowed.difference(&needed) {
-        let _ = writeln!(complaints, "{entry}: no longer needed, take it out of bench/tests/tidy-allowed.txt");
+        let _ =
+            writeln!(complaints, "{entry}: no longer needed, take it out of bench/tests/tidy-allowed.txt");
     }
     assert!(complaints.is_empty(), "\n{complaints}");
 }
@@ -150,11 +165,15 @@ fn the_house_rules_hold() {
 #[test]
 fn the_rules_can_be_broken() {
     let body = "        let x = 1;\n".repeat(FUNCTION_LINES_MAX);
-    let long = format!("impl A {{\n    pub(crate) fn long(&self) {{\n{body}    }}\n\n    fn short() {{}}\n}}\n");
+    let long =
+        format!("impl A {{\n    pub(crate) fn long(&self) {{\n{body}    }}\n\n    fn short() {{}}\n}}\n");
     let found = long_functions(&long);
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0], ("long".to_owned(), FUNCTION_LINES_MAX + 2));
-    let declared = format!("trait T {{\n    fn declared(\n        &self,\n    ) -> usize;\n{}}}\n", "    // x\n".repeat(80));
+    let declared = format!(
+        "trait T {{\n    fn declared(\n        &self,\n    ) -> usize;\n{}}}\n",
+        "    // x\n".repeat(80)
+    );
     assert!(long_functions(&declared).is_empty());
 
     assert!(has_unsafe("    unsafe { f() }"));

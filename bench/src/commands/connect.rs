@@ -11,7 +11,7 @@ use serde_json::{Map, json};
 use crate::cli::Common;
 use crate::error::BenchError;
 use crate::host::{Host, cpu_seconds};
-use crate::node::{Addressing, Node, NodeOptions, Signal, now};
+use crate::node::{Addressing, Node, NodeOptions, Signal, await_session, now};
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::report::{Heartbeat, HeartbeatResult, Report, check_writable, publish};
@@ -102,13 +102,11 @@ impl Arguments {
             .messenger()
             .connect_to(self.peer)
             .map_err(|error| BenchError::failed(format!("cannot connect to {}: {error}", self.peer)))?;
-        if !connected.wait(self.patience.0) {
+        let advice = "check that 'bench serve' runs there and that the two ports are bridged";
+        if let Err(error) = await_session(&connection, &connected, &lost, self.patience.0, advice) {
             connection.mark_down();
             node.stop();
-            return Err(BenchError::failed(format!(
-                "no session with {} within {}; check that 'bench serve' runs there and that the two ports are bridged",
-                self.peer, self.patience
-            )));
+            return Err(error);
         }
         Ok((Session { connection, tally, departures, lost }, node))
     }
@@ -127,7 +125,11 @@ impl Arguments {
         let outcome = stop.wait(length, &mut |passed| {
             progress.advance(passed);
             let payload = tally.payload_bytes();
-            progress.line(&self.live_line(connection, tally, (payload - before) as f64 * 8.0 / passed.as_secs_f64()));
+            progress.line(&self.live_line(
+                connection,
+                tally,
+                (payload - before) as f64 * 8.0 / passed.as_secs_f64(),
+            ));
             before = payload;
             if lost.is_raised() {
                 return Err(BenchError::failed(format!("the connection to {} was lost", self.peer)));

@@ -109,7 +109,11 @@ impl Arguments {
         vary(&mut points, &self.link, |point, value| point.link = value)?;
         vary(&mut points, &self.rate, |point, value| point.rate = value)?;
         vary(&mut points, &delays, |point, value| {
-            point.delay = value.unwrap_or(if point.link == LinkKind::Memory { MEMORY_DELAY } else { Span(Duration::ZERO) });
+            point.delay = value.unwrap_or(if point.link == LinkKind::Memory {
+                MEMORY_DELAY
+            } else {
+                Span(Duration::ZERO)
+            });
         })?;
         vary(&mut points, &self.queue, |point, value| point.queue = value)?;
         vary(&mut points, &self.loss, |point, value| point.loss = value)?;
@@ -161,7 +165,11 @@ fn figures(point: &Point) -> [(String, Value); 9] {
 }
 
 /// Multiplies `points` by `values`.
-fn vary<T: Copy>(points: &mut Vec<Point>, values: &[T], set: impl Fn(&mut Point, T)) -> Result<(), BenchError> {
+fn vary<T: Copy>(
+    points: &mut Vec<Point>,
+    values: &[T],
+    set: impl Fn(&mut Point, T),
+) -> Result<(), BenchError> {
     if points.len() * values.len() > POINTS_MAX {
         return Err(BenchError::usage(format!(
             "the lists make more than {POINTS_MAX} combinations; give fewer values"
@@ -254,7 +262,10 @@ mod tests {
     use clap::Parser;
 
     fn arguments(line: &str) -> Arguments {
-        match Cli::try_parse_from(["bench", "oob"].into_iter().chain(line.split_whitespace())).unwrap().command {
+        match Cli::try_parse_from(["bench", "oob"].into_iter().chain(line.split_whitespace()))
+            .unwrap()
+            .command
+        {
             Command::Oob(arguments) => arguments,
             other => panic!("{other:?}"),
         }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use outrider_messenger::{Connection, Dispatcher, EntityName, Message, OobMessage};
+use outrider_stack::endpoint::Acceptor;
 use outrider_stack::net::ListenOptions;
 use outrider_stack::shard::ShardReport;
+use outrider_stack::stream::discard::{DiscardAcceptor, DiscardCounters};
+use outrider_stack::stream::echo::EchoAcceptor;
 use serde_json::{Map, Value, json};
 
-use crate::bytes_service::{ByteAcceptor, Counters, Service};
 use crate::cli::Common;
 use crate::error::BenchError;
 use crate::host::Host;
@@ -23,8 +25,32 @@ use crate::stop::Stop;
 use crate::table;
 use crate::under_load::Congestion;
 
-/// Half-open and not yet accepted connections at most.
-const BACKLOG: usize = 128;
+/// Bytes that a plain TCP connection holds at most before its window closes.
+const BYTES_HELD_MAX: usize = 1 << 20;
+
+/// What plain TCP service is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Service {
+    /// Bytes come back (RFC 862)
+    Echo,
+    /// Bytes are thrown away (RFC 863)
+    Discard,
+}
+
+impl Service {
+    fn acceptor(self) -> Box<dyn Acceptor> {
+        match self {
+            Service::Echo => Box::new(EchoAcceptor { ring_bytes: BYTES_HELD_MAX }),
+            Service::Discard => {
+                let counters = Arc::new(DiscardCounters::default());
+                Box::new(DiscardAcceptor { counters, room_bytes: BYTES_HELD_MAX })
+            }
+        }
+    }
+}
+
+/// Name, count and unit.
+type Figure = (&'static str, u64, &'static str);
 
 /// Options of `serve`.
 #[derive(Clone, Debug, Args)]
@@ -62,16 +88,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let served = match arguments.bytes {
         Some(service) => {
             let shard = spawn_shard(port, &addressing)?;
-            let counters = Arc::new(Counters::default());
-            let acceptor = ByteAcceptor { service, counters: counters.clone() };
             let listening = shard
                 .handle()
-                .listen(local, ListenOptions { backlog: BACKLOG }, Box::new(acceptor))
+                .listen(local, ListenOptions::default(), service.acceptor())
                 .map_err(|error| BenchError::failed(format!("cannot listen on {local}: {error}")))?;
             arguments.announce(local)?;
             stop.wait(arguments.length(), &mut |_| Ok(()))?;
             drop(listening);
-            (byte_figures(&counters), shard.stop())
+            (Vec::new(), shard.stop())
         }
         None => {
             let answering = Arc::new(Answering::default());
@@ -119,17 +143,17 @@ impl Arguments {
     }
 
     /// Prints what was served. A port that failed is an error after that.
-    fn publish(&self, (mut figures, shard): (Vec<(&str, u64)>, ShardReport)) -> Result<(), BenchError> {
-        let port = shard.port;
-        figures.extend([
-            ("frames received", port.rx_frames),
-            ("frames sent", port.tx_frames),
-            ("frames dropped", port.rx_dropped + port.tx_dropped),
-        ]);
-        let rows: Vec<Vec<String>> =
-            figures.iter().map(|(name, value)| vec![(*name).to_owned(), value.to_string()]).collect();
+    fn publish(&self, (mut figures, shard): (Vec<Figure>, ShardReport)) -> Result<(), BenchError> {
+        figures.extend(shard.statistics.table().iter().map(|row| (row.name, row.value, row.unit)));
+        figures.push(("port_rx_dropped", shard.port.rx_dropped, "frames"));
+        figures.push(("port_tx_dropped", shard.port.tx_dropped, "frames"));
+        let rows: Vec<Vec<String>> = figures
+            .iter()
+            .filter(|(_, value, _)| *value > 0)
+            .map(|(name, value, unit)| vec![(*name).to_owned(), value.to_string(), (*unit).to_owned()])
+            .collect();
         let result: Map<String, Value> =
-            figures.iter().map(|(name, value)| (name.replace(' ', "_"), json!(value))).collect();
+            figures.iter().map(|(name, value, _)| ((*name).to_owned(), json!(value))).collect();
         let parameters = [
             ("port", json!(self.place.port.to_string())),
             ("address", json!(self.place.address.to_string())),
@@ -145,24 +169,12 @@ impl Arguments {
             results: vec![result],
             ratios: Vec::new(),
         };
-        publish(&self.common, &report, &table::numbers(&["served", "count"], &rows))?;
+        publish(&self.common, &report, &table::numbers(&["what", "count", "of"], &rows))?;
         match shard.error {
             Some(error) => Err(BenchError::failed(format!("{}: {error}", self.place.port))),
             None => Ok(()),
         }
     }
-}
-
-fn byte_figures(counters: &Counters) -> Vec<(&'static str, u64)> {
-    let Counters { accepted, finished, broken, received_bytes, sent_bytes } = counters;
-    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    vec![
-        ("connections accepted", read(accepted)),
-        ("connections finished", read(finished)),
-        ("connections broken", read(broken)),
-        ("bytes received", read(received_bytes)),
-        ("bytes sent", read(sent_bytes)),
-    ]
 }
 
 /// Answers every message with itself. (Heartbeats are echoed by the messenger.)
@@ -176,15 +188,15 @@ struct Answering {
 }
 
 impl Answering {
-    fn figures(&self) -> Vec<(&'static str, u64)> {
+    fn figures(&self) -> Vec<Figure> {
         let Answering { sessions, messages, payload_bytes, heartbeats, parts } = self;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         vec![
-            ("sessions", read(sessions)),
-            ("messages", read(messages)),
-            ("payload bytes", read(payload_bytes)),
-            ("heartbeats", read(heartbeats)),
-            ("heartbeat parts", read(parts)),
+            ("sessions", read(sessions), "sessions"),
+            ("messages", read(messages), "messages"),
+            ("payload_bytes", read(payload_bytes), "bytes"),
+            ("heartbeats", read(heartbeats), "messages"),
+            ("heartbeat_parts", read(parts), "parts"),
         ]
     }
 }

@@ -47,7 +47,8 @@ fn unable(error: &NetnsError) -> BenchError {
 
 fn open(name: &str, seed: u64) -> Result<Tap, BenchError> {
     let options = TapOptions { name: Some(name.to_owned()), seed, ..TapOptions::default() };
-    Tap::open(&options).map_err(|error| BenchError::failed(format!("cannot open the TAP device {name}: {error}")))
+    Tap::open(&options)
+        .map_err(|error| BenchError::failed(format!("cannot open the TAP device {name}: {error}")))
 }
 
 /// Joins the devices by a bridge that shapes and loses as `point` says. Runs inside the namespace.

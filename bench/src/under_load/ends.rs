@@ -33,13 +33,16 @@ impl Departures {
         departures.push_back((sequence, due));
     }
 
-    /// When the heartbeat `sequence` had been due; forgets it and all earlier ones.
+    /// When the heartbeat `sequence` had been due; forgets all earlier ones.
     pub(crate) fn due_of(&self, sequence: u64) -> Option<Instant> {
         let mut departures = self.0.lock().expect("no thread panics while it counts");
         while departures.front().is_some_and(|(number, _)| *number < sequence) {
             departures.pop_front();
         }
-        departures.pop_front_if(|(number, _)| *number == sequence).map(|(_, due)| due)
+        match departures.front() {
+            Some((number, due)) if *number == sequence => Some(*due),
+            _ => None,
+        }
     }
 }
 

@@ -86,8 +86,8 @@ impl InOrder {
             let (connection, tally, stop) = (connection.clone(), tally.clone(), stop.clone());
             move || send_in_order(&connection, interval, &tally, &stop)
         });
-        let thread =
-            thread.map_err(|error| BenchError::failed(format!("cannot start a heartbeat thread: {error}")))?;
+        let thread = thread
+            .map_err(|error| BenchError::failed(format!("cannot start a heartbeat thread: {error}")))?;
         Ok(InOrder { stop, thread })
     }
 

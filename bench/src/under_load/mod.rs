@@ -23,8 +23,8 @@ use crate::units::{Rate, Share, Size, Span};
 
 pub(crate) use ends::{Departures, Sender};
 pub(crate) use heartbeats::{OPS, register};
-pub(crate) use slice::start_load;
 use slice::Slice;
+pub(crate) use slice::start_load;
 pub(crate) use tally::Tally;
 
 /// How heartbeats travel.
@@ -163,8 +163,13 @@ impl Experiment<'_> {
         let mut seed = self.seed;
         for number in 1..=slices {
             for (variant, sum) in self.variants.iter().zip(&mut sums) {
-                progress.set(format!("{} over {}, {number} of {slices}", variant.name(), self.point.link.name()));
-                let plan = slice::Plan { point: self.point, variant: *variant, seed, length: self.length / slices };
+                progress.set(format!(
+                    "{} over {}, {number} of {slices}",
+                    variant.name(),
+                    self.point.link.name()
+                ));
+                let plan =
+                    slice::Plan { point: self.point, variant: *variant, seed, length: self.length / slices };
                 sum.add(&plan.run(&mut |second| {
                     progress.advance(second.passed);
                     if self.live && second.measuring {
@@ -216,7 +221,9 @@ fn live_line(variant: &str, second: &slice::Second) -> String {
 
 /// Sets every variant against the first, `oob` where there is one.
 pub(crate) fn ratios(results: &[HeartbeatResult]) -> Vec<Ratio> {
-    let Some(base) = results.iter().find(|r| r.variant == "oob").or(results.first()) else { return Vec::new() };
+    let Some(base) = results.iter().find(|r| r.variant == "oob").or(results.first()) else {
+        return Vec::new();
+    };
     results.iter().filter(|r| r.variant != base.variant).filter_map(|r| Ratio::between(base, r)).collect()
 }
 

@@ -15,7 +15,7 @@ use super::{Point, Variant};
 use crate::error::BenchError;
 use crate::host::cpu_seconds;
 use crate::lab::Lab;
-use crate::node::{Addressing, Node, NodeOptions, Signal, now};
+use crate::node::{Addressing, Node, NodeOptions, Signal, await_session, now};
 
 /// Load runs this long before anything counts: congestion control has found the rate by then.
 pub(super) const WARM_UP: Duration = Duration::from_millis(500);
@@ -141,7 +141,8 @@ impl Plan {
         let address = SocketAddr::new(RECEIVER, PORT);
         let budget = Some(self.point.send_budget.0 as usize);
 
-        let addressing = |address, seed| Addressing { address: (address, PREFIX), gateway: None, congestion, seed };
+        let addressing =
+            |address, seed| Addressing { address: (address, PREFIX), gateway: None, congestion, seed };
         let receiver = Node::start(
             port_b,
             &addressing(RECEIVER, self.seed.wrapping_mul(2).wrapping_add(1)),
@@ -173,12 +174,7 @@ impl Plan {
             .messenger()
             .connect_to(address)
             .map_err(|error| BenchError::failed(format!("cannot connect to {address}: {error}")))?;
-        if !connected.wait(CONNECT_PATIENCE) {
-            return Err(BenchError::failed(format!(
-                "no session with {address} within {CONNECT_PATIENCE:?} over {}; try less --loss",
-                self.point.link.name()
-            )));
-        }
+        await_session(&connection, &connected, &lost, CONNECT_PATIENCE, "try less --loss")?;
         Ok(World { sender, receiver, connection, tally, departures, lost, _lab: lab })
     }
 
@@ -274,7 +270,10 @@ impl World {
 }
 
 /// A thread that keeps the send budget of `connection` full until it is marked down.
-pub(crate) fn start_load(connection: &Connection, message_bytes: usize) -> Result<JoinHandle<()>, BenchError> {
+pub(crate) fn start_load(
+    connection: &Connection,
+    message_bytes: usize,
+) -> Result<JoinHandle<()>, BenchError> {
     let connection = connection.clone();
     let payload = Bytes::from((0..message_bytes).map(|n| n as u8).collect::<Vec<u8>>());
     std::thread::Builder::new()

@@ -36,7 +36,8 @@ impl Stamp {
     /// Reads what [`Self::encode`] wrote; `None` if it is too short.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (fields, _) = bytes.split_at_checked(24)?;
-        let mut words = fields.chunks_exact(8).map(|chunk| chunk.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b)));
+        let mut words =
+            fields.chunks_exact(8).map(|chunk| chunk.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b)));
         Some(Stamp {
             due: Instant::from_nanos(words.next()?),
             message_due: Instant::from_nanos(words.next()?),

@@ -8,29 +8,29 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 /// The tool under test.
-pub fn bench() -> Command {
+pub(crate) fn bench() -> Command {
     Command::new(env!("CARGO_BIN_EXE_bench"))
 }
 
 /// Runs the tool with the words of `line`.
-pub fn run(line: &str) -> Output {
+pub(crate) fn run(line: &str) -> Output {
     bench().args(line.split_whitespace()).output().expect("the tool was built beside this test")
 }
 
 /// Standard error as text.
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Standard output as JSON.
-pub fn json(output: &Output) -> Value {
+pub(crate) fn json(output: &Output) -> Value {
     assert!(output.status.success(), "{}", stderr(output));
     serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stdout)))
 }
 
 /// Whether this test may make network namespaces; says that it skips otherwise, and fails instead under CI.
-pub fn may_use_namespaces() -> bool {
+pub(crate) fn may_use_namespaces() -> bool {
     let id = Command::new("id").arg("-u").output().expect("id is part of every Linux");
     let root = String::from_utf8_lossy(&id.stdout).trim() == "0";
     if !root {
@@ -42,7 +42,7 @@ pub fn may_use_namespaces() -> bool {
 
 /// Asserts that `result` is a heartbeat result as the contract has it, of an experiment in which everything came
 /// through.
-pub fn assert_heartbeat_result(result: &Value) {
+pub(crate) fn assert_heartbeat_result(result: &Value) {
     for key in ["goodput_bps", "cpu_seconds", "seconds"] {
         assert!(result[key].as_f64().is_some_and(|n| n > 0.0), "{key}: {result:#}");
     }
@@ -66,13 +66,13 @@ pub fn assert_heartbeat_result(result: &Value) {
 }
 
 /// Asserts that a command succeeded; shows what it said otherwise.
-pub fn assert_success(line: &str, output: &Output) {
+pub(crate) fn assert_success(line: &str, output: &Output) {
     assert!(output.status.success(), "{line}: {}", stderr(output));
 }
 
 /// Runs `story` on a thread with a network namespace of its own, which everything it starts shares and which vanishes
 /// with them.
-pub fn in_namespace(story: impl FnOnce() + Send + 'static) {
+pub(crate) fn in_namespace(story: impl FnOnce() + Send + 'static) {
     let namespace = outrider_drivers::netns::NetNamespace::create().expect("root may make namespaces");
     namespace.run(story).expect("root may enter namespaces");
 }
