@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Connection, Recovery};
+use super::{Connection, Recovery, Undo};
 use crate::tcp::config::TransmitLimit;
 use crate::tcp::congestion::CongestionEvent;
 use crate::tcp::flight::SentSegment;
@@ -222,7 +222,7 @@ impl Connection {
     fn retransmit_lost(&mut self, now: Instant) -> Option<Outgoing> {
         let segment = *self.flight.first_lost()?;
         let is_first = segment.offset == self.una;
-        let fits_window = segment.end() <= self.una + self.peer_window;
+        let fits_window = segment.end() <= self.window_edge;
         if !is_first && !fits_window {
             self.blocked = Blocked::PeerWindow;
             return None;
@@ -251,9 +251,8 @@ impl Connection {
         let payload_length = segment.length as usize - usize::from(segment.control);
         self.statistics.retransmits += 1;
         self.statistics.retransmitted_bytes += payload_length as u64;
-        let timestamp = self.timestamp_at(now);
-        if let Some(undo @ None) = &mut self.undo {
-            *undo = Some(timestamp);
+        if self.undo == Some(Undo::Waiting) {
+            self.undo = Some(Undo::Retransmitted { timestamp: self.timestamp_at(now), end: segment.end() });
         }
         if segment.offset == self.una {
             self.timeout_base = now;
@@ -399,7 +398,7 @@ impl Connection {
     /// FIN on its own.
     fn transmit_fin(&mut self, now: Instant) -> Option<Outgoing> {
         // FIN takes a byte of sequence space; into a closed window it goes only as a probe of its own.
-        let fits = self.next < self.una + self.peer_window;
+        let fits = self.next < self.window_edge;
         if !fits && !self.flight.is_empty() {
             return None;
         }
@@ -409,7 +408,7 @@ impl Connection {
     /// Bytes the peer's window allows for a segment, silly windows avoided (RFC 9293 section 3.8.6.2.1); arms the
     /// persist timer where nothing else would ever wake the sender.
     fn window_room(&mut self, now: Instant, wanted: usize, size: usize, demand: Demand) -> Option<usize> {
-        let usable = (self.una + self.peer_window).saturating_sub(self.next);
+        let usable = self.window_edge.saturating_sub(self.next);
         let silly = (size as u64).min(self.peer_window_max / 2);
         let worthwhile =
             usable > 0 && (usable >= silly || demand == Demand::Urgent || self.silly_window_override);
