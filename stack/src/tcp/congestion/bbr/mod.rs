@@ -47,7 +47,9 @@ mod startup;
 
 use core::time::Duration;
 
-use self::filters::{Aggregation, LossMeter, MaxBandwidth, MinRtt, StandingQueue, bytes_in, percent_of};
+use self::filters::{
+    Aggregation, LossMeter, MaxBandwidth, MinRtt, StandingQueue, bytes_in, percent_of, segment_tolerance,
+};
 use self::model::{LowerBounds, Round, Undo};
 use self::probe::{Cycle, ProbeRtt};
 use self::startup::FullPipe;
@@ -320,7 +322,11 @@ impl Bbr {
     /// What a round's end does before anything else looks at the round.
     fn on_round(&mut self) {
         self.usage.on_round();
-        self.queue.on_round(self.min_rtt.get());
+        let tolerance = segment_tolerance(self.segment_size, self.bandwidth);
+        let yielding = matches!(self.state, State::Cruise | State::Down);
+        if self.queue.on_round(self.min_rtt.get(), tolerance, yielding) {
+            self.bounds.queue_bandwidth = u64::MAX;
+        }
         self.aggregation.on_round(self.round.count(), self.full_pipe.reached);
         self.cycle.rounds_since_probe = self.cycle.rounds_since_probe.saturating_add(1);
         self.cycle.rounds_in_phase = self.cycle.rounds_in_phase.saturating_add(1);
@@ -373,7 +379,7 @@ impl CongestionControl for Bbr {
         self.min_rtt.update(ack.now, sample.rtt);
         self.check_probe_rtt(&ack);
         self.advance_signals(&ack);
-        self.bandwidth = self.bandwidth_max.get().min(self.bounds.bandwidth);
+        self.bandwidth = self.bandwidth_max.get().min(self.bounds.bandwidth());
         self.set_pacing_rate(self.pacing_percent());
         self.set_window(ack.newly_delivered);
     }

@@ -80,6 +80,7 @@ impl Bbr {
         self.cycle.wait = PROBE_WAIT + self.random_part(PROBE_WAIT_RANDOM);
         self.cycle.wait_min = PROBE_WAIT_MIN + self.random_part(PROBE_WAIT_MIN_RANDOM);
         self.cycle.start = now;
+        self.queue.forget();
         self.cycle.ack_phase = AckPhase::ProbeStopping;
         self.enter(State::Down, delivered);
     }
