@@ -83,3 +83,45 @@ fn table() {
         );
     }
 }
+
+#[test]
+fn explore() {
+    for (n, rate, delay, from2) in [(2usize, GIGABIT, us(50), ms(0)), (2, GIGABIT, us(50), ms(500)), (2, GIGABIT, ms(1), ms(500)), (2, 10*GIGABIT, us(50), ms(200)), (8, GIGABIT, us(50), ms(100)), (8, GIGABIT, ms(1), ms(100)), (8, 10*GIGABIT, us(50), ms(100))] {
+        let mut world = World::new(Path::new(rate, delay), 3);
+        world.add(Algorithm::Bbr, AckPolicy::Each, SATURATING);
+        for _ in 1..n { world.add(Algorithm::Bbr, AckPolicy::Each, Load::Saturating { from: from2 }); }
+        let (a, b) = if rate > GIGABIT { (ms(1000), ms(2000)) } else { (ms(4000), ms(14000)) };
+        world.run(b);
+        let x: Vec<f64> = world.flows.iter().map(|f| (f.delivered_by(b) - f.delivered_by(a)) as f64 * 8. / (b - a).as_secs_f64() / 1e6).collect();
+        let jain = x.iter().sum::<f64>().powi(2) / (x.len() as f64 * x.iter().map(|v| v * v).sum::<f64>());
+        let d = world.delays(a, b);
+        println!("{n} flows {rate} {delay:?}: {x:.0?} jain {jain:.3} util {:.3} p50 {:?} p99 {:?} max {:?} probertt {}", world.utilisation(a, b), d.percentile(50.), d.percentile(99.), d.percentile(100.), world.flows[0].phases.iter().filter(|p| p.1 == "probe-rtt").count());
+    }
+    // rate drop and return
+    for delay in [us(50), ms(1)] {
+        let mut world = World::new(Path::new(GIGABIT, delay), 3);
+        world.add(Algorithm::Bbr, AckPolicy::Each, SATURATING);
+        world.set_rate_at(ms(1000), GIGABIT / 10);
+        world.set_rate_at(ms(3000), GIGABIT);
+        world.run(ms(5000));
+        for t in [900, 1005, 1010, 1020, 1050, 1100, 1200, 1500, 2000, 2900, 3005, 3020, 3050, 3100, 3200, 3400, 3600, 3800, 4000, 4800] {
+            let tick = world.flows[0].ticks.iter().take_while(|k| k.at <= ms(t)).last().unwrap().clone();
+            let d = world.delays(ms(t - 5), ms(t));
+            println!("  {t} ms bw {} Mbit window {} p50 {:?} max {:?} util {:.3}", tick.bandwidth.unwrap() * 8 / 1_000_000, tick.window, d.percentile(50.), d.percentile(100.), world.utilisation(ms(t - 50), ms(t)));
+        }
+        println!("drops {}", world.flows[0].drops);
+    }
+    // long run
+    let mut world = World::new(Path::new(GIGABIT, us(50)), 3);
+    world.add(Algorithm::Bbr, AckPolicy::Each, SATURATING);
+    world.run(ms(12000));
+    for w in world.flows[0].phases.windows(2) { if w[0].1 == "probe-rtt" { println!("probe rtt at {:?} for {:?}", w[0].0, w[1].0 - w[0].0); } }
+    println!("util 4..9 {:.3} {:.3}", world.utilisation(ms(1000), ms(4900)), world.utilisation(ms(4900), ms(9900)));
+    // trickle
+    let mut world = World::new(Path::new(GIGABIT, us(50)), 3);
+    world.add(Algorithm::Bbr, AckPolicy::Each, Load::Trickle { bytes: 10 * SEG, every: ms(5), until: ms(3000) });
+    world.run(ms(4000));
+    println!("trickle: {:?} tick {:?}", world.flows[0].phases.iter().take(10).collect::<Vec<_>>(), world.flows[0].ticks.iter().rfind(|t| t.at < ms(3000)));
+    for t in [3005, 3010, 3020, 3050, 3100] { println!("{t} util {:.3}", world.utilisation(ms(t - 5), ms(t))); }
+}
+const SEG: u64 = model::SEGMENT;

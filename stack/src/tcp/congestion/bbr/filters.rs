@@ -126,7 +126,7 @@ impl StandingQueue {
             self.standing = excess > tolerance;
             false_alarm = self.standing && yielding && self.is_false_alarm(excess);
             if false_alarm {
-                self.floor = Some(least);
+                self.floor = Some(floor + excess / 2);
             }
             if !self.standing || !yielding || false_alarm {
                 self.rounds = 0;

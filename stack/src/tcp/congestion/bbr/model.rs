@@ -3,6 +3,9 @@
 use super::filters::{bytes_in, percent_of};
 use super::{AGGREGATION_MAX, Ack, BETA_PERCENT, Bbr, State};
 
+/// A bound that a standing queue left is raised by this part of itself in each round without one.
+const QUEUE_BOUND_GROWTH_DIVISOR: u64 = 32;
+
 /// Packet-timed rounds (section 5.5.1).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Round {
@@ -177,10 +180,14 @@ impl Bbr {
 
     /// A queue stands: the rate of the last round is the path's, whatever the maximum says (deviation 1).
     fn adapt_bounds_to_queue(&mut self) {
-        if self.queue.is_standing() && self.round.rate() > 0 {
-            let bandwidth = self.bounds.queue_bandwidth.min(self.bandwidth_max.get());
-            let floor = percent_of(bandwidth, BETA_PERCENT);
-            self.bounds.queue_bandwidth = self.round.rate().max(floor).min(bandwidth);
+        let bound = self.bounds.queue_bandwidth.min(self.bandwidth_max.get());
+        if !self.queue.is_standing() {
+            let raised = bound.saturating_add(bound / QUEUE_BOUND_GROWTH_DIVISOR);
+            let lifted = raised >= self.bandwidth_max.get();
+            self.bounds.queue_bandwidth = if lifted { u64::MAX } else { raised };
+        } else if self.round.rate() > 0 {
+            let floor = percent_of(bound, BETA_PERCENT);
+            self.bounds.queue_bandwidth = self.round.rate().max(floor).min(bound);
         }
     }
 
