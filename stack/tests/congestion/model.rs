@@ -12,7 +12,7 @@ use outrider_stack::time::Instant;
 
 /// Payload of a segment, bytes, and what it takes on the wire (Ethernet, IP, TCP with timestamps, preamble and gap).
 pub const SEGMENT: u64 = 1448;
-pub const WIRE: u64 = SEGMENT + 14 + 20 + 32 + 24;
+const WIRE: u64 = SEGMENT + 14 + 20 + 32 + 24;
 
 /// The path.
 #[derive(Clone, Debug)]
@@ -45,16 +45,16 @@ pub enum AckPolicy {
 }
 
 /// When a sender has data.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Load {
     Saturating {
         from: Duration,
     },
-    /// This many bytes every interval until `until`, saturating from then on.
+    /// This many bytes every interval, and more than the path takes within the given spans.
     Trickle {
         bytes: u64,
         every: Duration,
-        until: Duration,
+        saturating: Vec<(Duration, Duration)>,
     },
 }
 
@@ -68,6 +68,7 @@ enum Event {
     Ack(usize, Vec<u64>),
     Timer(usize),
     SetRate(u64),
+    SetDelay(Duration),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +83,16 @@ struct Sent {
     app_limited: bool,
 }
 
-/// A change of phase, and what the flow did at a tick.
+/// An event told to a controller, and what it made of its window.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    pub at: Duration,
+    pub event: CongestionEvent,
+    pub before: u64,
+    pub after: u64,
+}
+
+/// What a flow was like, about once a millisecond.
 #[derive(Clone, Debug)]
 pub struct Tick {
     pub at: Duration,
@@ -107,6 +117,9 @@ pub struct Flow {
     app_limited_until: u64,
     app_limited: bool,
     next_send: Instant,
+    /// Segments that leave back to back (segmentation offload), and how many of the present burst are left.
+    pub burst: u64,
+    burst_left: u64,
     pace_armed: bool,
     round_end: u64,
     recovery_end: Option<u64>,
@@ -117,8 +130,9 @@ pub struct Flow {
     held: Vec<u64>,
     ack_armed: bool,
     ack_floor: Instant,
-    /// Events told to the controller, with the window before and after.
-    pub events: Vec<(Duration, CongestionEvent, u64, u64)>,
+    /// Events told to the controller.
+    pub events: Vec<Told>,
+    /// Each change of phase.
     pub phases: Vec<(Duration, &'static str)>,
     pub ticks: Vec<Tick>,
     pub drops: u64,
@@ -141,6 +155,8 @@ impl Flow {
             app_limited_until: 0,
             app_limited: false,
             next_send: Instant::ZERO,
+            burst: 1,
+            burst_left: 0,
             pace_armed: false,
             round_end: 0,
             recovery_end: None,
@@ -165,12 +181,18 @@ impl Flow {
         let before = self.controller.window();
         let pipe = self.pipe();
         self.controller.on_event(now, event, pipe);
-        self.events.push((now - Instant::ZERO, event, before, self.controller.window()));
+        let after = self.controller.window();
+        self.events.push(Told { at: now - Instant::ZERO, event, before, after });
     }
 
     /// First time at or after `from` at which the flow entered `phase`.
     pub fn entered(&self, phase: &str, from: Duration) -> Option<Duration> {
         self.phases.iter().find(|(at, name)| *at >= from && *name == phase).map(|(at, _)| *at)
+    }
+
+    /// The last state of the flow noted at or before `at`.
+    pub fn tick(&self, at: Duration) -> &Tick {
+        self.ticks.iter().rev().find(|tick| tick.at <= at).expect("the flow has begun by then")
     }
 
     /// Bytes delivered by `at`, to the resolution of the ticks.
@@ -237,17 +259,23 @@ impl World {
         load: Load,
     ) -> usize {
         let flow = self.flows.len();
-        self.flows.push(Flow::new(controller, policy, load));
-        let start = match load {
-            Load::Saturating { from } => from,
+        let start = match &load {
+            Load::Saturating { from } => *from,
             Load::Trickle { .. } => Duration::ZERO,
         };
+        self.flows.push(Flow::new(controller, policy, load));
         self.at(Instant::ZERO + start, Event::Demand(flow));
         flow
     }
 
     pub fn set_rate_at(&mut self, at: Duration, bits_per_second: u64) {
         self.at(Instant::ZERO + at, Event::SetRate(bits_per_second));
+    }
+
+    /// The way becomes longer. (A shorter one would reorder, which this world does not know.)
+    pub fn set_delay_at(&mut self, at: Duration, delay: Duration) {
+        assert!(delay >= self.path.delay, "a shorter way would reorder");
+        self.at(Instant::ZERO + at, Event::SetDelay(delay));
     }
 
     fn at(&mut self, at: Instant, event: Event) {
@@ -295,19 +323,20 @@ impl World {
             Event::Ack(flow, ids) => self.on_ack(flow, &ids),
             Event::Timer(flow) => self.on_timer(flow),
             Event::SetRate(rate) => self.path.bits_per_second = rate,
+            Event::SetDelay(delay) => self.path.delay = delay,
         }
     }
 
     fn on_demand(&mut self, flow: usize) {
-        match self.flows[flow].load {
+        let at = self.now - Instant::ZERO;
+        match &self.flows[flow].load {
             Load::Saturating { .. } => self.flows[flow].unsent = u64::MAX / 2,
-            Load::Trickle { bytes, every, until } => {
-                if self.now.since(Instant::ZERO) >= until {
-                    self.flows[flow].unsent = u64::MAX / 2;
-                } else {
-                    self.flows[flow].unsent += bytes;
-                    self.at(self.now + every, Event::Demand(flow));
-                }
+            Load::Trickle { bytes, every, saturating } => {
+                let (bytes, every) = (*bytes, *every);
+                let saturating = saturating.iter().any(|(from, to)| at >= *from && at < *to);
+                let state = &mut self.flows[flow];
+                state.unsent = if saturating { u64::MAX / 2 } else { bytes };
+                self.at(self.now + every, Event::Demand(flow));
             }
         }
         self.send(flow);
@@ -329,7 +358,7 @@ impl World {
             if flow.pipe() + SEGMENT > flow.controller.window() {
                 return;
             }
-            if now < flow.next_send {
+            if flow.burst_left == 0 && now < flow.next_send {
                 if !flow.pace_armed {
                     flow.pace_armed = true;
                     let at = flow.next_send;
@@ -368,8 +397,12 @@ impl World {
             app_limited: flow.app_limited_until > flow.delivered,
         });
         if let Some(rate) = flow.controller.pacing_rate() {
-            let gap = Duration::from_nanos(SEGMENT * 1_000_000_000 / rate.max(1));
-            flow.next_send = now + gap;
+            if flow.burst_left == 0 {
+                flow.burst_left = flow.burst;
+                let gap = Duration::from_nanos(flow.burst * SEGMENT * 1_000_000_000 / rate.max(1));
+                flow.next_send = now + gap;
+            }
+            flow.burst_left -= 1;
         }
         self.arm_timer(index);
         self.enqueue(index, id);
