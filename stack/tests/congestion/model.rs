@@ -433,10 +433,10 @@ impl World {
 
     fn on_departed(&mut self) {
         self.busy = false;
-        if let Some((flow, id)) = self.queue.pop_front() {
-            if self.path.loss_ppm == 0 || self.random(1_000_000) >= self.path.loss_ppm {
-                self.at(self.now + self.path.delay, Event::Arrived(flow, id));
-            }
+        if let Some((flow, id)) = self.queue.pop_front()
+            && (self.path.loss_ppm == 0 || self.random(1_000_000) >= self.path.loss_ppm)
+        {
+            self.at(self.now + self.path.delay, Event::Arrived(flow, id));
         }
         if !self.queue.is_empty() {
             self.serve();

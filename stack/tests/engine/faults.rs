@@ -57,15 +57,15 @@ fn every_byte_arrives_once_in_order_over_a_thousand_faulty_links() {
         let mut pair = Pair::new(seed, config);
         pair.paths = [random_path(&mut random), random_path(&mut random)];
         let totals = [random.below(200_000), random.below(200_000)];
-        for node in 0..2 {
-            pair.nodes[node].app.total = totals[node];
+        for (node, total) in totals.iter().enumerate() {
+            pair.nodes[node].app.total = *total;
             pair.nodes[node].app.finish = true;
         }
         pair.run_until(Duration::from_secs(3600), |pair| {
             pair.nodes.iter().all(|node| node.app.peer_finished) && (pair.closed(0) || pair.closed(1))
         });
-        for node in 0..2 {
-            assert_eq!(pair.nodes[1 - node].app.received, totals[node], "all bytes of node {node}");
+        for (node, total) in totals.iter().enumerate() {
+            assert_eq!(pair.nodes[1 - node].app.received, *total, "all bytes of node {node}");
         }
         pair.run_until(Duration::from_secs(3600), |pair| pair.closed(0) && pair.closed(1));
         for node in &pair.nodes {

@@ -241,7 +241,7 @@ impl Pair {
             if self.keep_log {
                 self.sent[from].push((now, segment.clone()));
             }
-            self.launch(from, segment);
+            self.launch(from, &segment);
         }
         let node = &mut self.nodes[from];
         if let Some(tcp) = &mut node.tcp {
@@ -269,7 +269,7 @@ impl Pair {
         assert!(payload.len() <= usize::from(self.config[1 - from].segment_size_max));
     }
 
-    fn launch(&mut self, from: usize, segment: InFlight) {
+    fn launch(&mut self, from: usize, segment: &InFlight) {
         let path = self.paths[from].clone();
         let bytes = segment.payload.len() as u64 + 78;
         let free_at = self.busy_until[from].max(self.now);
@@ -356,9 +356,10 @@ impl Pair {
         }
         for node in &mut self.nodes {
             if let Some(tcp) = &mut node.tcp
-                && tcp.next_timeout().is_some_and(|at| at <= self.now) {
-                    tcp.on_timeout(self.now);
-                }
+                && tcp.next_timeout().is_some_and(|at| at <= self.now)
+            {
+                tcp.on_timeout(self.now);
+            }
         }
         true
     }

@@ -78,10 +78,10 @@ impl Connection {
     /// RFC 7323 section 4.3, rule (2).
     fn note_timestamp(&mut self, header: &Header, offset: u64) {
         let acked = self.receiver.acked;
-        if let (Some(state), Some(timestamps)) = (&mut self.timestamps, header.options.timestamps) {
-            if offset <= acked {
-                state.recent = Some(timestamps.value);
-            }
+        if let (Some(state), Some(timestamps)) = (&mut self.timestamps, header.options.timestamps)
+            && offset <= acked
+        {
+            state.recent = Some(timestamps.value);
         }
     }
 
@@ -97,7 +97,7 @@ impl Connection {
             }
             // RFC 9293 section 3.10.7.4, eighth step: a retransmitted FIN restarts the wait.
             State::TimeWait if header.flags.fin => {
-                self.timers.arm(Timer::TimeWait, now + self.config.time_wait)
+                self.timers.arm(Timer::TimeWait, now + self.config.time_wait);
             }
             _ => {}
         }
@@ -114,15 +114,16 @@ impl Connection {
             self.challenge(now);
         }
         // A segment just left of the window may still carry the latest acknowledgement and window.
-        if let (Some(offset), Some(ack)) = (offset, header.ack) {
-            if offset <= self.receiver.next && self.state.is_synchronised() && !header.flags.syn {
-                if let Some(ack) = self.initial.offset_near(ack, self.una).filter(|ack| *ack <= self.next) {
-                    self.last_heard_at = now;
-                    self.update_window(header, offset, ack);
-                    self.process_ack(now, ack, header);
-                    self.on_fin_acknowledged(now);
-                }
-            }
+        if let (Some(offset), Some(ack)) = (offset, header.ack)
+            && offset <= self.receiver.next
+            && self.state.is_synchronised()
+            && !header.flags.syn
+            && let Some(ack) = self.initial.offset_near(ack, self.una).filter(|ack| *ack <= self.next)
+        {
+            self.last_heard_at = now;
+            self.update_window(header, offset, ack);
+            self.process_ack(now, ack, header);
+            self.on_fin_acknowledged(now);
         }
     }
 

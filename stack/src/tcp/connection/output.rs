@@ -103,20 +103,18 @@ impl Connection {
             && source.urgent_overtakes()
             && self.state.may_send()
             && source.demand(now) == Demand::Urgent;
-        if overtakes {
-            if let Some(outgoing) = self.transmit_new(now, source, limit, Exempt::None) {
-                return Some(outgoing);
-            }
+        if overtakes && let Some(outgoing) = self.transmit_new(now, source, limit, Exempt::None) {
+            return Some(outgoing);
         }
-        if self.flight.has_lost() {
-            if let Some(outgoing) = self.retransmit_lost(now) {
-                return Some(outgoing);
-            }
+        if self.flight.has_lost()
+            && let Some(outgoing) = self.retransmit_lost(now)
+        {
+            return Some(outgoing);
         }
-        if core::mem::take(&mut self.tail_probe_due) {
-            if let Some(outgoing) = self.transmit_tail_probe(now, source, limit) {
-                return Some(outgoing);
-            }
+        if core::mem::take(&mut self.tail_probe_due)
+            && let Some(outgoing) = self.transmit_tail_probe(now, source, limit)
+        {
+            return Some(outgoing);
         }
         if let Some(outgoing) = self.transmit_new(now, source, limit, Exempt::None) {
             return Some(outgoing);
@@ -316,14 +314,14 @@ impl Connection {
         }
         let (size, sack_blocks) = self.payload_room();
         let mut urgent_only = false;
-        if exempt == Exempt::None {
-            if let Err(blocked) = self.gate(now, size as u64) {
-                if demand != Demand::Urgent || !self.may_exceed_window(now) {
-                    self.blocked = blocked;
-                    return None;
-                }
-                urgent_only = true;
+        if exempt == Exempt::None
+            && let Err(blocked) = self.gate(now, size as u64)
+        {
+            if demand != Demand::Urgent || !self.may_exceed_window(now) {
+                self.blocked = blocked;
+                return None;
             }
+            urgent_only = true;
         }
         let room = self.window_room(now, size.max(limit.super_segment_bytes), size, demand)?;
         self.restart_after_idle(now);
