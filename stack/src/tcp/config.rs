@@ -63,7 +63,7 @@ impl Default for Config {
             peer_ack_delay_max: Duration::from_millis(40),
             time_wait: Duration::from_secs(1),
             out_of_order_bytes_max: 4 << 20,
-            holes_max: 256,
+            holes_max: 2048,
         }
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Receiver {
     pub(crate) acked: u64,
     window_max: u64,
     segment_size: u64,
+    /// Largest payload seen: what a full segment of this peer is (RFC 1122 section 4.2.3.2), bytes.
+    full_segment: u64,
     /// What the sink will take beyond `next`.
     room: u64,
     reassembly: Reassembly,
@@ -80,6 +82,7 @@ impl Receiver {
             acked: 0,
             window_max: limits.window_max_bytes,
             segment_size: limits.segment_size,
+            full_segment: 1,
             room: limits.window_max_bytes,
             reassembly: Reassembly::new(limits.out_of_order_bytes_max, limits.holes_max),
             fin_at: None,
@@ -123,10 +126,6 @@ impl Receiver {
         self.reassembly.bytes()
     }
 
-    pub(crate) fn has_gap(&self) -> bool {
-        !self.reassembly.is_empty()
-    }
-
     /// Whether a segment at `offset` of `length` sequence numbers is acceptable (RFC 9293 section 3.10.7.4, table 6).
     pub(crate) fn is_acceptable(&self, offset: Option<u64>, length: u64) -> bool {
         let Some(offset) = offset else { return false };
@@ -150,6 +149,7 @@ impl Receiver {
         sink: &mut dyn SegmentSink,
     ) -> Result<Received, SinkFault> {
         let mut received = Received::default();
+        self.full_segment = self.full_segment.max(payload.len() as u64);
         let end = offset + payload.len() as u64;
         if fin && end <= self.window_end {
             // A second FIN elsewhere would be a broken peer; the first stands.
@@ -250,7 +250,7 @@ impl Receiver {
         if received.delivered_bytes == 0 || self.due == AckDue::Now {
             return;
         }
-        if self.unacked_bytes >= 2 * self.segment_size {
+        if self.unacked_bytes >= 2 * self.full_segment {
             self.due = AckDue::Now;
         } else if self.due == AckDue::No {
             self.due = AckDue::At(now + self.ack_delay);
@@ -321,11 +321,6 @@ impl Receiver {
     /// Whether a segment that leaves now has something to SACK.
     pub(crate) fn has_sack(&self) -> bool {
         self.duplicate.is_some() || !self.reassembly.is_empty()
-    }
-
-    /// Highest offset received, in order or not.
-    pub(crate) fn highest(&self) -> u64 {
-        self.reassembly.end().unwrap_or(self.next).max(self.next)
     }
 
     /// The connection is over: free what is held.

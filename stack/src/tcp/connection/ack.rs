@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Connection, Recovery};
+use super::{Connection, Recovery, Undo};
 use crate::tcp::congestion::{AckSample, CongestionEvent};
 use crate::tcp::segment::Header;
 use crate::tcp::timers::Timer;
@@ -16,6 +16,8 @@ const DUPLICATE_ACKS_MAX: u64 = 3;
 struct Delivery {
     /// Departure and round trip of the newest delivered segment that was sent only once.
     newest_rtt: Option<(Instant, Duration)>,
+    /// First departure of the newest delivered segment that was sent more than once.
+    newest_retransmitted: Option<Instant>,
     /// A D-SACK came with it.
     duplicate_reported: bool,
 }
@@ -29,11 +31,12 @@ impl Connection {
         let delivery = self.take_delivery(now, ack, header);
         if let Some((_, rtt)) = delivery.newest_rtt {
             self.rtt.sample(rtt);
+            // Only a sample that cannot be ambiguous ends the back-off (Karn; RFC 6298 section 5.7).
+            self.backoff = 0;
         }
         let advanced = self.una > una_before;
         let newly_delivered = self.rate.delivered() - delivered_before;
         if advanced {
-            self.backoff = 0;
             self.timeout_base = now;
             self.progress_at = now;
         }
@@ -41,10 +44,15 @@ impl Connection {
             self.probe_base = now;
         }
         if advanced {
-            self.check_spurious(now, header);
+            self.check_spurious(now, header, &delivery);
         }
         self.check_tail_probe(now, ack, &delivery, advanced);
         let newly_lost = self.detect_loss(now, advanced);
+        if una_before == 0 {
+            // Our SYN: it gives a round-trip time, but its one byte says nothing about the path's capacity.
+            self.rate.take_sample(None);
+            return;
+        }
         if newly_delivered == 0 && newly_lost == 0 {
             return;
         }
@@ -67,7 +75,13 @@ impl Connection {
     fn take_delivery(&mut self, now: Instant, ack: u64, header: &Header) -> Delivery {
         let mut delivery = Delivery::default();
         let delivered_end = self.flight.delivered_end();
-        let echo = self.timestamps.and(header.options.timestamps).map(|timestamps| timestamps.echo);
+        // The echo belongs to the segment that moved the cumulative acknowledgement; with SACK alone it is older than
+        // what it acknowledges (RFC 7323 section 4.3) and says nothing.
+        let echo = self
+            .timestamps
+            .and(header.options.timestamps)
+            .filter(|_| ack > self.una)
+            .map(|timestamps| timestamps.echo);
         let clock_offset = self.timestamp_offset;
         let (rack, rate, rtt) = (&mut self.rack, &mut self.rate, &self.rtt);
         let mut delivered = |segment: &crate::tcp::flight::SentSegment| {
@@ -75,6 +89,8 @@ impl Connection {
                 let sent = ((segment.sent_at.as_nanos() / 1_000_000) as u32).wrapping_add(clock_offset);
                 let precedes = echo.is_some_and(|echo| (echo.wrapping_sub(sent) as i32) < 0);
                 rack.on_delivered(now, segment, delivered_end, rtt, precedes);
+                delivery.newest_retransmitted =
+                    delivery.newest_retransmitted.max(Some(segment.first_sent_at));
             } else {
                 rack.on_delivered(now, segment, delivered_end, rtt, false);
                 if delivery.newest_rtt.is_none_or(|(sent_at, _)| segment.sent_at >= sent_at) {
@@ -131,16 +147,25 @@ impl Connection {
 
     /// Whether the last recovery was for nothing: the peer's echo is older than our first retransmission
     /// (RFC 3522 section 3.2).
-    fn check_spurious(&mut self, now: Instant, header: &Header) {
-        let Some(Some(retransmitted)) = self.undo else { return };
+    fn check_spurious(&mut self, now: Instant, header: &Header, delivery: &Delivery) {
+        let Some(Undo::Retransmitted { timestamp, end }) = self.undo else { return };
+        if self.una < end {
+            return;
+        }
         self.undo = None;
         let (Some(_), Some(timestamps)) = (self.timestamps, header.options.timestamps) else { return };
-        let older = (timestamps.echo.wrapping_sub(retransmitted) as i32) < 0;
+        let older = (timestamps.echo.wrapping_sub(timestamp) as i32) < 0;
         if older && self.recovery != Recovery::Open {
             self.statistics.spurious_recoveries += 1;
             self.flight.unmark_lost();
             self.recovery = Recovery::Open;
             self.congestion.on_event(now, CongestionEvent::Undo, self.flight.pipe());
+            // The acknowledgement is of the original, so its round trip is known after all (RFC 4015 section 3.2):
+            // without it a path that became slower would time out for ever.
+            if let Some(first_sent_at) = delivery.newest_retransmitted {
+                self.rtt.restart(now - first_sent_at);
+                self.backoff = 0;
+            }
         }
     }
 
@@ -184,7 +209,7 @@ impl Connection {
     fn enter_recovery(&mut self, now: Instant, pipe: u64) {
         self.statistics.recoveries += 1;
         self.recovery = Recovery::Fast { until: self.next };
-        self.undo = Some(None);
+        self.undo = Some(Undo::Waiting);
         self.tail_probe = None;
         self.congestion.on_event(now, CongestionEvent::Loss, pipe);
         self.reduction =

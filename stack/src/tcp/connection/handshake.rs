@@ -79,8 +79,8 @@ impl Connection {
             _ => self.timestamps = None,
         }
         self.congestion.set_segment_size(self.segment_size() as u64);
-        self.peer_window = u64::from(header.window);
-        self.peer_window_max = self.peer_window;
+        self.window_edge = 1 + u64::from(header.window);
+        self.peer_window_max = u64::from(header.window);
         self.window_update_seq = 0;
         self.window_update_ack = 0;
     }

@@ -78,10 +78,10 @@ impl Connection {
     /// RFC 7323 section 4.3, rule (2).
     fn note_timestamp(&mut self, header: &Header, offset: u64) {
         let acked = self.receiver.acked;
-        if let (Some(state), Some(timestamps)) = (&mut self.timestamps, header.options.timestamps) {
-            if offset <= acked {
-                state.recent = Some(timestamps.value);
-            }
+        if let (Some(state), Some(timestamps)) = (&mut self.timestamps, header.options.timestamps)
+            && offset <= acked
+        {
+            state.recent = Some(timestamps.value);
         }
     }
 
@@ -92,14 +92,12 @@ impl Connection {
             return;
         }
         match self.state {
-            // The peer did not get our SYN-ACK.
             State::SynReceived if header.flags.syn && offset == Some(0) => {
-                self.flight.mark_lost(|_| Some(true));
-                return;
+                return self.on_syn_again(now, header);
             }
             // RFC 9293 section 3.10.7.4, eighth step: a retransmitted FIN restarts the wait.
             State::TimeWait if header.flags.fin => {
-                self.timers.arm(Timer::TimeWait, now + self.config.time_wait)
+                self.timers.arm(Timer::TimeWait, now + self.config.time_wait);
             }
             _ => {}
         }
@@ -116,14 +114,33 @@ impl Connection {
             self.challenge(now);
         }
         // A segment just left of the window may still carry the latest acknowledgement and window.
-        if let (Some(offset), Some(ack)) = (offset, header.ack) {
-            if offset <= self.receiver.next && self.state.is_synchronised() && !header.flags.syn {
-                if let Some(ack) = self.initial.offset_near(ack, self.una).filter(|ack| *ack <= self.next) {
-                    self.last_heard_at = now;
-                    self.update_window(header, offset, ack);
-                    self.process_ack(now, ack, header);
-                    self.on_fin_acknowledged(now);
-                }
+        if let (Some(offset), Some(ack)) = (offset, header.ack)
+            && offset <= self.receiver.next
+            && self.state.is_synchronised()
+            && !header.flags.syn
+            && let Some(ack) = self.initial.offset_near(ack, self.una).filter(|ack| *ack <= self.next)
+        {
+            self.last_heard_at = now;
+            self.update_window(header, offset, ack);
+            self.process_ack(now, ack, header);
+            self.on_fin_acknowledged(now);
+        }
+    }
+
+    /// The peer's SYN once more while our SYN-ACK is out.
+    fn on_syn_again(&mut self, now: Instant, header: &Header) {
+        match header.ack.and_then(|ack| self.initial.offset_near(ack, self.una)) {
+            // Simultaneous open: the peer's SYN-ACK acknowledges our SYN (RFC 9293 section 3.5, figure 8).
+            Some(ack) if ack == self.next => {
+                self.last_heard_at = now;
+                self.process_ack(now, ack, header);
+                self.establish();
+                self.receiver.acknowledge_now();
+            }
+            Some(_) => {}
+            // The peer did not get our SYN-ACK.
+            None => {
+                self.flight.mark_lost(|_| Some(true));
             }
         }
     }
@@ -158,11 +175,12 @@ impl Connection {
         if ack < self.una || !newer {
             return;
         }
-        self.peer_window = u64::from(header.window) << self.peer_shift;
-        self.peer_window_max = self.peer_window_max.max(self.peer_window);
+        let window = u64::from(header.window) << self.peer_shift;
+        self.window_edge = ack + window;
+        self.peer_window_max = self.peer_window_max.max(window);
         self.window_update_seq = offset;
         self.window_update_ack = ack;
-        if self.peer_window > 0 {
+        if window > 0 {
             self.window_probe_backoff = 0;
         }
     }
@@ -174,7 +192,7 @@ impl Connection {
             && self.next > self.una
             && segment.payload.is_empty()
             && !segment.header.flags.fin
-            && window == self.peer_window;
+            && ack + window == self.window_edge;
         if duplicate {
             self.duplicate_acks += 1;
         } else if ack > self.una {

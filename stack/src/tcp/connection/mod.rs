@@ -74,8 +74,10 @@ pub struct Connection {
     next: u64,
     flight: Flight,
     fin_at: Option<u64>,
-    /// SND.WND, scaled.
-    peer_window: u64,
+    /// SND.UNA + SND.WND: the right edge of the peer's window. Kept as an edge, so that an acknowledgement whose
+    /// window is too old to be taken does not move it.
+    window_edge: u64,
+    /// Largest window the peer has offered.
     peer_window_max: u64,
     /// SND.WL1 and SND.WL2.
     window_update_seq: u64,
@@ -96,9 +98,8 @@ pub struct Connection {
     rack: Rack,
     recovery: Recovery,
     reduction: RateReduction,
-    /// The retransmission whose acknowledgement will tell whether the loss was real (RFC 3522): the timestamp of the
-    /// first one, once it has left.
-    undo: Option<Option<u32>>,
+    /// Set while the acknowledgement of the first retransmission may still tell that the loss was not real (RFC 3522).
+    undo: Option<Undo>,
     duplicate_acks: u64,
     tail_probe: Option<TailProbe>,
     tail_probe_due: bool,
@@ -127,6 +128,15 @@ pub struct Connection {
     timers: TimerTable,
     challenge: (Instant, u32),
     statistics: ConnectionStatistics,
+}
+
+/// What tells a spurious recovery from a real one (RFC 3522 section 3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Undo {
+    /// Recovery has begun, nothing was retransmitted yet.
+    Waiting,
+    /// The first retransmission: its timestamp, and the offset whose acknowledgement covers it.
+    Retransmitted { timestamp: u32, end: u64 },
 }
 
 /// RFC 7323 state, present when both ends use timestamps (or we have offered them).
@@ -161,7 +171,7 @@ impl Connection {
             next: 0,
             flight: Flight::new(),
             fin_at: None,
-            peer_window: 0,
+            window_edge: 0,
             peer_window_max: 0,
             window_update_seq: 0,
             window_update_ack: 0,
@@ -269,7 +279,7 @@ impl Connection {
         SendState {
             bytes_in_flight: self.next - self.una,
             congestion_window: self.congestion.window(),
-            peer_window: self.peer_window,
+            peer_window: self.peer_window(),
             smoothed_rtt: self.rtt.smoothed(),
             rtt_min: self.rtt.min(),
             delivery_rate: self.rate.bytes_per_second(),
@@ -320,6 +330,11 @@ impl Connection {
             return [&[], &[]];
         }
         self.flight.ring().slices(segment.payload_offset, segment.payload_length)
+    }
+
+    /// Bytes the peer's window allows beyond SND.UNA.
+    fn peer_window(&self) -> u64 {
+        self.window_edge.saturating_sub(self.una)
     }
 
     fn timestamp_bytes(&self) -> usize {

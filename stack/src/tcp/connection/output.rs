@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Connection, Recovery};
+use super::{Connection, Recovery, Undo};
 use crate::tcp::config::TransmitLimit;
 use crate::tcp::congestion::CongestionEvent;
 use crate::tcp::flight::SentSegment;
@@ -103,20 +103,18 @@ impl Connection {
             && source.urgent_overtakes()
             && self.state.may_send()
             && source.demand(now) == Demand::Urgent;
-        if overtakes {
-            if let Some(outgoing) = self.transmit_new(now, source, limit, Exempt::None) {
-                return Some(outgoing);
-            }
+        if overtakes && let Some(outgoing) = self.transmit_new(now, source, limit, Exempt::None) {
+            return Some(outgoing);
         }
-        if self.flight.has_lost() {
-            if let Some(outgoing) = self.retransmit_lost(now) {
-                return Some(outgoing);
-            }
+        if self.flight.has_lost()
+            && let Some(outgoing) = self.retransmit_lost(now)
+        {
+            return Some(outgoing);
         }
-        if core::mem::take(&mut self.tail_probe_due) {
-            if let Some(outgoing) = self.transmit_tail_probe(now, source, limit) {
-                return Some(outgoing);
-            }
+        if core::mem::take(&mut self.tail_probe_due)
+            && let Some(outgoing) = self.transmit_tail_probe(now, source, limit)
+        {
+            return Some(outgoing);
         }
         if let Some(outgoing) = self.transmit_new(now, source, limit, Exempt::None) {
             return Some(outgoing);
@@ -222,7 +220,7 @@ impl Connection {
     fn retransmit_lost(&mut self, now: Instant) -> Option<Outgoing> {
         let segment = *self.flight.first_lost()?;
         let is_first = segment.offset == self.una;
-        let fits_window = segment.end() <= self.una + self.peer_window;
+        let fits_window = segment.end() <= self.window_edge;
         if !is_first && !fits_window {
             self.blocked = Blocked::PeerWindow;
             return None;
@@ -251,9 +249,8 @@ impl Connection {
         let payload_length = segment.length as usize - usize::from(segment.control);
         self.statistics.retransmits += 1;
         self.statistics.retransmitted_bytes += payload_length as u64;
-        let timestamp = self.timestamp_at(now);
-        if let Some(undo @ None) = &mut self.undo {
-            *undo = Some(timestamp);
+        if self.undo == Some(Undo::Waiting) {
+            self.undo = Some(Undo::Retransmitted { timestamp: self.timestamp_at(now), end: segment.end() });
         }
         if segment.offset == self.una {
             self.timeout_base = now;
@@ -317,14 +314,14 @@ impl Connection {
         }
         let (size, sack_blocks) = self.payload_room();
         let mut urgent_only = false;
-        if exempt == Exempt::None {
-            if let Err(blocked) = self.gate(now, size as u64) {
-                if demand != Demand::Urgent || !self.may_exceed_window(now) {
-                    self.blocked = blocked;
-                    return None;
-                }
-                urgent_only = true;
+        if exempt == Exempt::None
+            && let Err(blocked) = self.gate(now, size as u64)
+        {
+            if demand != Demand::Urgent || !self.may_exceed_window(now) {
+                self.blocked = blocked;
+                return None;
             }
+            urgent_only = true;
         }
         let room = self.window_room(now, size.max(limit.super_segment_bytes), size, demand)?;
         self.restart_after_idle(now);
@@ -399,7 +396,7 @@ impl Connection {
     /// FIN on its own.
     fn transmit_fin(&mut self, now: Instant) -> Option<Outgoing> {
         // FIN takes a byte of sequence space; into a closed window it goes only as a probe of its own.
-        let fits = self.next < self.una + self.peer_window;
+        let fits = self.next < self.window_edge;
         if !fits && !self.flight.is_empty() {
             return None;
         }
@@ -409,7 +406,7 @@ impl Connection {
     /// Bytes the peer's window allows for a segment, silly windows avoided (RFC 9293 section 3.8.6.2.1); arms the
     /// persist timer where nothing else would ever wake the sender.
     fn window_room(&mut self, now: Instant, wanted: usize, size: usize, demand: Demand) -> Option<usize> {
-        let usable = (self.una + self.peer_window).saturating_sub(self.next);
+        let usable = self.window_edge.saturating_sub(self.next);
         let silly = (size as u64).min(self.peer_window_max / 2);
         let worthwhile =
             usable > 0 && (usable >= silly || demand == Demand::Urgent || self.silly_window_override);

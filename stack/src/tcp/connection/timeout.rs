@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Connection, Recovery};
+use super::{Connection, Recovery, Undo};
 use crate::tcp::config::CloseReason;
 use crate::tcp::congestion::CongestionEvent;
 use crate::tcp::state::State;
@@ -61,8 +61,7 @@ impl Connection {
             && self.flight.sacked_segments() == 0
             && !self.flight.has_lost();
         let smoothed = self.rtt.smoothed().filter(|_| may)?;
-        let spread = smoothed + self.rtt.variation() * 4;
-        Some((smoothed * 2).max(spread) + self.peer_ack_delay())
+        Some(smoothed * 2 + self.peer_ack_delay())
     }
 
     pub(super) fn arm_retransmit(&mut self, now: Instant) {
@@ -120,7 +119,7 @@ impl Connection {
         let lost = self.flight.mark_lost(|_| Some(true));
         self.rate.on_lost(lost);
         if self.backoff == 0 {
-            self.undo = Some(None);
+            self.undo = Some(Undo::Waiting);
             self.congestion.on_event(now, CongestionEvent::Timeout, pipe);
         }
         self.recovery = Recovery::Timeout { until: self.next };
@@ -140,7 +139,7 @@ impl Connection {
             return self.close_with_reset(CloseReason::UserTimeout);
         }
         self.window_probe_backoff += 1;
-        if self.peer_window > 0 {
+        if self.peer_window() > 0 {
             self.silly_window_override = true;
         } else {
             self.window_probe_due = true;
