@@ -163,7 +163,7 @@ impl Connection {
         header.window = if answering {
             self.receiver.advertise(0)
         } else {
-            self.config.receive_window_max.min(u32::from(u16::MAX)) as u16
+            self.receiver.syn_window()
         };
         if answering {
             header.ack = Some(self.receiver.initial.at(self.receiver.next));
