@@ -11,6 +11,8 @@
 
 pub mod endpoint;
 pub mod net;
+pub mod shard;
+pub mod stream;
 pub mod tcp;
 pub mod wheel;
 

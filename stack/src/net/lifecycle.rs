@@ -4,16 +4,16 @@ use core::mem;
 
 use super::Stack;
 use super::ready::Lane;
-use super::table::{Nobody, Phase};
+use super::table::Phase;
 use crate::endpoint::{ConnectionId, Directive, Established};
-use crate::tcp::connection::{CloseReason, Event};
+use crate::tcp::connection::{CloseReason, Event, State, TransmitLimit};
 use crate::tcp::source::Demand;
 use crate::time::Instant;
 
-/// Whether a connection may have something new to transmit.
+/// Why a connection is brought up to date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// A segment, a timer or a callback: it may.
+    /// A segment, a timer or a callback: it may have something new to transmit.
     Input,
     /// It just had its turn and has nothing that may leave now.
     TurnEnded,
@@ -68,10 +68,12 @@ impl Stack {
     /// Brings everything about `index` up to date after it was called: see the module.
     pub(super) fn settle(&mut self, now: Instant, index: u32, cause: Cause) {
         let Some(entry) = self.table.get_mut(index) else { return };
-        if entry.phase == Phase::Draining {
-            return;
-        }
         loop {
+            if entry.parked && entry.connection.state() == State::Closed {
+                // Without a neighbour there is nobody to tell: a RST that is due is dropped.
+                let limit = TransmitLimit { super_segment_bytes: 0 };
+                while entry.connection.poll_transmit(now, &mut *entry.user, limit).is_some() {}
+            }
             while let Some(event) = entry.connection.poll_event() {
                 match event {
                     Event::Established => {
@@ -130,38 +132,20 @@ impl Stack {
         self.ready.push(index, if urgent { Lane::Urgent } else { Lane::Ordinary });
     }
 
-    /// The connection is over: tells its endpoint, frees the 4-tuple, and lets a last segment leave.
+    /// The connection is over: forgets it, then tells its endpoint.
     pub(super) fn close(&mut self, now: Instant, index: u32, reason: CloseReason) {
-        let Some(entry) = self.table.get_mut(index) else { return };
-        if mem::replace(&mut entry.phase, Phase::Draining) == Phase::Draining {
-            return;
-        }
-        let mut user = mem::replace(&mut entry.user, Box::new(Nobody { room: 0 }));
-        let had_endpoint = entry.waker.take().is_some();
-        let parked = mem::replace(&mut entry.parked, false);
+        let Some(mut entry) = self.table.remove(index) else { return };
+        self.ready.remove(index);
+        self.wheel.disarm(index);
         if let Some(listener) = entry.listener.take().and_then(|id| self.listeners.get_mut(id)) {
             listener.half_open -= 1;
         }
-        self.table.unmap(index);
-        self.wheel.disarm(index);
         match reason {
             CloseReason::Finished => self.statistics.closed_in_order += 1,
             _ => self.statistics.closed_otherwise += 1,
         }
-        if had_endpoint {
-            user.on_closed(now, reason);
+        if entry.waker.is_some() {
+            entry.user.on_closed(now, reason);
         }
-        if parked {
-            self.release(index);
-        } else {
-            self.ready.push(index, Lane::Ordinary);
-        }
-    }
-
-    /// Drops a closed connection.
-    pub(super) fn release(&mut self, index: u32) {
-        self.ready.remove(index);
-        self.wheel.disarm(index);
-        self.table.release(index);
     }
 }

@@ -232,7 +232,6 @@ impl Stack {
         self.listeners.clear();
         for index in self.table.indexes() {
             self.close(now, index, CloseReason::PortGone);
-            self.release(index);
         }
         self.control.clear();
     }

@@ -21,8 +21,6 @@ pub enum Phase {
     HalfOpen,
     /// The handshake is complete.
     Established,
-    /// The endpoint has been told of the end; a last segment (RST) may still have to leave.
-    Draining,
 }
 
 /// One connection as an observer sees it.
@@ -45,7 +43,7 @@ pub(super) struct Entry {
     pub(super) key: FlowKey,
     pub(super) next_hop: IpAddr,
     pub(super) connection: Connection,
-    /// [`Nobody`] while half-open and when draining.
+    /// [`Nobody`] while half-open.
     pub(super) user: Box<dyn Endpoint>,
     pub(super) waker: Option<Waker>,
     pub(super) phase: Phase,
@@ -66,7 +64,7 @@ struct Slot {
     entry: Option<Box<Entry>>,
 }
 
-/// The table. The flow map names exactly the entries that are not draining.
+/// The table. The flow map names exactly the entries.
 pub(super) struct Table {
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -122,25 +120,16 @@ impl Table {
         Some(id)
     }
 
-    /// Makes the 4-tuple free for another connection; the entry stays.
-    pub(super) fn unmap(&mut self, index: u32) {
-        let Some(entry) = self.get(index) else { return };
-        let key = entry.key;
-        if self.flows.get(&key) == Some(&index) {
-            self.flows.remove(&key);
-        }
-    }
-
-    /// Drops the entry. Its slot is used again under the next generation, or never when there is none left.
-    pub(super) fn release(&mut self, index: u32) {
-        self.unmap(index);
-        let Some(slot) = self.slots.get_mut(index as usize) else { return };
-        if slot.entry.take().is_some()
-            && let Some(next) = slot.generation.checked_add(1)
-        {
+    /// Takes the entry out. Its slot is used again under the next generation, or never when there is none left.
+    pub(super) fn remove(&mut self, index: u32) -> Option<Box<Entry>> {
+        let slot = self.slots.get_mut(index as usize)?;
+        let entry = slot.entry.take()?;
+        self.flows.remove(&entry.key);
+        if let Some(next) = slot.generation.checked_add(1) {
             slot.generation = next;
             self.free.push(index);
         }
+        Some(entry)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {

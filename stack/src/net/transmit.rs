@@ -12,7 +12,7 @@ use super::frame::{self, Envelope, Mac};
 use super::lifecycle::Cause;
 use super::neighbours::Resolution;
 use super::rate::{bytes_in, time_for};
-use super::table::{Entry, Phase};
+use super::table::Entry;
 use crate::tcp::connection::TransmitLimit;
 use crate::tcp::segment::Outgoing;
 use crate::tcp::source::{Blocked, Demand};
@@ -47,7 +47,7 @@ impl Stack {
         }
         self.drain_rate.observe(now, port.transmit_room(now).bytes_outstanding);
         if !self.transmit_control(now, port, &mut sent)? {
-            self.port_full(now, port);
+            self.port_full(now, port, sent);
             return Ok(sent);
         }
         while sent < self.config.transmit_burst {
@@ -57,7 +57,7 @@ impl Stack {
                 Turn::More => self.mark_ready(now, index),
                 Turn::PortFull => {
                     self.ready.put_back(index, lane);
-                    self.port_full(now, port);
+                    self.port_full(now, port, sent);
                     break;
                 }
             }
@@ -70,12 +70,17 @@ impl Stack {
         Ok(sent)
     }
 
-    fn port_full(&mut self, now: Instant, port: &mut dyn Port) {
+    fn port_full(&mut self, now: Instant, port: &mut dyn Port, sent: usize) {
         self.statistics.tx_blocked_port += 1;
         self.port_blocked_at = Some(now);
         let TransmitRoom { frames, bytes_outstanding } = port.transmit_room(now);
         let wait = match port.next_room(now) {
             Some(at) if frames == 0 => at.since(now),
+            // Room for frames that only wait for the doorbell will be back as soon as it has been rung.
+            None if frames == 0 && sent > 0 => {
+                self.transmit_retry = Some(now);
+                return;
+            }
             _ => {
                 let rate = self.drain_rate.bytes_per_second();
                 let excess = bytes_outstanding.saturating_sub(self.port_limit(rate));
@@ -129,12 +134,9 @@ impl Stack {
         let Some(entry) = self.table.get_mut(index) else { return Ok(Turn::Idle) };
         let mac = match self.neighbours.resolve(now, entry.next_hop, index) {
             Resolution::Known(mac) => mac,
-            Resolution::Pending if entry.phase == Phase::Draining => {
-                self.release(index);
-                return Ok(Turn::Idle);
-            }
             Resolution::Pending => {
                 entry.parked = true;
+                self.settle(now, index, Cause::TurnEnded);
                 return Ok(Turn::Parked);
             }
         };
@@ -161,10 +163,6 @@ impl Stack {
             };
             self.send(now, port, index, mac, &segment)?;
             *sent += 1;
-        }
-        if turn == Turn::Idle && self.table.get(index).is_some_and(|entry| entry.phase == Phase::Draining) {
-            self.release(index);
-            return Ok(turn);
         }
         self.settle(now, index, Cause::TurnEnded);
         Ok(turn)

@@ -17,7 +17,7 @@ mod rtt;
 pub mod segment;
 pub mod sequence;
 pub mod source;
-pub mod wire;
 pub mod state;
 pub mod statistics;
 mod timers;
+pub mod wire;
