@@ -11,6 +11,8 @@ mod config;
 mod ecn;
 mod inbox;
 mod link;
+#[cfg(test)]
+mod measure;
 mod pool;
 mod switch;
 #[cfg(test)]
