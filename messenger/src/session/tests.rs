@@ -178,6 +178,18 @@ fn both_sides_are_ready_after_two_segments_each() {
 }
 
 #[test]
+fn bytes_that_come_with_the_end_of_the_transports_handshake_do_not_put_ready_before_the_banner() {
+    let (mut left, mut right) = (Side::new(config(1)), Side::new(config(2)));
+    left.establish(Instant::ZERO);
+    let hello = left.segment(Instant::ZERO);
+    right.deliver(Instant::ZERO, &hello).unwrap();
+    right.establish(Instant::ZERO);
+    settle(Instant::ZERO, &mut left, &mut right, 10);
+    assert!(matches!(left.events[..], [SessionEvent::Ready(_)]));
+    assert!(matches!(right.events[..], [SessionEvent::Ready(_)]));
+}
+
+#[test]
 fn a_message_given_before_the_handshake_leaves_with_the_ready() {
     let (mut left, mut right) = (Side::new(config(1)), Side::new(config(2)));
     left.session.send(Message::new(5, &b"early"[..])).unwrap();
