@@ -13,8 +13,10 @@ impl Features {
     pub const OOB: Features = Features(1 << 0);
     /// Grants and respects receive credit.
     pub const CREDIT: Features = Features(1 << 1);
+    /// Delivers OOB messages ahead of a gap, so they need not wait for retransmissions.
+    pub const OOB_AHEAD: Features = Features(1 << 2);
     /// All that this version knows.
-    pub const KNOWN: Features = Features(Self::OOB.0 | Self::CREDIT.0);
+    pub const KNOWN: Features = Features(Self::OOB.0 | Self::CREDIT.0 | Self::OOB_AHEAD.0);
     /// What this version cannot do without: unbounded memory is not an option.
     pub const REQUIRED: Features = Self::CREDIT;
 

@@ -14,7 +14,7 @@ use super::link::Link;
 use crate::name::EntityName;
 use crate::random::SplitMix;
 use crate::session::{Endpoint, RECEIVE_CREDIT_BYTES_MIN, Session, SessionConfig};
-use crate::transport::Transport;
+use crate::transport::{ConnectRefused, Transport};
 
 /// What all connections of a messenger share.
 pub(super) struct Core {
@@ -247,8 +247,15 @@ impl Messenger {
     /// The messenger is shut down or its transport gone. All else comes through the dispatcher.
     pub fn connect_to(&self, peer: SocketAddr) -> Result<Connection, ConnectError> {
         let (connection, endpoint) = self.core.open(peer, true).ok_or(ConnectError::ShutDown)?;
-        self.transport.connect(peer, endpoint)?;
-        Ok(connection)
+        match self.transport.connect(peer, endpoint) {
+            Ok(()) => Ok(connection),
+            Err(ConnectRefused { endpoint, error }) => {
+                // The caller learns of it here; no callback follows.
+                connection.mark_down();
+                drop(endpoint);
+                Err(error.into())
+            }
+        }
     }
 
     /// This end's name.

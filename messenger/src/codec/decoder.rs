@@ -128,6 +128,12 @@ impl Decoder {
         self.body.is_none() && self.header_filled == 0
     }
 
+    /// Memory held for messages in progress.
+    #[cfg(test)]
+    pub(super) fn buffered_capacity(&self) -> usize {
+        self.lanes.iter().filter_map(|lane| lane.partial.as_ref()).map(|partial| partial.buffer.capacity()).sum()
+    }
+
     /// Takes bytes off the front of `input` until a unit is whole or `input` is empty.
     ///
     /// # Errors

@@ -86,6 +86,10 @@ impl<U: SessionUser> SegmentSource for Endpoint<U> {
         self.pass_released(now);
     }
 
+    fn urgent_overtakes(&self) -> bool {
+        self.session.urgent_overtakes()
+    }
+
     fn finished(&self) -> bool {
         self.session.finished()
     }

@@ -248,7 +248,7 @@ impl Session {
             message_bytes_max: config.message_bytes_max,
             credit_limit: config.receive_credit_bytes,
         };
-        Session {
+        let mut session = Session {
             phase: Phase::Banner,
             established: None,
             handshake_deadline: None,
@@ -273,13 +273,22 @@ impl Session {
             events: VecDeque::new(),
             statistics: ConnectionStatistics::default(),
             config,
-        }
+        };
+        session.open_handshake();
+        session
     }
 
     /// Input. The connection is there: banner, Hello and Auth leave at once, without waiting for the peer's.
     pub fn on_established(&mut self, now: Instant, established: &Established) {
         self.established = Some(*established);
-        self.handshake_deadline = Some(now + self.config.handshake_timeout);
+        // The segment that completed the transport's handshake may have brought the peer's Ready already.
+        if self.phase != Phase::Open && !self.closing {
+            self.handshake_deadline = Some(now + self.config.handshake_timeout);
+        }
+    }
+
+    /// Our side of the handshake up to Ready. Made at the start, so that it comes first whatever happens.
+    fn open_handshake(&mut self) {
         let banner =
             Banner { version: VERSION, supported: self.config.supported, required: self.config.required };
         self.handshake.extend(banner.encode());

@@ -5,6 +5,7 @@ use outrider_stack::time::Instant;
 
 use super::lanes::{Step, Writer};
 use super::{Session, SessionError, SessionEvent, Unacked};
+use crate::features::Features;
 use crate::codec::{ChunkKind, encode_close, encode_u64};
 
 /// What a cut put into its segment.
@@ -37,6 +38,11 @@ impl Session {
     pub fn next_demand(&self) -> Option<Instant> {
         let oob = if self.may_send_oob() { self.oob.next_due() } else { None };
         oob.into_iter().chain(self.handshake_deadline).chain(self.close_deadline).min()
+    }
+
+    /// Output. Whether OOB messages may leave before retransmissions: the peer looks for them ahead of gaps.
+    pub fn urgent_overtakes(&self) -> bool {
+        self.peer_features.contains(Features::OOB_AHEAD)
     }
 
     /// Output. Whether the last byte has been cut and the end of the stream shall follow.
@@ -87,6 +93,9 @@ impl Session {
         }
         let bytes = writer.written();
         if bytes > 0 {
+            if state.bytes_in_flight == 0 {
+                self.acked = state.stream_offset;
+            }
             self.sent_end = state.stream_offset + bytes as u64;
             self.statistics.segments_cut += 1;
             self.statistics.stream_bytes_sent += bytes as u64;
