@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::BufWriter;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
 use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use outrider_drivers::capture::Capture;
 use outrider_drivers::port::Port;
@@ -14,11 +14,12 @@ use outrider_drivers::tap::{Tap, TapOptions};
 
 use crate::error::{BenchError, one_line};
 use crate::lab::need_root;
+use crate::node::now;
 
 /// Longest name of a network interface in bytes (IFNAMSIZ less the terminator).
 const INTERFACE_NAME_MAX: usize = 15;
-/// Bytes of each frame that a capture keeps: all of any frame.
-const CAPTURE_BYTES: usize = 65_535;
+/// Bytes of each frame that a capture keeps: zero for all.
+const WHOLE_FRAMES: usize = 0;
 
 /// `--port`: what carries a node's frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,15 +132,17 @@ impl Place {
 }
 
 fn capture(tap: Tap, path: &Path) -> Result<Box<dyn Port>, BenchError> {
-    let unwritable = |error: &dyn fmt::Display| {
+    let file = File::create(path).map_err(|error| {
         BenchError::failed(format!(
             "cannot write the capture {}: {error}; choose another --capture",
             path.display()
         ))
-    };
-    let file = File::create(path).map_err(|error| unwritable(&error))?;
-    let capture =
-        Capture::new(tap, BufWriter::new(file), CAPTURE_BYTES).map_err(|error| unwritable(&error))?;
+    })?;
+    // Stamps count from the boot of the host; tools show dates when they count from the Unix epoch.
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_boot = Duration::from_nanos(now().as_nanos());
+    let offset = since_epoch.saturating_sub(since_boot);
+    let capture = Capture::new(tap, file, WHOLE_FRAMES).with_epoch_offset(offset);
     Ok(Box::new(capture))
 }
 
