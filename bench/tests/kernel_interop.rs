@@ -84,6 +84,14 @@ fn pattern(length: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(length).collect()
 }
 
+/// Of the two rules that lose frames, how many have not lost any.
+fn rules_that_dropped_nothing() -> usize {
+    let output = Command::new("nft").args(["list", "ruleset"]).output().expect("nft made the rules");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(text.matches("counter packets").count(), 2, "{text}");
+    text.matches("counter packets 0 ").count()
+}
+
 /// Sends the pattern through the echo and compares what comes back, to the end of the stream.
 fn transfer() {
     let stream = TcpStream::connect("10.77.0.2:7000").expect("the server listens");
@@ -123,6 +131,9 @@ fn echo_at_loss(percent: u32) {
         }
         transfer();
         transfer();
+        if percent > 0 {
+            assert_eq!(rules_that_dropped_nothing(), 0, "the lossy link lost nothing");
+        }
         let told = server.stop();
         assert_eq!(figure(&told, "established"), 2, "{told}");
         assert_eq!(figure(&told, "closed_in_order") + figure(&told, "closed_otherwise"), 2, "{told}");
