@@ -145,9 +145,11 @@ impl Stack {
         };
         let unicast = !packet.destination.is_multicast() && self.routes.is_ours(IpAddr::V6(target));
         if unicast && is_host(packet.source) {
+            self.statistics.rx_solicitations_unicast += 1;
             self.push_control(control::advertisement(self.mac, target, asker, mac));
+            return true;
         }
-        unicast
+        false
     }
 
     fn hear(&mut self, now: Instant, heard: Heard) {

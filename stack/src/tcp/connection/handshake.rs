@@ -160,11 +160,7 @@ impl Connection {
         let mut header = Header { seq: self.initial.at(0), ..Header::default() };
         header.flags.syn = true;
         // The window of a SYN is never scaled (RFC 7323 section 2.2).
-        header.window = if answering {
-            self.receiver.advertise(0)
-        } else {
-            self.receiver.syn_window()
-        };
+        header.window = if answering { self.receiver.advertise(0) } else { self.receiver.syn_window() };
         if answering {
             header.ack = Some(self.receiver.initial.at(self.receiver.next));
             self.receiver.on_ack_sent();
