@@ -7,6 +7,7 @@
 mod config;
 pub mod congestion;
 pub mod connection;
+mod ecn;
 mod flight;
 mod rate;
 mod reassembly;

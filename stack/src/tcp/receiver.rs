@@ -105,6 +105,11 @@ impl Receiver {
         self.due
     }
 
+    /// Whether in-order bytes wait for their acknowledgement.
+    pub(crate) fn has_unacked(&self) -> bool {
+        self.unacked_bytes > 0
+    }
+
     pub(crate) fn acknowledge_now(&mut self) {
         self.due = AckDue::Now;
     }

@@ -2,7 +2,9 @@
 
 mod pair;
 
+mod congestion;
 mod faults;
+mod keepalive;
 mod lifecycle;
 mod recovery;
 mod windows;

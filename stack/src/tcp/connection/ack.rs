@@ -56,6 +56,7 @@ impl Connection {
         if newly_delivered == 0 && newly_lost == 0 {
             return;
         }
+        let ce_marked = self.note_congestion_echo(now, header, self.una - una_before);
         let was_recovering = self.recovery != Recovery::Open;
         self.advance_recovery(now);
         self.report_ack(
@@ -66,6 +67,7 @@ impl Connection {
                 newly_lost,
                 pipe_before,
                 rtt: delivery.newest_rtt.map(|(_, rtt)| rtt),
+                ce_marked,
                 was_recovering,
             },
         );
@@ -230,6 +232,18 @@ impl Connection {
         }
     }
 
+    /// ECE: the controller hears of it once a round trip (RFC 3168 section 6.1.2), and of the bytes every time.
+    fn note_congestion_echo(&mut self, now: Instant, header: &Header, newly_acked: u64) -> u64 {
+        let Some(ecn) = self.ecn.as_mut().filter(|_| header.flags.ece) else { return 0 };
+        self.statistics.congestion_echoes += 1;
+        if self.una >= ecn.reduced_until && self.recovery == Recovery::Open {
+            ecn.reduced = true;
+            ecn.reduced_until = self.next;
+            self.congestion.on_event(now, CongestionEvent::EcnEcho, self.flight.pipe());
+        }
+        newly_acked
+    }
+
     fn report_ack(&mut self, now: Instant, report: AckReport) {
         let pipe = self.flight.pipe();
         let app_limited = self.rate.is_app_limited();
@@ -252,7 +266,7 @@ impl Connection {
             delivered: self.rate.delivered(),
             round_start,
             app_limited,
-            ce_marked: 0,
+            ce_marked: report.ce_marked,
             in_recovery: report.was_recovering && !matches!(self.recovery, Recovery::Timeout { .. }),
         });
         if matches!(self.recovery, Recovery::Fast { .. }) {
@@ -271,5 +285,6 @@ struct AckReport {
     newly_lost: u64,
     pipe_before: u64,
     rtt: Option<Duration>,
+    ce_marked: u64,
     was_recovering: bool,
 }

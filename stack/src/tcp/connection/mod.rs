@@ -8,8 +8,9 @@ mod timeout;
 
 use core::time::Duration;
 
-pub use super::config::{CloseReason, Config, Event, TransmitLimit};
-use super::congestion::CongestionControl;
+pub use super::config::{CloseReason, Config, Event, Keepalive, TransmitLimit};
+use super::congestion::{Algorithm, CongestionControl};
+use super::ecn::{EchoStyle, Ecn};
 use super::flight::Flight;
 use super::rate::RateSampler;
 use super::receiver::{AckDue, Receiver, ReceiverLimits};
@@ -89,6 +90,8 @@ pub struct Connection {
     /// Payload and options that one segment to the peer may carry.
     peer_segment_size: u16,
     sack: bool,
+    /// Present while ECN is negotiated, or offered and not yet answered.
+    ecn: Option<Ecn>,
     timestamps: Option<TimestampState>,
     timestamp_offset: u32,
 
@@ -113,6 +116,7 @@ pub struct Connection {
     probe_base: Instant,
     window_probe_due: bool,
     window_probe_backoff: u32,
+    keepalive_probes: u32,
     /// After a persist timeout less than a segment may be sent (RFC 9293 section 3.8.6.2.1).
     silly_window_override: bool,
     next_round_delivered: u64,
@@ -144,6 +148,14 @@ enum Undo {
 struct TimestampState {
     /// TS.Recent, once the peer has sent one.
     recent: Option<u32>,
+}
+
+/// DCTCP needs to know exactly which bytes were marked; its receiver tells when it runs DCTCP itself.
+fn echo_style(config: &Config) -> EchoStyle {
+    match config.algorithm {
+        Algorithm::Dctcp => EchoStyle::Precise,
+        _ => EchoStyle::Classic,
+    }
 }
 
 /// The window scale that lets the window field express `window_bytes`.
@@ -180,6 +192,7 @@ impl Connection {
             window_scaling: config.window_scaling,
             peer_segment_size: SEGMENT_SIZE_DEFAULT.min(config.segment_size_max),
             sack: config.sack,
+            ecn: config.offers_ecn().then(|| Ecn::new(echo_style(config))),
             timestamps: config.timestamps.then(TimestampState::default),
             timestamp_offset,
             congestion: config.algorithm.build(
@@ -202,6 +215,7 @@ impl Connection {
             probe_base: now,
             window_probe_due: false,
             window_probe_backoff: 0,
+            keepalive_probes: 0,
             silly_window_override: false,
             next_round_delivered: 0,
             paced_until: now,
@@ -388,6 +402,7 @@ impl Connection {
             AckDue::No | AckDue::Now => self.timers.disarm(Timer::DelayedAck),
         }
         self.arm_retransmit(now);
+        self.arm_keepalive();
     }
 
     /// An acknowledgement that answers something suspicious, limited in rate (RFC 5961 section 7).
