@@ -9,6 +9,8 @@ use super::congestion::Algorithm;
 pub struct Config {
     /// MSS announced to the peer: what one received segment may carry (MTU less IP and TCP base headers), bytes.
     pub segment_size_max: u16,
+    /// Receive window at first, bytes. It doubles whenever a whole window was received within a few round trips.
+    pub receive_window_initial: u32,
     /// Largest receive window, bytes; also fixes the window scale.
     pub receive_window_max: u32,
     /// Congestion controller.
@@ -70,6 +72,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             segment_size_max: 1460,
+            receive_window_initial: 256 << 10,
             receive_window_max: 4 << 20,
             algorithm: Algorithm::default(),
             initial_window_segments: 10,
@@ -128,6 +131,13 @@ pub enum CloseReason {
     /// No local port was free, the local address is in use, or the table is full.
     #[error("no free local address or table entry")]
     NoResources,
+}
+
+impl CloseReason {
+    /// Whether something went wrong, as opposed to an end that either side wanted.
+    pub const fn is_failure(self) -> bool {
+        !matches!(self, CloseReason::Finished | CloseReason::Aborted | CloseReason::Refused)
+    }
 }
 
 /// What happened on a connection, for its owner.

@@ -21,3 +21,4 @@ pub mod source;
 pub mod state;
 pub mod statistics;
 mod timers;
+pub mod trace;

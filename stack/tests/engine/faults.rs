@@ -38,6 +38,7 @@ fn random_path(random: &mut Random) -> Path {
         duplicate: fault(random),
         cut: false,
         mark_above: [None, Some(10_000)][random.below(2) as usize],
+        payload_max: usize::MAX,
     }
 }
 

@@ -6,5 +6,6 @@ mod congestion;
 mod faults;
 mod keepalive;
 mod lifecycle;
+mod path;
 mod recovery;
 mod windows;

@@ -52,6 +52,8 @@ pub(crate) struct Path {
     pub cut: bool,
     /// ECN-capable segments are marked when the queue holds more than this, bytes.
     pub mark_above: Option<u64>,
+    /// Segments with more payload than this are swallowed.
+    pub payload_max: usize,
 }
 
 impl Default for Path {
@@ -65,6 +67,7 @@ impl Default for Path {
             duplicate: 0.0,
             cut: false,
             mark_above: None,
+            payload_max: usize::MAX,
         }
     }
 }
@@ -99,7 +102,9 @@ impl SegmentSource for App {
 
     fn cut(&mut self, now: Instant, state: &SendState, cut: &mut dyn Cut) {
         assert_eq!(state.stream_offset, 1 + self.cut, "the engine and the source agree on the offset");
-        let count = if self.urgent {
+        let count = if self.urgent && cut.room() < 100 {
+            0
+        } else if self.urgent {
             self.urgent = false;
             self.urgent_cuts.push((now, cut.urgent_only()));
             self.total += 100;
@@ -189,7 +194,7 @@ pub(crate) struct Pair {
 
 impl Pair {
     /// How long a byte that leaves `from` now waits in the queue.
-    pub fn queueing(&self, from: usize) -> Duration {
+    pub(crate) fn queueing(&self, from: usize) -> Duration {
         self.busy_until[from] - self.now
     }
 
@@ -289,7 +294,8 @@ impl Pair {
         let bytes = segment.payload.len() as u64 + 78;
         let free_at = self.busy_until[from].max(self.now);
         let backlog = (free_at - self.now).as_nanos() as u64 * path.bits_per_second / 8 / 1_000_000_000;
-        if path.cut || backlog + bytes > path.queue_bytes || self.random.chance(path.loss) {
+        let too_long = segment.payload.len() > path.payload_max;
+        if path.cut || too_long || backlog + bytes > path.queue_bytes || self.random.chance(path.loss) {
             self.drops += 1;
             return;
         }

@@ -12,6 +12,7 @@ impl Connection {
     /// Input. A segment arrived for this connection.
     pub fn on_segment(&mut self, now: Instant, segment: &Segment<'_>, sink: &mut dyn SegmentSink) {
         self.statistics.segments_received += 1;
+        self.trace.received(now, &segment.header, segment.payload.len());
         match self.state {
             State::Closed => return,
             State::SynSent => self.on_segment_in_syn_sent(now, segment, sink),
@@ -251,6 +252,7 @@ impl Connection {
             Ok(received) => received,
             Err(_) => return self.close_with_reset(CloseReason::Unusable),
         };
+        self.receiver.tune(now, self.rtt.smoothed());
         self.statistics.payload_bytes_received += received.delivered_bytes;
         self.statistics.duplicate_segments += u64::from(received.duplicate);
         self.statistics.out_of_order_segments += u64::from(received.out_of_order);

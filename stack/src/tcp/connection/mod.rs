@@ -4,6 +4,7 @@ mod ack;
 mod handshake;
 mod input;
 mod output;
+mod path;
 mod timeout;
 
 use core::time::Duration;
@@ -23,6 +24,7 @@ pub use super::state::State;
 use super::state::Transition;
 use super::statistics::ConnectionStatistics;
 use super::timers::{Timer, TimerTable};
+use super::trace::Trace;
 use crate::time::Instant;
 
 /// Bytes of the timestamps option with its padding, in every segment once negotiated.
@@ -103,6 +105,8 @@ pub struct Connection {
     reduction: RateReduction,
     /// Set while the acknowledgement of the first retransmission may still tell that the loss was not real (RFC 3522).
     undo: Option<Undo>,
+    /// Retransmissions of the present or last recovery that no D-SACK has called needless yet (RFC 3708).
+    undo_balance: Option<u32>,
     duplicate_acks: u64,
     tail_probe: Option<TailProbe>,
     tail_probe_due: bool,
@@ -132,6 +136,9 @@ pub struct Connection {
     timers: TimerTable,
     challenge: (Instant, u32),
     statistics: ConnectionStatistics,
+    trace: Trace,
+    /// `retransmits` as of the last traced segment: tells whether the next one is one.
+    retransmits_traced: u64,
 }
 
 /// What tells a spurious recovery from a real one (RFC 3522 section 3.2).
@@ -206,6 +213,7 @@ impl Connection {
             recovery: Recovery::Open,
             reduction: RateReduction::default(),
             undo: None,
+            undo_balance: None,
             duplicate_acks: 0,
             tail_probe: None,
             tail_probe_due: false,
@@ -224,6 +232,7 @@ impl Connection {
             last_heard_at: now,
             blocked: Blocked::Nothing,
             receiver: Receiver::new(ReceiverLimits {
+                window_bytes: u64::from(config.receive_window_initial),
                 window_max_bytes: window_max,
                 segment_size,
                 out_of_order_bytes_max: config.out_of_order_bytes_max,
@@ -233,6 +242,8 @@ impl Connection {
             timers: TimerTable::default(),
             challenge: (now, 0),
             statistics: ConnectionStatistics::default(),
+            trace: Trace::default(),
+            retransmits_traced: 0,
             config: config.clone(),
         }
     }
@@ -285,6 +296,11 @@ impl Connection {
     /// Counters.
     pub fn statistics(&self) -> &ConnectionStatistics {
         &self.statistics
+    }
+
+    /// The last segments and events.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
     }
 
     /// State of the sender, as a cut would see it at `now`.
@@ -375,6 +391,9 @@ impl Connection {
     }
 
     fn finish_closing(&mut self, reason: CloseReason) {
+        if reason.is_failure() && !self.trace.is_empty() {
+            tracing::debug!(target: "outrider::tcp", %reason, trace = %self.trace, "connection failed");
+        }
         self.close_reason.get_or_insert(reason);
         self.timers.disarm_all();
         self.receiver.clear();
@@ -414,6 +433,15 @@ impl Connection {
             self.challenge.1 += 1;
             self.statistics.challenge_acks += 1;
             self.receiver.acknowledge_now();
+        }
+    }
+}
+
+impl Drop for Connection {
+    /// A failed assertion anywhere in the thread shows what led to it.
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.trace.is_empty() {
+            tracing::error!(target: "outrider::tcp", trace = %self.trace, "dropped by a panic");
         }
     }
 }

@@ -78,6 +78,9 @@ impl Connection {
     fn count(&mut self, now: Instant, outgoing: Outgoing) -> Outgoing {
         self.statistics.segments_sent += 1;
         self.last_sent_at = now;
+        let again = self.statistics.retransmits != self.retransmits_traced;
+        self.retransmits_traced = self.statistics.retransmits;
+        self.trace.sent(now, &outgoing.header, outgoing.payload_length, again);
         outgoing
     }
 
@@ -271,6 +274,7 @@ impl Connection {
         if self.undo == Some(Undo::Waiting) {
             self.undo = Some(Undo::Retransmitted { timestamp: self.timestamp_at(now), end: segment.end() });
         }
+        self.undo_balance = self.undo_balance.map(|balance| balance.saturating_add(1));
         if segment.offset == self.una {
             self.timeout_base = now;
         }
@@ -301,6 +305,7 @@ impl Connection {
         }
         let last = *self.flight.back()?;
         self.statistics.tail_probes += 1;
+        self.trace.tail_probe(now);
         self.tail_probe = Some(TailProbe { end: self.next, is_retransmission: true });
         // Only the last segment's worth of a long one (RFC 8985 section 7.3).
         let size = self.segment_size() as u64;

@@ -114,6 +114,8 @@ impl Connection {
             return self.close_with_reset(CloseReason::UserTimeout);
         }
         self.statistics.retransmission_timeouts += 1;
+        self.trace.timeout(now, self.next - self.una);
+        tracing::debug!(target: "outrider::tcp", trace = %self.trace, "retransmission timeout");
         if self.flight.front().is_some_and(|segment| segment.sacked) {
             // The peer took back what it had SACKed (RFC 2018 section 8).
             self.flight.forget_sacks();
@@ -123,6 +125,7 @@ impl Connection {
         self.rate.on_lost(lost);
         if self.backoff == 0 {
             self.undo = Some(Undo::Waiting);
+            self.undo_balance = Some(0);
             self.congestion.on_event(now, CongestionEvent::Timeout, pipe);
         }
         self.recovery = Recovery::Timeout { until: self.next };
