@@ -22,3 +22,4 @@ pub mod state;
 pub mod statistics;
 mod timers;
 pub mod trace;
+pub mod wire;

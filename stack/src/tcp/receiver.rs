@@ -104,8 +104,14 @@ impl Receiver {
     pub(crate) fn on_syn(&mut self, initial: SeqNumber) {
         self.initial = initial;
         self.next = 1;
-        self.window_end = 1 + self.room.min(self.window);
+        // No more than a SYN can have promised: what is promised once cannot be taken back.
+        self.window_end = 1 + u64::from(self.syn_window());
         self.due = AckDue::Now;
+    }
+
+    /// The window field of a SYN: never scaled (RFC 7323 section 2.2).
+    pub(crate) fn syn_window(&self) -> u16 {
+        self.room.min(self.window).min(u64::from(u16::MAX)) as u16
     }
 
     pub(crate) fn due(&self) -> AckDue {

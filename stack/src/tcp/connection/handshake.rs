@@ -173,11 +173,7 @@ impl Connection {
             header.flags.cwr = !answering;
         }
         // The window of a SYN is never scaled (RFC 7323 section 2.2).
-        header.window = if answering {
-            self.receiver.advertise(0)
-        } else {
-            self.config.receive_window_max.min(u32::from(u16::MAX)) as u16
-        };
+        header.window = if answering { self.receiver.advertise(0) } else { self.receiver.syn_window() };
         if answering {
             header.ack = Some(self.receiver.initial.at(self.receiver.next));
             self.receiver.on_ack_sent();

@@ -250,7 +250,8 @@ impl Connection {
 
     /// Input. The sink will take `room` more bytes (the application has consumed).
     pub fn set_receive_room(&mut self, _now: Instant, room: usize) {
-        if self.state.may_receive() {
+        // Before the handshake is complete the room bounds what SYN or SYN-ACK promise.
+        if self.state.may_receive() || matches!(self.state, State::SynSent | State::SynReceived) {
             self.receiver.set_room(room as u64);
         }
     }
