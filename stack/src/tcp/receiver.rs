@@ -297,7 +297,8 @@ impl Receiver {
         // still has plenty.
         let worthwhile = gain >= (self.window / 2).min(2 * self.segment_size);
         let wanted = told < 2 * self.segment_size || gain >= self.window / 2;
-        if self.next > 0 && worthwhile && wanted {
+        // Before the first byte the window of the SYN is enough: every acknowledgement says more.
+        if self.next > 1 && worthwhile && wanted {
             self.due = AckDue::Now;
             return true;
         }
