@@ -296,9 +296,9 @@ impl Receiver {
         // Receiver's silly window avoidance (RFC 9293 section 3.8.6.2.2), and no flood of updates while the peer
         // still has plenty.
         let worthwhile = gain >= (self.window / 2).min(2 * self.segment_size);
-        // Before the first byte what the SYN promised is plenty: the first acknowledgement will tell the rest.
-        let wanted = told < 2 * self.segment_size || (self.next > 1 && gain >= self.window / 2);
-        if self.next > 0 && worthwhile && wanted {
+        let wanted = told < 2 * self.segment_size || gain >= self.window / 2;
+        // Before the first byte the window of the SYN is enough: every acknowledgement says more.
+        if self.next > 1 && worthwhile && wanted {
             self.due = AckDue::Now;
             return true;
         }

@@ -36,7 +36,7 @@ impl Dctcp {
     /// A controller in slow start.
     pub fn new(segment_size: u64, initial_window_segments: u32) -> Self {
         let segment_size = segment_size.max(1);
-        let initial_window = segment_size * u64::from(initial_window_segments.max(1));
+        let initial_window = segment_size.saturating_mul(u64::from(initial_window_segments.max(1)));
         Dctcp {
             segment_size,
             initial_window,
@@ -60,7 +60,7 @@ impl Dctcp {
     }
 
     fn floor(&self) -> u64 {
-        SEGMENTS_MIN * self.segment_size
+        SEGMENTS_MIN.saturating_mul(self.segment_size)
     }
 
     fn reduce_by(&mut self, factor: f64) {
@@ -87,10 +87,10 @@ impl Dctcp {
                 self.window = self.window.saturating_add(acked).min(self.threshold);
             }
         } else if self.usage.is_limited_by(self.window, self.segment_size) {
-            self.credit += acked;
+            self.credit = self.credit.saturating_add(acked);
             if self.credit >= self.window {
                 self.credit -= self.window;
-                self.window += self.segment_size;
+                self.window = self.window.saturating_add(self.segment_size);
             }
         }
     }
@@ -110,8 +110,8 @@ impl CongestionControl for Dctcp {
         if sample.newly_delivered > 0 {
             self.timed_out = false;
         }
-        self.acked_in_round += sample.newly_acked;
-        self.marked_in_round += sample.ce_marked;
+        self.acked_in_round = self.acked_in_round.saturating_add(sample.newly_acked);
+        self.marked_in_round = self.marked_in_round.saturating_add(sample.ce_marked);
         if sample.round_start {
             self.end_round();
         }
@@ -168,7 +168,7 @@ impl CongestionControl for Dctcp {
 
     fn set_segment_size(&mut self, bytes: u64) {
         let bytes = bytes.max(1);
-        self.initial_window = self.initial_window / self.segment_size * bytes;
+        self.initial_window = (self.initial_window / self.segment_size).saturating_mul(bytes);
         self.segment_size = bytes;
         self.window = self.window.max(bytes);
     }
