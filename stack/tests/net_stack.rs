@@ -142,7 +142,8 @@ fn ports_run_out_and_come_back() {
     assert_eq!(clients[4].get().closed, Some(CloseReason::NoResources));
     pair.run_for(Duration::from_millis(10));
     assert!(clients[..4].iter().all(|client| client.get().established.is_some()));
-    let mut ports: Vec<u16> = clients[..4].iter().map(|c| c.get().established.unwrap().local.port()).collect();
+    let mut ports: Vec<u16> =
+        clients[..4].iter().map(|c| c.get().established.unwrap().local.port()).collect();
     ports.sort_unstable();
     assert_eq!(ports, [50_000, 50_001, 50_002, 50_003]);
 
@@ -238,31 +239,26 @@ fn a_consumer_that_stops_closes_the_window_and_a_wake_opens_it() {
 
 #[test]
 fn two_hundred_connections_share_the_port_fairly() {
-    let delay = std::env::var("D").map_or(50, |d| d.parse().unwrap());
-    let q = std::env::var("Q").map_or(1 << 20, |d| d.parse().unwrap());
-    let mut pair = Pair::new(14, LinkConfig { queue_bytes: q, delay: Duration::from_micros(delay), ..gigabit() });
+    // The port is the bottleneck, so what each connection gets is decided by the turns.
+    let link = LinkConfig { ring_bytes: Some(1 << 20), ..gigabit() };
+    let mut pair = Pair::new(14, link);
     let acceptor = serve(&mut pair, address(SERVER), Plan { finish: false, ..Plan::server(0) });
     let plan = Plan { finish: false, ..Plan::client(u64::MAX) };
     let clients: Vec<Notes> = (0..200).map(|_| connect(&mut pair, address(SERVER), plan)).collect();
-    pair.run_until(Duration::from_secs(1), |_| clients.iter().all(|client| client.get().established.is_some()));
+    pair.run_until(Duration::from_secs(1), |_| {
+        clients.iter().all(|client| client.get().established.is_some())
+    });
     pair.run_for(Duration::from_millis(200));
     let before: Vec<u64> = acceptor.notes().iter().map(|notes| notes.get().received).collect();
     pair.run_for(Duration::from_secs(1));
     let received: Vec<u64> =
         acceptor.notes().iter().zip(before).map(|(notes, before)| notes.get().received - before).collect();
-    let (sum, square): (f64, f64) =
-        received.iter().fold((0.0, 0.0), |(sum, square), &x| (sum + x as f64, square + (x as f64) * (x as f64)));
-    if std::env::var("DBG").is_ok() {
-        for c in pair.a.stack.connections(pair.now).take(5) { eprintln!("{c:?}"); }
-        eprintln!("{:?}", pair.a.stack.statistics());
-        use outrider_drivers::port::Port;
-        eprintln!("{:?} {:?}", pair.a.port.link_statistics(), pair.b.port.link_statistics());
-        eprintln!("{:?}", pair.a.port.statistics());
-    }
+    let (sum, square): (f64, f64) = received
+        .iter()
+        .fold((0.0, 0.0), |(sum, square), &x| (sum + x as f64, square + (x as f64) * (x as f64)));
     let jain = sum * sum / (200.0 * square);
-    eprintln!("SUM {sum} {jain}");
-    assert!(sum > 0.85 * 125e6, "{sum} bytes in a second at 1 Gbit/s");
-    assert!(jain > 0.8, "Jain's index {jain}");
+    assert!(sum > 0.9 * 125e6, "{sum} bytes in a second at 1 Gbit/s");
+    assert!(jain > 0.98, "Jain's index {jain}");
     assert!(received.iter().all(|bytes| *bytes > 0), "nobody starves");
 }
 
@@ -300,7 +296,7 @@ fn the_port_is_kept_shallow_and_busy() {
     assert!(most <= 62_500 + 2 * 1_514, "{most} bytes were past recall");
     let received = acceptor.notes()[0].get().received - before;
     assert!(received as f64 > 0.9 * 0.4 * 125e6, "{received} bytes in 400 ms");
-    let _ = client.get().blocked.iter().any(|blocked| *blocked == Blocked::Port);
+    assert!(client.get().blocked.contains(&Blocked::Port), "and the sessions are told");
 }
 
 #[test]
@@ -321,7 +317,8 @@ fn addresses_to_listen_at() {
     assert_eq!(pair.b.stack.listener_address(id), None);
 
     let client = connect(&mut pair, address("10.0.0.2:80"), Plan::client(0));
-    let other = connect(&mut pair, SocketAddr::new("10.0.0.2".parse().unwrap(), chosen.port()), Plan::client(0));
+    let other =
+        connect(&mut pair, SocketAddr::new("10.0.0.2".parse().unwrap(), chosen.port()), Plan::client(0));
     pair.run_for(Duration::from_millis(10));
     assert_eq!(client.get().closed, Some(CloseReason::Refused), "no longer listening");
     assert!(other.get().established.is_some());

@@ -354,8 +354,9 @@ fn a_message_larger_than_the_receive_credit_gets_through() {
     assert!((1..=17).contains(&taken), "the message, and at most a window's worth besides");
     right.session.dispatched(1);
     settle(Instant::ZERO, &mut left, &mut right, 10_000);
-    assert_eq!(right.messages.len(), 17, "a window's worth");
-    right.session.dispatched(16);
+    let taken = right.messages.len();
+    assert!((13..=18).contains(&taken), "{taken} messages: a window's worth, give or take a quarter and the one in progress");
+    right.session.dispatched(taken as u64 - 1);
     right.consumes = true;
     settle(Instant::ZERO, &mut left, &mut right, 10_000);
     assert_eq!(right.messages.len(), 101);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use outrider_drivers::memory::{LinkConfig, LinkControl, cable};
+use outrider_drivers::memory::{LinkConfig, LinkControl, MemoryPort, cable};
 use outrider_drivers::port::Port;
 use outrider_messenger::oob::OobRequest;
 use outrider_messenger::session::{
@@ -138,7 +138,7 @@ impl World {
         links: [LinkConfig; 2],
         tune: impl Fn(&mut StackConfig),
         seed: u64,
-        wrap: impl FnOnce(Box<dyn Port>) -> Box<dyn Port>,
+        wrap: impl FnOnce(MemoryPort) -> Box<dyn Port>,
     ) -> World {
         let [left_script, right_script] = scripts;
         let [there, back] = links;
@@ -157,7 +157,7 @@ impl World {
         stacks[1].listen(address, ListenOptions::default(), acceptor).expect("the address is free");
         let now = Instant::from_millis(1);
         let left_connection = stacks[0].connect(now, address, left_endpoint);
-        let ports = [wrap(Box::new(left_port)), Box::new(right_port) as Box<dyn Port>];
+        let ports = [wrap(left_port), Box::new(right_port) as Box<dyn Port>];
         World { now, left, right, links, left_connection, stacks, ports }
     }
 

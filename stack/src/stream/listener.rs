@@ -67,15 +67,17 @@ struct QueueAcceptor {
 }
 
 impl Acceptor for QueueAcceptor {
-    fn accept(&mut self, _now: Instant, _local: SocketAddr, _remote: SocketAddr) -> Option<Box<dyn Endpoint>> {
+    fn accept(
+        &mut self,
+        _now: Instant,
+        _local: SocketAddr,
+        _remote: SocketAddr,
+    ) -> Option<Box<dyn Endpoint>> {
         if self.waiting.is_full() {
             return None;
         }
         let (endpoint, ends) = pair(&self.config);
-        let accepted = Accepted {
-            queue: self.waiting.clone(),
-            stream: TcpStream::new(ends, &self.config),
-        };
+        let accepted = Accepted { queue: self.waiting.clone(), stream: TcpStream::new(ends, &self.config) };
         Some(Box::new(endpoint.with_accepted(accepted)))
     }
 }

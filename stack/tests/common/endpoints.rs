@@ -1,11 +1,15 @@
 //! Endpoints that send a known pattern, check what they receive against one, and note what they were told.
 
+#![allow(dead_code, unreachable_pub)]
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use outrider_stack::endpoint::{Acceptor, Directive, Endpoint, Established, Waker};
 use outrider_stack::tcp::connection::CloseReason;
-use outrider_stack::tcp::source::{AckUrgency, Cut, Demand, SegmentSink, SegmentSource, SendState, SinkFault};
+use outrider_stack::tcp::source::{
+    AckUrgency, Cut, Demand, SegmentSink, SegmentSource, SendState, SinkFault,
+};
 use outrider_stack::time::Instant;
 
 /// What an endpoint was told, for the test to look at.
@@ -64,7 +68,14 @@ pub struct Plan {
 impl Plan {
     /// Sends `bytes` of pattern 1, expects pattern 2, finishes.
     pub fn client(bytes: u64) -> Plan {
-        Plan { send_bytes: bytes, send_stream: 1, receive_stream: 2, finish: true, buffer_bytes: 1 << 20, stopped: false }
+        Plan {
+            send_bytes: bytes,
+            send_stream: 1,
+            receive_stream: 2,
+            finish: true,
+            buffer_bytes: 1 << 20,
+            stopped: false,
+        }
     }
 
     /// Sends `bytes` of pattern 2, expects pattern 1, finishes.
@@ -100,8 +111,9 @@ impl SegmentSource for Checked {
             return;
         }
         let length = (self.plan.send_bytes - record.sent).min(cut.room() as u64);
-        let bytes: Vec<u8> =
-            (record.sent..record.sent + length).map(|offset| pattern(self.plan.send_stream, offset)).collect();
+        let bytes: Vec<u8> = (record.sent..record.sent + length)
+            .map(|offset| pattern(self.plan.send_stream, offset))
+            .collect();
         cut.append(&bytes);
         record.sent += length;
     }
@@ -187,7 +199,10 @@ impl Drop for Checked {
     fn drop(&mut self) {
         let attached = self.attached;
         let closed = self.notes.get().closed.is_some();
-        assert!(closed || !attached || std::thread::panicking(), "an endpoint is told of the end before it is dropped");
+        assert!(
+            closed || !attached || std::thread::panicking(),
+            "an endpoint is told of the end before it is dropped"
+        );
     }
 }
 

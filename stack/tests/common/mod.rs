@@ -22,7 +22,8 @@ const POLLS_PER_INSTANT_MAX: u32 = 100_000;
 
 /// Runs `story` for `count` seeds (or for the one in `OUTRIDER_SEED`), and says which one failed.
 pub fn seeds(count: u64, story: impl Fn(u64)) {
-    let chosen = std::env::var("OUTRIDER_SEED").ok().map(|text| text.parse().expect("OUTRIDER_SEED is a number"));
+    let chosen =
+        std::env::var("OUTRIDER_SEED").ok().map(|text| text.parse().expect("OUTRIDER_SEED is a number"));
     for seed in chosen.map_or(0..count, |seed: u64| seed..seed + 1) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| story(seed))) {
             eprintln!("failed with seed {seed}; run only this one with OUTRIDER_SEED={seed}");

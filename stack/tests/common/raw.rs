@@ -10,8 +10,8 @@ use outrider_stack::tcp::wire::{self, Emission, Envelope, Ports};
 use outrider_stack::time::Instant;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, Icmpv4Packet, Icmpv4Repr,
-    Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr,
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, Icmpv4Packet,
+    Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr,
 };
 
 use super::{Host, host_config};
@@ -83,7 +83,13 @@ impl Lone {
     }
 
     /// A TCP segment from `source` to `destination`.
-    pub fn tcp(&self, source: SocketAddr, destination: SocketAddr, header: &Header, payload: &[u8]) -> Vec<u8> {
+    pub fn tcp(
+        &self,
+        source: SocketAddr,
+        destination: SocketAddr,
+        header: &Header,
+        payload: &[u8],
+    ) -> Vec<u8> {
         let emission = Emission {
             ports: Ports { source: source.port(), destination: destination.port() },
             source: source.ip(),
@@ -185,6 +191,7 @@ pub fn read_tcp(frame: &[u8]) -> Option<(Ports, Header)> {
         checksum: ReceiveChecksum::Unverified,
         congestion_experienced: false,
     };
-    let parsed: (Ports, Segment<'_>) = wire::parse(packet.payload(), &envelope).expect("what the stack sends is right");
+    let parsed: (Ports, Segment<'_>) =
+        wire::parse(packet.payload(), &envelope).expect("what the stack sends is right");
     Some((parsed.0, parsed.1.header))
 }
