@@ -114,37 +114,59 @@ impl Node {
         self.shard.handle()
     }
 
-    /// Ends everything and gives the final statistics.
+    /// Ends every session in order, which takes as long as TIME-WAIT, and gives the final statistics.
     pub(crate) fn stop(self) -> ShardReport {
         self.messenger.shutdown();
         self.messenger.wait();
         self.shard.stop()
     }
+
+    /// Ends at once, for a node whose peer ends too, and gives the final statistics.
+    pub(crate) fn stop_now(self) -> ShardReport {
+        self.messenger.shutdown();
+        let report = self.shard.stop();
+        self.messenger.wait();
+        report
+    }
 }
 
-/// Waits until the session of `connection` is ready: `connected` is raised by its dispatcher then, and `lost` when
-/// the attempt has failed.
-pub(crate) fn await_session(
-    connection: &Connection,
-    connected: &Signal,
-    lost: &Signal,
-    patience: Duration,
-    advice: &str,
-) -> Result<(), BenchError> {
-    let deadline = now() + patience;
-    while !connected.wait(LOOK.min(deadline - now())) {
-        if !lost.is_raised() && now() < deadline {
-            continue;
+/// What the dispatcher of a dialled connection tells those who wait for its session.
+#[derive(Debug, Default)]
+pub(crate) struct SessionSignals {
+    /// The session is ready.
+    pub(crate) connected: Signal,
+    /// The peer did not want it. Raised before `lost`.
+    pub(crate) refused: Signal,
+    /// It has ended, or could not be made.
+    pub(crate) lost: Signal,
+}
+
+impl SessionSignals {
+    /// Waits until the session of `connection` is ready.
+    pub(crate) fn wait(
+        &self,
+        connection: &Connection,
+        patience: Duration,
+        advice: &str,
+    ) -> Result<(), BenchError> {
+        let deadline = now() + patience;
+        while !self.connected.wait(LOOK.min(deadline - now())) {
+            if !self.lost.is_raised() && now() < deadline {
+                continue;
+            }
+            let peer = connection.peer_address();
+            let why = match connection.fault() {
+                Some(fault) => fault.to_string(),
+                None if self.refused.is_raised() => "the connection was refused".to_owned(),
+                None if self.lost.is_raised() => {
+                    "the host is unreachable or has reset the connection".to_owned()
+                }
+                None => format!("no answer within {patience:?}"),
+            };
+            return Err(BenchError::failed(format!("no session with {peer}: {why}; {advice}")));
         }
-        let peer = connection.peer_address();
-        let why = match connection.fault() {
-            Some(fault) => format!("{fault}"),
-            None if lost.is_raised() => "it refused or reset the connection".to_owned(),
-            None => format!("no answer within {patience:?}"),
-        };
-        return Err(BenchError::failed(format!("no session with {peer}: {why}; {advice}")));
+        Ok(())
     }
-    Ok(())
 }
 
 /// Between looks at a second condition while waiting for a first.

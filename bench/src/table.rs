@@ -2,15 +2,18 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 
 use crate::measure::Percentiles;
 use crate::report::{HeartbeatResult, Ratio};
 
+/// A line under the header and nothing else.
+const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('-').junction('-'));
+
 /// A table with a header; every column but the first is numbers, aligned right.
 pub(crate) fn numbers(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(STYLE);
     table.set_header(header.iter().copied().map(Cell::new));
     for row in rows {
         table.add_row(row.iter().map(Cell::new));
@@ -18,7 +21,7 @@ pub(crate) fn numbers(header: &[&str], rows: &[Vec<String>]) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    format!("{table}\n")
+    table.trim_fmt() + "\n"
 }
 
 /// A time given in microseconds, in the unit that reads best.
@@ -73,13 +76,15 @@ pub(crate) fn heartbeats(results: &[HeartbeatResult], ratios: &[Ratio]) -> Strin
         });
         values.fold(variant.to_owned(), |name, value| name + &value)
     };
+    // A node that has only its own clock knows round trips alone.
+    let one_way = results.iter().any(|result| result.heartbeat.one_way_us.is_some());
     let mut delays = Vec::new();
     let mut loads = Vec::new();
     for result in results {
         let name = label(result.variant, &result.point);
         let heartbeat = &result.heartbeat;
         let mut row = vec![name.clone()];
-        row.extend(percentile_cells(heartbeat.one_way_us));
+        row.extend(percentile_cells(if one_way { heartbeat.one_way_us } else { heartbeat.rtt_us }));
         row.push(heartbeat.rtt_us.map_or_else(dash, |rtt| micros(rtt.p50)));
         row.extend([heartbeat.sent, heartbeat.received, heartbeat.superseded].map(|n| n.to_string()));
         row.push(format!("{:.2}", heartbeat.parts_per_message));
@@ -94,7 +99,8 @@ pub(crate) fn heartbeats(results: &[HeartbeatResult], ratios: &[Ratio]) -> Strin
             format!("{:.2} of {:.1}", result.cpu_seconds, result.seconds),
         ]);
     }
-    let mut text = String::from("\nHeartbeat delay, one way, from the instant it was due\n");
+    let way = if one_way { "one way" } else { "round trip" };
+    let mut text = format!("\nHeartbeat delay, {way}, from the instant it was due\n");
     text += &numbers(
         &[
             "variant",

@@ -11,7 +11,7 @@ use serde_json::{Map, json};
 use crate::cli::Common;
 use crate::error::BenchError;
 use crate::host::{Host, cpu_seconds};
-use crate::node::{Addressing, Node, NodeOptions, Signal, await_session, now};
+use crate::node::{Addressing, Node, NodeOptions, SessionSignals, now};
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::report::{Heartbeat, HeartbeatResult, Report, check_writable, publish};
@@ -49,7 +49,7 @@ struct Session {
     connection: Connection,
     tally: Arc<Tally>,
     departures: Arc<Departures>,
-    lost: Arc<Signal>,
+    signals: Arc<SessionSignals>,
 }
 
 /// Runs it.
@@ -83,12 +83,11 @@ impl Arguments {
         addressing: &Addressing,
     ) -> Result<(Session, Node), BenchError> {
         let (tally, departures) = (Arc::new(Tally::default()), Arc::new(Departures::default()));
-        let (connected, lost) = (Arc::new(Signal::default()), Arc::new(Signal::default()));
+        let signals = Arc::new(SessionSignals::default());
         let dispatcher = Sender {
             tally: tally.clone(),
             departures: departures.clone(),
-            connected: connected.clone(),
-            lost: lost.clone(),
+            session: signals.clone(),
             samples_occupancy: true,
         };
         let options = NodeOptions {
@@ -103,16 +102,16 @@ impl Arguments {
             .connect_to(self.peer)
             .map_err(|error| BenchError::failed(format!("cannot connect to {}: {error}", self.peer)))?;
         let advice = "check that 'bench serve' runs there and that the two ports are bridged";
-        if let Err(error) = await_session(&connection, &connected, &lost, self.patience.0, advice) {
+        if let Err(error) = signals.wait(&connection, self.patience.0, advice) {
             connection.mark_down();
             node.stop();
             return Err(error);
         }
-        Ok((Session { connection, tally, departures, lost }, node))
+        Ok((Session { connection, tally, departures, signals }, node))
     }
 
     fn measure(&self, stop: &Stop, session: &Session) -> Result<HeartbeatResult, BenchError> {
-        let Session { connection, tally, departures, lost } = session;
+        let Session { connection, tally, departures, signals } = session;
         let (began, cpu) = (now(), cpu_seconds());
         tally.window.open(began);
         let registrations = under_load::register(connection, self.interval.0, tally, departures)?;
@@ -131,7 +130,7 @@ impl Arguments {
                 (payload - before) as f64 * 8.0 / passed.as_secs_f64(),
             ));
             before = payload;
-            if lost.is_raised() {
+            if signals.lost.is_raised() {
                 return Err(BenchError::failed(format!("the connection to {} was lost", self.peer)));
             }
             Ok(())

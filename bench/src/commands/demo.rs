@@ -15,7 +15,7 @@ use crate::under_load::{self, Congestion, Experiment, Point, Variant};
 use crate::units::{Rate, Share, Size, Span};
 
 /// Measured per variant unless `--seconds` says otherwise.
-const SECONDS: f64 = 8.0;
+const SECONDS: f64 = 7.0;
 
 /// The setting of the demo: it has no options of its own, so that its figures can be compared.
 const POINT: Point = Point {

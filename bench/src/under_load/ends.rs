@@ -7,7 +7,7 @@ use outrider_drivers::time::Instant;
 use outrider_messenger::{Connection, Dispatcher, Message, OobMessage};
 
 use super::tally::{Stamp, Tally};
-use crate::node::{Signal, now};
+use crate::node::{SessionSignals, now};
 
 /// Message type of the load.
 pub(crate) const LOAD: u16 = 1;
@@ -50,10 +50,7 @@ impl Departures {
 pub(crate) struct Sender {
     pub(crate) tally: Arc<Tally>,
     pub(crate) departures: Arc<Departures>,
-    /// Raised when the session is ready.
-    pub(crate) connected: Arc<Signal>,
-    /// Raised when the connection is lost or refused.
-    pub(crate) lost: Arc<Signal>,
+    pub(crate) session: Arc<SessionSignals>,
     /// Count occupancy at each echo; where the receiver is ours too, its reports are counted instead.
     pub(crate) samples_occupancy: bool,
 }
@@ -87,15 +84,16 @@ impl Dispatcher for Sender {
     }
 
     fn ms_handle_connect(&self, _: &Connection) {
-        self.connected.raise();
+        self.session.connected.raise();
     }
 
     fn ms_handle_reset(&self, _: &Connection) {
-        self.lost.raise();
+        self.session.lost.raise();
     }
 
     fn ms_handle_refused(&self, _: &Connection) {
-        self.lost.raise();
+        self.session.refused.raise();
+        self.session.lost.raise();
     }
 }
 

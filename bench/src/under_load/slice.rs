@@ -16,7 +16,7 @@ use super::{Point, Variant};
 use crate::error::BenchError;
 use crate::host::cpu_seconds;
 use crate::lab::Lab;
-use crate::node::{Addressing, Node, NodeOptions, Signal, await_session, now};
+use crate::node::{Addressing, Node, NodeOptions, SessionSignals, now};
 
 /// Load runs this long before anything counts: congestion control has found the rate by then.
 pub(super) const WARM_UP: Duration = Duration::from_millis(500);
@@ -92,7 +92,7 @@ struct World {
     connection: Connection,
     tally: Arc<Tally>,
     departures: Arc<Departures>,
-    lost: Arc<Signal>,
+    session: Arc<SessionSignals>,
     // Last: what the ports are attached to goes after those who use them.
     _lab: Lab,
 }
@@ -138,7 +138,7 @@ impl Plan {
         let congestion = self.point.congestion.algorithm()?;
         let tally = Arc::new(Tally::default());
         let departures = Arc::new(Departures::default());
-        let (connected, lost) = (Arc::new(Signal::default()), Arc::new(Signal::default()));
+        let session = Arc::new(SessionSignals::default());
         let address = SocketAddr::new(RECEIVER, PORT);
         let budget = Some(self.point.send_budget.0 as usize);
 
@@ -157,8 +157,7 @@ impl Plan {
         let dispatcher = Sender {
             tally: tally.clone(),
             departures: departures.clone(),
-            connected: connected.clone(),
-            lost: lost.clone(),
+            session: session.clone(),
             samples_occupancy: false,
         };
         let sender = Node::start(
@@ -175,8 +174,8 @@ impl Plan {
             .messenger()
             .connect_to(address)
             .map_err(|error| BenchError::failed(format!("cannot connect to {address}: {error}")))?;
-        await_session(&connection, &connected, &lost, CONNECT_PATIENCE, "try less --loss")?;
-        Ok(World { sender, receiver, connection, tally, departures, lost, _lab: lab })
+        session.wait(&connection, CONNECT_PATIENCE, "try less --loss")?;
+        Ok(World { sender, receiver, connection, tally, departures, session, _lab: lab })
     }
 
     fn start_heartbeats(&self, world: &World) -> Result<Heartbeats, BenchError> {
@@ -205,7 +204,7 @@ impl World {
             if left.is_zero() {
                 return Ok(());
             }
-            if self.lost.wait(left.min(SECOND)) {
+            if self.session.lost.wait(left.min(SECOND)) {
                 return Err(BenchError::failed("the connection was lost while it was measured"));
             }
             let passed = now() - began;
@@ -262,10 +261,10 @@ impl World {
         // A panic there has printed itself, and the goodput shows it.
         let _ = load.join();
         let failed = |error| BenchError::failed(format!("a port failed while it was measured: {error}"));
-        if let Some(error) = self.sender.stop().error {
+        if let Some(error) = self.sender.stop_now().error {
             return Err(failed(error));
         }
-        match self.receiver.stop().error {
+        match self.receiver.stop_now().error {
             // The other end of a cable goes with the sender.
             None | Some(PortError::Gone { .. }) => {}
             Some(error) => return Err(failed(error)),
