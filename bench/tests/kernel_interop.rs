@@ -184,6 +184,25 @@ fn a_second_node_on_the_same_device_is_told_that_it_is_in_use() {
 }
 
 #[test]
+fn a_peer_that_does_not_listen_or_does_not_exist_is_told_apart() {
+    if !may_use_namespaces() {
+        return;
+    }
+    in_namespace(|| {
+        for (peer, wanted) in [("10.77.0.1:7000", "refused"), ("10.77.0.9:7000", "unreachable")] {
+            let line = format!(
+                "connect --port tap:or0 --address 10.77.0.2/24 --host-address 10.77.0.1/24 --peer {peer}"
+            );
+            let output = bench().args(line.split_whitespace()).output().expect("built");
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{told}");
+            assert_eq!(told.lines().count(), 1, "{told}");
+            assert!(told.contains(wanted) && told.contains(peer), "{told}");
+        }
+    });
+}
+
+#[test]
 fn two_messengers_talk_across_a_bridge() {
     if !may_use_namespaces() {
         return;
