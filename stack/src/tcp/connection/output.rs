@@ -382,6 +382,10 @@ impl Connection {
         if self.flight.is_empty() {
             self.timeout_base = now;
             self.progress_at = now;
+        } else if self.flight.segment_count() == 1 {
+            // The second segment ends the time allowed for a delayed acknowledgement of the first, which the peer now
+            // sends at once: without it the timeout would lie in the past.
+            self.timeout_base = now;
         }
         self.flight.push(SentSegment {
             offset,
