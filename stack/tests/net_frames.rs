@@ -1,5 +1,8 @@
 //! One stack, and its peer played frame by frame: address resolution, the slow path, and what must be refused.
 
+// Helpers of tests may unwrap like tests.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::Duration;

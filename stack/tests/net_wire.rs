@@ -1,5 +1,8 @@
 //! Segments to bytes and back: every combination of options, and bytes that nobody meant.
 
+// Helpers of tests may unwrap like tests.
+#![allow(clippy::unwrap_used)]
+
 use std::net::IpAddr;
 
 use outrider_drivers::port::ReceiveChecksum;
