@@ -19,39 +19,39 @@ const SECONDS: f64 = 8.0;
 /// Points of one run at most.
 const POINTS_MAX: usize = 1_000;
 
-/// Options of `oob`. Those marked [list] take several values separated by commas: one result for each.
+/// Options of `oob`. Those marked (list) take several values separated by commas: one result for each.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
-    /// What carries the frames [list]
+    /// What carries the frames (list)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "memory")]
     link: Vec<LinkKind>,
-    /// Rate of the bottleneck [list]
+    /// Rate of the bottleneck (list)
     #[arg(long, value_delimiter = ',', default_value = "1gbit")]
     rate: Vec<Rate>,
-    /// Delay, one way [list; default: 50us over memory, 0 elsewhere]
+    /// Delay, one way (list; default: 50us over memory, 0 elsewhere)
     #[arg(long, value_delimiter = ',')]
     delay: Vec<Span>,
-    /// Queue at the bottleneck [list]
+    /// Queue at the bottleneck (list)
     #[arg(long, value_delimiter = ',', default_value = "1MB")]
     queue: Vec<Size>,
-    /// Share of frames lost, each way [list]
+    /// Share of frames lost, each way (list)
     #[arg(long, value_delimiter = ',', default_value = "0")]
     loss: Vec<Share>,
-    /// Between heartbeats [list]
+    /// Between heartbeats (list)
     #[arg(long, value_delimiter = ',', default_value = "10ms")]
     interval: Vec<Span>,
-    /// How heartbeats travel [list]
+    /// How heartbeats travel (list)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "oob,fifo")]
     variant: Vec<Variant>,
-    /// Congestion control [list]
+    /// Congestion control (list)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "bbr")]
     congestion: Vec<Congestion>,
-    /// Payload of a message of the load [list]
+    /// Payload of a message of the load (list)
     #[arg(long, value_delimiter = ',', default_value = "64KiB")]
     message_size: Vec<Size>,
-    /// Bytes a connection may hold, unsent and in flight [list]
+    /// Bytes a connection may hold, unsent and in flight (list)
     #[arg(long, value_delimiter = ',', default_value = "4MiB")]
     send_budget: Vec<Size>,
 }
