@@ -381,10 +381,6 @@ impl Connection {
         let stamp = self.rate.stamp(now, pipe, u64::from(space));
         if self.flight.is_empty() {
             self.progress_at = now;
-        } else if self.flight.segment_count() == 1 {
-            // The second segment ends the time allowed for a delayed acknowledgement of the first, which the peer now
-            // sends at once: without it the timeout would lie in the past.
-            self.timeout_base = now;
         }
         if self.flight.segment_count() < 2 {
             // A peer may hold the acknowledgement of a lone segment until the second arrives: its round trip is what
