@@ -123,14 +123,14 @@ impl Default for Window {
 }
 
 impl Window {
-    /// Counts what is due from `now` on.
-    pub(crate) fn open(&self, now: Instant) {
-        self.from_nanos.store(now.as_nanos(), Ordering::Release);
+    /// Counts what is due from `from` on. Give an instant to come, if several threads count.
+    pub(crate) fn open(&self, from: Instant) {
+        self.from_nanos.store(from.as_nanos(), Ordering::Release);
     }
 
-    /// Counts nothing that is due at `now` or later.
-    pub(crate) fn close(&self, now: Instant) {
-        self.until_nanos.store(now.as_nanos(), Ordering::Release);
+    /// Counts nothing that is due at `until` or later. Give an instant to come, if several threads count.
+    pub(crate) fn close(&self, until: Instant) {
+        self.until_nanos.store(until.as_nanos(), Ordering::Release);
     }
 
     /// Whether what was due at `due` counts.

@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::report::{Heartbeat, HeartbeatResult, Report, check_writable, publish};
 use crate::stop::Stop;
 use crate::table;
-use crate::under_load::{self, Congestion, Departures, Sender, Tally, Variant};
+use crate::under_load::{self, Congestion, Departures, Load, RightOfWay, Sender, Tally, Variant};
 use crate::units::{Size, Span};
 
 /// Options of `connect`.
@@ -116,7 +116,8 @@ impl Arguments {
         tally.window.open(began);
         let registrations = under_load::register(connection, self.interval.0, tally, departures)?;
         let bytes = usize::try_from(self.message_size.0).unwrap_or(usize::MAX);
-        let load = if bytes == 0 { None } else { Some(under_load::start_load(connection, bytes)?) };
+        let right_of_way = Arc::new(RightOfWay::default());
+        let load = if bytes == 0 { None } else { Some(Load::start(connection, bytes, &right_of_way)?) };
 
         let length = self.common.seconds.map(Duration::from_secs_f64);
         let progress = Progress::new(length.unwrap_or_default());
@@ -141,8 +142,9 @@ impl Arguments {
         let retransmits = connection.occupancy().send.retransmits;
         drop(registrations);
         connection.mark_down();
-        // A panic there has printed itself, and the goodput shows it.
-        let _ = load.map(std::thread::JoinHandle::join);
+        if let Some(load) = load {
+            load.join();
+        }
         outcome?;
 
         let (counts, samples) = (tally.counts(), tally.distributions());

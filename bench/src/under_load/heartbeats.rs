@@ -9,6 +9,7 @@ use outrider_drivers::time::Instant;
 use outrider_messenger::{Connection, Message, OobOp, OobRegistration, OobTurn};
 
 use super::ends::{Departures, HEARTBEAT};
+use super::load::RightOfWay;
 use super::tally::{PART_BYTES, Stamp, Tally};
 use crate::error::BenchError;
 use crate::node::now;
@@ -80,11 +81,13 @@ impl InOrder {
         connection: &Connection,
         interval: Duration,
         tally: &Arc<Tally>,
+        right_of_way: &Arc<RightOfWay>,
     ) -> Result<Self, BenchError> {
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new().name("heartbeats".into()).spawn({
             let (connection, tally, stop) = (connection.clone(), tally.clone(), stop.clone());
-            move || send_in_order(&connection, interval, &tally, &stop)
+            let right_of_way = right_of_way.clone();
+            move || send_in_order(&connection, interval, &tally, &right_of_way, &stop)
         });
         let thread = thread
             .map_err(|error| BenchError::failed(format!("cannot start a heartbeat thread: {error}")))?;
@@ -99,7 +102,13 @@ impl InOrder {
     }
 }
 
-fn send_in_order(connection: &Connection, interval: Duration, tally: &Tally, stop: &AtomicBool) {
+fn send_in_order(
+    connection: &Connection,
+    interval: Duration,
+    tally: &Tally,
+    right_of_way: &RightOfWay,
+    stop: &AtomicBool,
+) {
     let mut due = now() + interval;
     let mut sequence = 0;
     let mut before = due;
@@ -112,7 +121,7 @@ fn send_in_order(connection: &Connection, interval: Duration, tally: &Tally, sto
         tally.occupancy(due, held.send.unsent_bytes + held.send.bytes_in_flight);
         // As many bytes as the out-of-band heartbeat of all ops carries.
         let message = Message::new(HEARTBEAT, stamp.encode(PART_BYTES * OPS.len()));
-        if connection.send_message(message).is_err() {
+        if right_of_way.claim(|| connection.send_message(message)).is_err() {
             return;
         }
         before = due;

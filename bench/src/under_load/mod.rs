@@ -6,6 +6,7 @@
 
 mod ends;
 mod heartbeats;
+mod load;
 mod slice;
 mod tally;
 
@@ -23,8 +24,8 @@ use crate::units::{Rate, Share, Size, Span};
 
 pub(crate) use ends::{Departures, Sender};
 pub(crate) use heartbeats::{OPS, register};
+pub(crate) use load::{Load, RightOfWay};
 use slice::Slice;
-pub(crate) use slice::start_load;
 pub(crate) use tally::Tally;
 
 /// How heartbeats travel.

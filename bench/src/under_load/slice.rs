@@ -2,15 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bytes::Bytes;
 use outrider_drivers::port::PortError;
-use outrider_messenger::{Connection, EntityName, Message, OobRegistration};
+use outrider_messenger::{Connection, EntityName, OobRegistration};
 
-use super::ends::{Departures, LOAD, Receiver, Sender};
+use super::ends::{Departures, Receiver, Sender};
 use super::heartbeats::{InOrder, register};
+use super::load::{Load, RightOfWay};
 use super::tally::{Counts, Recent, Samples, Tally};
 use super::{Point, Variant};
 use crate::error::BenchError;
@@ -20,6 +19,8 @@ use crate::node::{Addressing, Node, NodeOptions, SessionSignals, now};
 
 /// Load runs this long before anything counts: congestion control has found the rate by then.
 pub(super) const WARM_UP: Duration = Duration::from_millis(500);
+/// Between settling the window and its begin.
+const WINDOW_LEAD: Duration = Duration::from_millis(20);
 /// How long the session may take to come up, at any loss that is worth measuring.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long heartbeats that were due within the window are waited for after it.
@@ -116,15 +117,20 @@ impl Plan {
     /// Runs the slice; `each_second` is called about every second.
     pub(super) fn run(&self, each_second: &mut dyn FnMut(&Second)) -> Result<Slice, BenchError> {
         let world = self.build()?;
-        let load = start_load(&world.connection, self.point.message_size.0 as usize)?;
-        let heartbeats = self.start_heartbeats(&world)?;
+        let right_of_way = Arc::new(RightOfWay::default());
+        let load = Load::start(&world.connection, self.point.message_size.0 as usize, &right_of_way)?;
+        let heartbeats = self.start_heartbeats(&world, &right_of_way)?;
 
         world.pass(WARM_UP, false, each_second)?;
+        // Both ends of the window are settled before the first heartbeat in it is due: then no heartbeat is counted
+        // by one node and not by the other.
+        let from = now() + WINDOW_LEAD;
+        world.tally.window.open(from);
+        world.tally.window.close(from + self.length);
+        world.pass(from - now(), false, each_second)?;
         let before = world.read();
-        world.tally.window.open(before.at);
-        world.pass(self.length, true, each_second)?;
+        world.pass(from + self.length - now(), true, each_second)?;
         let after = world.read();
-        world.tally.window.close(after.at);
         world.drain();
 
         let slice = world.measured(&before, &after);
@@ -178,14 +184,18 @@ impl Plan {
         Ok(World { sender, receiver, connection, tally, departures, session, _lab: lab })
     }
 
-    fn start_heartbeats(&self, world: &World) -> Result<Heartbeats, BenchError> {
+    fn start_heartbeats(
+        &self,
+        world: &World,
+        right_of_way: &Arc<RightOfWay>,
+    ) -> Result<Heartbeats, BenchError> {
         let interval = self.point.interval.0;
         self.variant.check()?;
         if self.variant == Variant::Oob {
             let registrations = register(&world.connection, interval, &world.tally, &world.departures)?;
             return Ok(Heartbeats::OutOfBand(registrations));
         }
-        InOrder::start(&world.connection, interval, &world.tally).map(Heartbeats::InOrder)
+        InOrder::start(&world.connection, interval, &world.tally, right_of_way).map(Heartbeats::InOrder)
     }
 }
 
@@ -252,14 +262,13 @@ impl World {
         }
     }
 
-    fn take_down(self, heartbeats: Heartbeats, load: JoinHandle<()>) -> Result<(), BenchError> {
+    fn take_down(self, heartbeats: Heartbeats, load: Load) -> Result<(), BenchError> {
         self.connection.mark_down();
         match heartbeats {
             Heartbeats::OutOfBand(registrations) => drop(registrations),
             Heartbeats::InOrder(thread) => thread.stop(),
         }
-        // A panic there has printed itself, and the goodput shows it.
-        let _ = load.join();
+        load.join();
         let failed = |error| BenchError::failed(format!("a port failed while it was measured: {error}"));
         if let Some(error) = self.sender.stop_now().error {
             return Err(failed(error));
@@ -271,17 +280,4 @@ impl World {
         }
         Ok(())
     }
-}
-
-/// A thread that keeps the send budget of `connection` full until it is marked down.
-pub(crate) fn start_load(
-    connection: &Connection,
-    message_bytes: usize,
-) -> Result<JoinHandle<()>, BenchError> {
-    let connection = connection.clone();
-    let payload = Bytes::from((0..message_bytes).map(|n| n as u8).collect::<Vec<u8>>());
-    std::thread::Builder::new()
-        .name("load".into())
-        .spawn(move || while connection.send_message(Message::new(LOAD, payload.clone())).is_ok() {})
-        .map_err(|error| BenchError::failed(format!("cannot start a load thread: {error}")))
 }
