@@ -68,9 +68,7 @@ mod tests {
 
     #[test]
     fn priorities_divide_into_four_lanes_at_cephs_values() {
-        for (priority, lane) in
-            [(0, 0), (64, 0), (65, 1), (127, 1), (128, 2), (196, 2), (197, 3), (255, 3)]
-        {
+        for (priority, lane) in [(0, 0), (64, 0), (65, 1), (127, 1), (128, 2), (196, 2), (197, 3), (255, 3)] {
             assert_eq!(lane_of(priority), lane, "priority {priority}");
         }
     }

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use outrider_drivers::capture::read::{Record, records};
 use outrider_drivers::capture::{Capture, Direction};
 use outrider_drivers::memory::LinkConfig;
-use outrider_messenger::codec::{BANNER_BYTES, CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, MAGIC, OobPayload};
+use outrider_messenger::codec::{
+    BANNER_BYTES, CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, MAGIC, OobPayload,
+};
 use outrider_messenger::{Message, OobOp, PingReport};
 use outrider_stack::tcp::sequence::SeqNumber;
 use outrider_stack::time::Instant;
@@ -97,7 +99,9 @@ struct Wire {
 fn read(tape: &[u8]) -> Wire {
     let mut wire = Wire::default();
     let (mut next, mut unacked) = (SeqNumber(0), SeqNumber(0));
-    for segment in records(tape).expect("a capture").filter_map(|record| tcp(&record.expect("a whole record"))) {
+    for segment in
+        records(tape).expect("a capture").filter_map(|record| tcp(&record.expect("a whole record")))
+    {
         if !segment.outbound {
             if let Some(ack) = segment.ack.filter(|ack| unacked.before(*ack)) {
                 unacked = ack;
@@ -123,7 +127,8 @@ fn read(tape: &[u8]) -> Wire {
             wire.data.push((segment.at, wire.pings.len()));
         }
         for (header, body) in chunks.iter().filter(|(header, _)| header.kind == ChunkKind::Oob) {
-            let payload = OobPayload::decode(header.id, &Bytes::copy_from_slice(body)).expect("a sound report");
+            let payload =
+                OobPayload::decode(header.id, &Bytes::copy_from_slice(body)).expect("a sound report");
             wire.pings.push(Ping { report: payload.report, left_at: segment.at, in_flight });
         }
     }
@@ -169,7 +174,8 @@ fn check_truth(wire: &Wire) {
         assert_eq!(report.departed_at, *left_at, "ping {}: departure", report.sequence);
         assert_eq!(report.send.bytes_in_flight, *in_flight, "ping {}: bytes in flight", report.sequence);
     }
-    let busy = wire.pings.iter().filter(|ping| ping.in_flight > 0 && ping.report.send.unsent_bytes > 0).count();
+    let busy =
+        wire.pings.iter().filter(|ping| ping.in_flight > 0 && ping.report.send.unsent_bytes > 0).count();
     assert!(busy * 10 > wire.pings.len() * 9, "only {busy} pings under load");
 }
 

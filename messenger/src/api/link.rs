@@ -163,6 +163,7 @@ impl SessionUser for Link {
             SessionEvent::KeepaliveAck(_) => self.publish(now, session),
             // The first cause is the one to tell.
             SessionEvent::PeerClosed(code) => drop(inner.end.set(EndCause::PeerClosed(code))),
+            SessionEvent::Ended => self.end(CloseReason::Finished),
             SessionEvent::Fault(error) => drop(inner.end.set(EndCause::Fault(error))),
         }
     }

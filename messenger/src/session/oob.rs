@@ -148,7 +148,12 @@ impl Session {
     }
 
     /// An OOB chunk in its turn.
-    pub(super) fn on_oob(&mut self, now: Instant, sequence: u64, payload: &Bytes) -> Result<(), SessionError> {
+    pub(super) fn on_oob(
+        &mut self,
+        now: Instant,
+        sequence: u64,
+        payload: &Bytes,
+    ) -> Result<(), SessionError> {
         let last = self.oob.last_in_order;
         if sequence <= last {
             return Err(SessionError::OobSequence { sequence, last });

@@ -77,7 +77,11 @@ impl Side {
     }
 
     fn segment(&mut self, now: Instant) -> Vec<u8> {
-        if self.session.demand(now) == Demand::Nothing { Vec::new() } else { self.segment_with(now, SEGMENT, false) }
+        if self.session.demand(now) == Demand::Nothing {
+            Vec::new()
+        } else {
+            self.segment_with(now, SEGMENT, false)
+        }
     }
 
     fn deliver(&mut self, now: Instant, bytes: &[u8]) -> Result<Delivery, SessionError> {
@@ -247,7 +251,9 @@ fn a_higher_lane_goes_first_in_the_middle_of_a_large_message() {
     settle(Instant::ZERO, &mut left, &mut right, 1000);
     let order: Vec<u8> = right.messages.iter().map(|message| message.priority).collect();
     assert_eq!(order, [255, 196, 127, 64]);
-    assert!(right.messages.iter().all(|message| message.payload.iter().all(|byte| *byte == message.priority)));
+    assert!(
+        right.messages.iter().all(|message| message.payload.iter().all(|byte| *byte == message.priority))
+    );
 }
 
 #[test]
@@ -355,7 +361,10 @@ fn a_message_larger_than_the_receive_credit_gets_through() {
     right.session.dispatched(1);
     settle(Instant::ZERO, &mut left, &mut right, 10_000);
     let taken = right.messages.len();
-    assert!((13..=18).contains(&taken), "{taken} messages: a window's worth, give or take a quarter and the one in progress");
+    assert!(
+        (13..=18).contains(&taken),
+        "{taken} messages: a window's worth, give or take a quarter and the one in progress"
+    );
     right.session.dispatched(taken as u64 - 1);
     right.consumes = true;
     settle(Instant::ZERO, &mut left, &mut right, 10_000);
@@ -530,9 +539,13 @@ fn handshakes_out_of_order_or_unacceptable_have_errors_of_their_own() {
     assert_eq!(handshake_error(&hello(100)), SessionError::UnusableLimits { credit_bytes: 100 });
     let method = chunk(ChunkKind::Auth, &[7, 0]);
     assert_eq!(handshake_error(&[hello(1 << 20), method].concat()), SessionError::AuthMethod(7));
-    assert!(matches!(handshake_error(&chunk(ChunkKind::Hello, &[4])), SessionError::Codec(CodecError::Malformed { .. })));
+    assert!(matches!(
+        handshake_error(&chunk(ChunkKind::Hello, &[4])),
+        SessionError::Codec(CodecError::Malformed { .. })
+    ));
     let early = Message::new(1, Bytes::new());
-    let header = crate::codec::MessageHeader { kind: 1, priority: early.priority, length: 0, tid: 0 }.encode();
+    let header =
+        crate::codec::MessageHeader { kind: 1, priority: early.priority, length: 0, tid: 0 }.encode();
     let chunk = ChunkHeader { lane: 1, ..ChunkHeader::whole(ChunkKind::Message, 0, &header) };
     assert!(matches!(
         handshake_error(&[&chunk.encode()[..], &header].concat()),
@@ -575,6 +588,13 @@ fn an_orderly_close_drops_what_was_not_cut_and_ends_both_streams() {
     assert_eq!(right.messages.len(), 1);
     assert_eq!(right.events.last(), Some(&SessionEvent::PeerClosed(Some(CloseCode::Finished))));
     assert!(right.session.finished());
+    left.session.on_peer_finished(Instant::ZERO);
+    left.collect();
+    assert_ne!(left.events.last(), Some(&SessionEvent::Ended), "the peer has not acknowledged everything");
+    left.session.on_acked(left.offset);
+    left.collect();
+    assert_eq!(left.events.last(), Some(&SessionEvent::Ended));
+    assert_eq!(left.session.next_demand(), None, "no reset follows");
     assert_eq!(right.session.demand(Instant::ZERO), Demand::Nothing);
 }
 

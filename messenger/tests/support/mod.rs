@@ -10,9 +10,7 @@ use bytes::Bytes;
 use outrider_drivers::memory::{LinkConfig, LinkControl, MemoryPort, cable};
 use outrider_drivers::port::Port;
 use outrider_messenger::oob::OobRequest;
-use outrider_messenger::session::{
-    Endpoint, Released, Session, SessionConfig, SessionEvent, SessionUser,
-};
+use outrider_messenger::session::{Endpoint, Released, Session, SessionConfig, SessionEvent, SessionUser};
 use outrider_messenger::{EntityName, Message, OobMessage, OobOp};
 use outrider_stack::endpoint::{Acceptor, ConnectionId, Endpoint as StackEndpoint};
 use outrider_stack::net::{ListenOptions, Stack, StackConfig};
@@ -64,7 +62,8 @@ impl Script {
             let request = OobRequest::new(op, callback, interval).expect("a sound interval");
             session.register_oob(Instant::ZERO, request).expect("a new session takes ops");
         }
-        let node = Node { seen: Arc::clone(&seen), dispatch_delay: self.dispatch_delay, waiting: VecDeque::new() };
+        let node =
+            Node { seen: Arc::clone(&seen), dispatch_delay: self.dispatch_delay, waiting: VecDeque::new() };
         (Box::new(Endpoint::new(session, node)), seen)
     }
 }
