@@ -16,6 +16,8 @@ mod measure;
 mod pool;
 mod switch;
 #[cfg(test)]
+mod switch_tests;
+#[cfg(test)]
 mod tests;
 
 use std::os::fd::BorrowedFd;

@@ -120,6 +120,7 @@ impl Flight {
     }
 
     /// Segments in sequence order.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &SentSegment> {
         self.segments.iter()
     }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-/// Out-of-order bytes by stream offset. Pieces do not overlap; pieces that touch stay separate but are reported as
-/// one range.
+/// A piece grows by what continues it up to this size, so that pieces are about as many as there are holes.
+const PIECE_BYTES_MAX: usize = 64 << 10;
+
+/// Out-of-order bytes by stream offset. Pieces do not overlap; pieces that touch are reported as one range.
 #[derive(Debug)]
 pub(crate) struct Reassembly {
     pieces: BTreeMap<u64, Vec<u8>>,
@@ -46,11 +48,6 @@ impl Reassembly {
         self.bytes
     }
 
-    /// Offset after the last byte held, if any.
-    pub(crate) fn end(&self) -> Option<u64> {
-        self.pieces.last_key_value().map(|(start, piece)| start + piece.len() as u64)
-    }
-
     /// Keeps what is new of `bytes` at `offset`.
     pub(crate) fn insert(&mut self, offset: u64, bytes: &[u8]) -> Insert {
         let end = offset + bytes.len() as u64;
@@ -67,12 +64,10 @@ impl Reassembly {
             }
             let hole_end = self.pieces.range(at..end).next().map_or(end, |(start, _)| *start);
             let slice = &bytes[(at - offset) as usize..(hole_end - offset) as usize];
-            if self.bytes + slice.len() > self.bytes_max || self.pieces.len() >= self.pieces_max {
+            if !self.keep(at, slice) {
                 refused = true;
                 break;
             }
-            self.bytes += slice.len();
-            self.pieces.insert(at, slice.to_vec());
             stored = true;
             at = hole_end;
         }
@@ -84,6 +79,26 @@ impl Reassembly {
             (false, true) => Insert::Refused,
             (false, false) => Insert::Duplicate,
         }
+    }
+
+    /// Stores new bytes that overlap nothing, if the bounds allow.
+    fn keep(&mut self, at: u64, bytes: &[u8]) -> bool {
+        if self.bytes + bytes.len() > self.bytes_max {
+            return false;
+        }
+        let full = self.pieces.len() >= self.pieces_max;
+        let continued = self.pieces.range_mut(..at).next_back().filter(|(start, piece)| {
+            **start + piece.len() as u64 == at && piece.len() + bytes.len() <= PIECE_BYTES_MAX
+        });
+        match continued {
+            Some((_, piece)) => piece.extend_from_slice(bytes),
+            None if full => return false,
+            None => {
+                self.pieces.insert(at, bytes.to_vec());
+            }
+        }
+        self.bytes += bytes.len();
+        true
     }
 
     fn note_recent(&mut self, offset: u64) {

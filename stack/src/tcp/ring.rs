@@ -24,6 +24,7 @@ impl ByteRing {
     }
 
     /// Offset of the oldest byte held.
+    #[cfg(test)]
     pub(crate) fn start(&self) -> u64 {
         self.start
     }

@@ -7,14 +7,12 @@ use core::time::Duration;
 pub(crate) struct RttEstimator {
     smoothed: Option<Duration>,
     variation: Duration,
-    latest: Option<Duration>,
     min: Option<Duration>,
 }
 
 impl RttEstimator {
     /// Takes a sample (RFC 6298 section 2.2 and 2.3, alpha 1/8, beta 1/4).
     pub(crate) fn sample(&mut self, rtt: Duration) {
-        self.latest = Some(rtt);
         self.min = Some(self.min.map_or(rtt, |min| min.min(rtt)));
         match self.smoothed {
             None => {
@@ -28,20 +26,21 @@ impl RttEstimator {
         }
     }
 
+    /// The path has changed: `rtt` counts as if it were the first sample, unless the estimate is larger already
+    /// (RFC 4015 section 3.2). The smallest RTT seen stays.
+    pub(crate) fn restart(&mut self, rtt: Duration) {
+        if self.smoothed.is_none_or(|smoothed| rtt > smoothed) {
+            self.smoothed = Some(rtt);
+            self.variation = rtt / 2;
+        }
+    }
+
     pub(crate) fn smoothed(&self) -> Option<Duration> {
         self.smoothed
     }
 
     pub(crate) fn min(&self) -> Option<Duration> {
         self.min
-    }
-
-    pub(crate) fn latest(&self) -> Option<Duration> {
-        self.latest
-    }
-
-    pub(crate) fn variation(&self) -> Duration {
-        self.variation
     }
 
     /// The timeout without back-off: srtt + 4 rttvar, at least `floor` and at least twice the smoothed RTT.
@@ -71,7 +70,7 @@ mod tests {
         assert_eq!(rtt.timeout(INITIAL, FLOOR), Duration::from_millis(300));
         rtt.sample(Duration::from_millis(180));
         assert_eq!(rtt.smoothed(), Some(Duration::from_millis(110)));
-        assert_eq!(rtt.variation(), Duration::from_micros(57_500));
+        assert_eq!(rtt.variation, Duration::from_micros(57_500));
         assert_eq!(rtt.min(), Some(Duration::from_millis(100)));
     }
 

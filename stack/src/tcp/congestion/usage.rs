@@ -29,6 +29,6 @@ impl WindowUsage {
 
     /// Whether the sender filled `window` up to less than three segments or an eighth of it (a super-segment).
     pub(super) fn is_limited_by(&self, window: u64, segment_size: u64) -> bool {
-        self.peak() + (3 * segment_size).max(window / 8) > window
+        self.peak().saturating_add((3 * segment_size).max(window / 8)) > window
     }
 }

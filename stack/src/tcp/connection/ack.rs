@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Connection, Recovery};
+use super::{Connection, Recovery, Undo};
 use crate::tcp::congestion::{AckSample, CongestionEvent};
 use crate::tcp::segment::Header;
 use crate::tcp::timers::Timer;
@@ -16,6 +16,8 @@ const DUPLICATE_ACKS_MAX: u64 = 3;
 struct Delivery {
     /// Departure and round trip of the newest delivered segment that was sent only once.
     newest_rtt: Option<(Instant, Duration)>,
+    /// First departure of the newest delivered segment that was sent more than once.
+    newest_retransmitted: Option<Instant>,
     /// A D-SACK came with it.
     duplicate_reported: bool,
 }
@@ -29,11 +31,12 @@ impl Connection {
         let delivery = self.take_delivery(now, ack, header);
         if let Some((_, rtt)) = delivery.newest_rtt {
             self.rtt.sample(rtt);
+            // Only a sample that cannot be ambiguous ends the back-off (Karn; RFC 6298 section 5.7).
+            self.backoff = 0;
         }
         let advanced = self.una > una_before;
         let newly_delivered = self.rate.delivered() - delivered_before;
         if advanced {
-            self.backoff = 0;
             self.timeout_base = now;
             self.progress_at = now;
         }
@@ -41,13 +44,22 @@ impl Connection {
             self.probe_base = now;
         }
         if advanced {
-            self.check_spurious(now, header);
+            self.check_spurious(now, header, &delivery);
+        }
+        if delivery.duplicate_reported {
+            self.check_needless(now);
         }
         self.check_tail_probe(now, ack, &delivery, advanced);
         let newly_lost = self.detect_loss(now, advanced);
+        if una_before == 0 {
+            // Our SYN: it gives a round-trip time, but its one byte says nothing about the path's capacity.
+            self.rate.take_sample(None);
+            return;
+        }
         if newly_delivered == 0 && newly_lost == 0 {
             return;
         }
+        let ce_marked = self.note_congestion_echo(now, header, self.una - una_before);
         let was_recovering = self.recovery != Recovery::Open;
         self.advance_recovery(now);
         self.report_ack(
@@ -58,6 +70,7 @@ impl Connection {
                 newly_lost,
                 pipe_before,
                 rtt: delivery.newest_rtt.map(|(_, rtt)| rtt),
+                ce_marked,
                 was_recovering,
             },
         );
@@ -67,7 +80,13 @@ impl Connection {
     fn take_delivery(&mut self, now: Instant, ack: u64, header: &Header) -> Delivery {
         let mut delivery = Delivery::default();
         let delivered_end = self.flight.delivered_end();
-        let echo = self.timestamps.and(header.options.timestamps).map(|timestamps| timestamps.echo);
+        // The echo belongs to the segment that moved the cumulative acknowledgement; with SACK alone it is older than
+        // what it acknowledges (RFC 7323 section 4.3) and says nothing.
+        let echo = self
+            .timestamps
+            .and(header.options.timestamps)
+            .filter(|_| ack > self.una)
+            .map(|timestamps| timestamps.echo);
         let clock_offset = self.timestamp_offset;
         let (rack, rate, rtt) = (&mut self.rack, &mut self.rate, &self.rtt);
         let mut delivered = |segment: &crate::tcp::flight::SentSegment| {
@@ -75,6 +94,8 @@ impl Connection {
                 let sent = ((segment.sent_at.as_nanos() / 1_000_000) as u32).wrapping_add(clock_offset);
                 let precedes = echo.is_some_and(|echo| (echo.wrapping_sub(sent) as i32) < 0);
                 rack.on_delivered(now, segment, delivered_end, rtt, precedes);
+                delivery.newest_retransmitted =
+                    delivery.newest_retransmitted.max(Some(segment.first_sent_at));
             } else {
                 rack.on_delivered(now, segment, delivered_end, rtt, false);
                 if delivery.newest_rtt.is_none_or(|(sent_at, _)| segment.sent_at >= sent_at) {
@@ -131,17 +152,42 @@ impl Connection {
 
     /// Whether the last recovery was for nothing: the peer's echo is older than our first retransmission
     /// (RFC 3522 section 3.2).
-    fn check_spurious(&mut self, now: Instant, header: &Header) {
-        let Some(Some(retransmitted)) = self.undo else { return };
+    fn check_spurious(&mut self, now: Instant, header: &Header, delivery: &Delivery) {
+        let Some(Undo::Retransmitted { timestamp, end }) = self.undo else { return };
+        if self.una < end {
+            return;
+        }
         self.undo = None;
         let (Some(_), Some(timestamps)) = (self.timestamps, header.options.timestamps) else { return };
-        let older = (timestamps.echo.wrapping_sub(retransmitted) as i32) < 0;
+        let older = (timestamps.echo.wrapping_sub(timestamp) as i32) < 0;
         if older && self.recovery != Recovery::Open {
-            self.statistics.spurious_recoveries += 1;
-            self.flight.unmark_lost();
-            self.recovery = Recovery::Open;
-            self.congestion.on_event(now, CongestionEvent::Undo, self.flight.pipe());
+            self.undo_recovery(now);
+            // The acknowledgement is of the original, so its round trip is known after all (RFC 4015 section 3.2):
+            // without it a path that became slower would time out for ever.
+            if let Some(first_sent_at) = delivery.newest_retransmitted {
+                self.rtt.restart(now - first_sent_at);
+                self.backoff = 0;
+            }
         }
+    }
+
+    /// Every retransmission was reported a duplicate, so nothing had been lost (RFC 3708).
+    fn check_needless(&mut self, now: Instant) {
+        let Some(balance) = self.undo_balance.filter(|balance| *balance > 0) else { return };
+        self.undo_balance = Some(balance - 1);
+        if balance == 1 {
+            self.undo_recovery(now);
+        }
+    }
+
+    fn undo_recovery(&mut self, now: Instant) {
+        self.statistics.spurious_recoveries += 1;
+        self.trace.undo(now);
+        self.undo = None;
+        self.undo_balance = None;
+        self.flight.unmark_lost();
+        self.recovery = Recovery::Open;
+        self.congestion.on_event(now, CongestionEvent::Undo, self.flight.pipe());
     }
 
     /// Marks lost what the latest news condemns, and enters recovery for it. Returns the bytes.
@@ -159,6 +205,7 @@ impl Connection {
             self.detect_loss_by_duplicates(advanced)
         };
         if lost > 0 {
+            self.trace.loss(now, lost);
             self.rate.on_lost(lost);
             if !in_recovery {
                 self.enter_recovery(now, pipe_before);
@@ -184,7 +231,8 @@ impl Connection {
     fn enter_recovery(&mut self, now: Instant, pipe: u64) {
         self.statistics.recoveries += 1;
         self.recovery = Recovery::Fast { until: self.next };
-        self.undo = Some(None);
+        self.undo = Some(Undo::Waiting);
+        self.undo_balance = Some(0);
         self.tail_probe = None;
         self.congestion.on_event(now, CongestionEvent::Loss, pipe);
         self.reduction =
@@ -203,6 +251,18 @@ impl Connection {
             self.rack.on_recovery_end();
             self.congestion.on_event(now, CongestionEvent::RecoveryEnd, self.flight.pipe());
         }
+    }
+
+    /// ECE: the controller hears of it once a round trip (RFC 3168 section 6.1.2), and of the bytes every time.
+    fn note_congestion_echo(&mut self, now: Instant, header: &Header, newly_acked: u64) -> u64 {
+        let Some(ecn) = self.ecn.as_mut().filter(|_| header.flags.ece) else { return 0 };
+        self.statistics.congestion_echoes += 1;
+        if self.una >= ecn.reduced_until && self.recovery == Recovery::Open {
+            ecn.reduced = true;
+            ecn.reduced_until = self.next;
+            self.congestion.on_event(now, CongestionEvent::EcnEcho, self.flight.pipe());
+        }
+        newly_acked
     }
 
     fn report_ack(&mut self, now: Instant, report: AckReport) {
@@ -227,7 +287,7 @@ impl Connection {
             delivered: self.rate.delivered(),
             round_start,
             app_limited,
-            ce_marked: 0,
+            ce_marked: report.ce_marked,
             in_recovery: report.was_recovering && !matches!(self.recovery, Recovery::Timeout { .. }),
         });
         if matches!(self.recovery, Recovery::Fast { .. }) {
@@ -246,5 +306,6 @@ struct AckReport {
     newly_lost: u64,
     pipe_before: u64,
     rtt: Option<Duration>,
+    ce_marked: u64,
     was_recovering: bool,
 }

@@ -12,6 +12,7 @@ impl Connection {
     /// Input. A segment arrived for this connection.
     pub fn on_segment(&mut self, now: Instant, segment: &Segment<'_>, sink: &mut dyn SegmentSink) {
         self.statistics.segments_received += 1;
+        self.trace.received(now, &segment.header, segment.payload.len());
         match self.state {
             State::Closed => return,
             State::SynSent => self.on_segment_in_syn_sent(now, segment, sink),
@@ -55,7 +56,7 @@ impl Connection {
             self.statistics.bad_acks += 1;
             return self.challenge(now);
         }
-        self.last_heard_at = now;
+        self.note_heard(now);
         self.note_timestamp(header, offset);
         self.note_duplicate_ack(segment, ack);
         self.update_window(header, offset, ack);
@@ -78,10 +79,10 @@ impl Connection {
     /// RFC 7323 section 4.3, rule (2).
     fn note_timestamp(&mut self, header: &Header, offset: u64) {
         let acked = self.receiver.acked;
-        if let (Some(state), Some(timestamps)) = (&mut self.timestamps, header.options.timestamps) {
-            if offset <= acked {
-                state.recent = Some(timestamps.value);
-            }
+        if let (Some(state), Some(timestamps)) = (&mut self.timestamps, header.options.timestamps)
+            && offset <= acked
+        {
+            state.recent = Some(timestamps.value);
         }
     }
 
@@ -92,14 +93,12 @@ impl Connection {
             return;
         }
         match self.state {
-            // The peer did not get our SYN-ACK.
             State::SynReceived if header.flags.syn && offset == Some(0) => {
-                self.flight.mark_lost(|_| Some(true));
-                return;
+                return self.on_syn_again(now, header);
             }
             // RFC 9293 section 3.10.7.4, eighth step: a retransmitted FIN restarts the wait.
             State::TimeWait if header.flags.fin => {
-                self.timers.arm(Timer::TimeWait, now + self.config.time_wait)
+                self.timers.arm(Timer::TimeWait, now + self.config.time_wait);
             }
             _ => {}
         }
@@ -116,14 +115,33 @@ impl Connection {
             self.challenge(now);
         }
         // A segment just left of the window may still carry the latest acknowledgement and window.
-        if let (Some(offset), Some(ack)) = (offset, header.ack) {
-            if offset <= self.receiver.next && self.state.is_synchronised() && !header.flags.syn {
-                if let Some(ack) = self.initial.offset_near(ack, self.una).filter(|ack| *ack <= self.next) {
-                    self.last_heard_at = now;
-                    self.update_window(header, offset, ack);
-                    self.process_ack(now, ack, header);
-                    self.on_fin_acknowledged(now);
-                }
+        if let (Some(offset), Some(ack)) = (offset, header.ack)
+            && offset <= self.receiver.next
+            && self.state.is_synchronised()
+            && !header.flags.syn
+            && let Some(ack) = self.initial.offset_near(ack, self.una).filter(|ack| *ack <= self.next)
+        {
+            self.note_heard(now);
+            self.update_window(header, offset, ack);
+            self.process_ack(now, ack, header);
+            self.on_fin_acknowledged(now);
+        }
+    }
+
+    /// The peer's SYN once more while our SYN-ACK is out.
+    fn on_syn_again(&mut self, now: Instant, header: &Header) {
+        match header.ack.and_then(|ack| self.initial.offset_near(ack, self.una)) {
+            // Simultaneous open: the peer's SYN-ACK acknowledges our SYN (RFC 9293 section 3.5, figure 8).
+            Some(ack) if ack == self.next => {
+                self.note_heard(now);
+                self.process_ack(now, ack, header);
+                self.establish();
+                self.receiver.acknowledge_now();
+            }
+            Some(_) => {}
+            // The peer did not get our SYN-ACK.
+            None => {
+                self.flight.mark_lost(|_| Some(true));
             }
         }
     }
@@ -158,11 +176,12 @@ impl Connection {
         if ack < self.una || !newer {
             return;
         }
-        self.peer_window = u64::from(header.window) << self.peer_shift;
-        self.peer_window_max = self.peer_window_max.max(self.peer_window);
+        let window = u64::from(header.window) << self.peer_shift;
+        self.window_edge = ack + window;
+        self.peer_window_max = self.peer_window_max.max(window);
         self.window_update_seq = offset;
         self.window_update_ack = ack;
-        if self.peer_window > 0 {
+        if window > 0 {
             self.window_probe_backoff = 0;
         }
     }
@@ -174,12 +193,28 @@ impl Connection {
             && self.next > self.una
             && segment.payload.is_empty()
             && !segment.header.flags.fin
-            && window == self.peer_window;
+            && ack + window == self.window_edge;
         if duplicate {
             self.duplicate_acks += 1;
         } else if ack > self.una {
             self.duplicate_acks = 0;
         }
+    }
+
+    /// ECN marks of a segment with payload.
+    fn note_mark(&mut self, segment: &Segment<'_>) {
+        let Some(ecn) = self.ecn.as_mut().filter(|_| !segment.payload.is_empty()) else { return };
+        let (marked, cwr) = (segment.congestion_experienced, segment.header.flags.cwr);
+        self.statistics.marked_segments += u64::from(marked);
+        if ecn.on_payload(marked, cwr, self.receiver.next, self.receiver.has_unacked()) {
+            self.receiver.acknowledge_now();
+        }
+    }
+
+    /// The peer is alive.
+    pub(super) fn note_heard(&mut self, now: Instant) {
+        self.last_heard_at = now;
+        self.keepalive_probes = 0;
     }
 
     fn on_fin_acknowledged(&mut self, now: Instant) {
@@ -212,10 +247,12 @@ impl Connection {
         if !self.state.may_receive() || (segment.payload.is_empty() && !fin) {
             return;
         }
+        self.note_mark(segment);
         let received = match self.receiver.on_payload(now, offset, segment.payload, fin, sink) {
             Ok(received) => received,
             Err(_) => return self.close_with_reset(CloseReason::Unusable),
         };
+        self.receiver.tune(now, self.rtt.smoothed());
         self.statistics.payload_bytes_received += received.delivered_bytes;
         self.statistics.duplicate_segments += u64::from(received.duplicate);
         self.statistics.out_of_order_segments += u64::from(received.out_of_order);

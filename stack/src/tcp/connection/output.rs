@@ -2,14 +2,15 @@
 
 use core::time::Duration;
 
-use super::{Connection, Recovery};
+use super::{Connection, Recovery, Undo};
 use crate::tcp::config::TransmitLimit;
 use crate::tcp::congestion::CongestionEvent;
+use crate::tcp::ecn::Ecn;
 use crate::tcp::flight::SentSegment;
 use crate::tcp::receiver::AckDue;
 use crate::tcp::recovery::TailProbe;
 use crate::tcp::ring::ByteRing;
-use crate::tcp::segment::{Header, Options, Outgoing, Timestamps};
+use crate::tcp::segment::{Flags, Header, Options, Outgoing, Timestamps};
 use crate::tcp::source::{Blocked, Cut, Demand, SegmentSource};
 use crate::tcp::state::{State, Transition};
 use crate::tcp::timers::Timer;
@@ -67,7 +68,7 @@ impl Connection {
         let outgoing = match self.state {
             State::Closed => None,
             State::SynSent | State::SynReceived => self.transmit_syn(now),
-            State::TimeWait | State::FinWait2 => self.transmit_ack(now),
+            State::TimeWait => self.transmit_ack(now),
             _ => self.transmit_stream(now, source, limit),
         };
         self.settle(now);
@@ -77,6 +78,9 @@ impl Connection {
     fn count(&mut self, now: Instant, outgoing: Outgoing) -> Outgoing {
         self.statistics.segments_sent += 1;
         self.last_sent_at = now;
+        let again = self.statistics.retransmits != self.retransmits_traced;
+        self.retransmits_traced = self.statistics.retransmits;
+        self.trace.sent(now, &outgoing.header, outgoing.payload_length, again);
         outgoing
     }
 
@@ -99,30 +103,31 @@ impl Connection {
         limit: TransmitLimit,
     ) -> Option<Outgoing> {
         self.timers.disarm(Timer::Pacing);
+        if let Some(outgoing) = self.transmit_marked_ack(now) {
+            return Some(outgoing);
+        }
         let overtakes = self.flight.has_lost()
             && source.urgent_overtakes()
             && self.state.may_send()
             && source.demand(now) == Demand::Urgent;
-        if overtakes {
-            if let Some(outgoing) = self.transmit_new(now, source, limit, Exempt::None) {
-                return Some(outgoing);
-            }
+        if overtakes && let Some(outgoing) = self.transmit_new(now, source, limit, Exempt::None) {
+            return Some(outgoing);
         }
-        if self.flight.has_lost() {
-            if let Some(outgoing) = self.retransmit_lost(now) {
-                return Some(outgoing);
-            }
+        if self.flight.has_lost()
+            && let Some(outgoing) = self.retransmit_lost(now)
+        {
+            return Some(outgoing);
         }
-        if core::mem::take(&mut self.tail_probe_due) {
-            if let Some(outgoing) = self.transmit_tail_probe(now, source, limit) {
-                return Some(outgoing);
-            }
+        if core::mem::take(&mut self.tail_probe_due)
+            && let Some(outgoing) = self.transmit_tail_probe(now, source, limit)
+        {
+            return Some(outgoing);
         }
         if let Some(outgoing) = self.transmit_new(now, source, limit, Exempt::None) {
             return Some(outgoing);
         }
         if core::mem::take(&mut self.window_probe_due) {
-            return Some(self.transmit_window_probe(now));
+            return Some(self.transmit_probe(now));
         }
         self.transmit_ack(now)
     }
@@ -140,9 +145,24 @@ impl Connection {
         })
     }
 
+    /// An acknowledgement of the bytes before a change of the mark (RFC 8257 section 3.2).
+    fn transmit_marked_ack(&mut self, now: Instant) -> Option<Outgoing> {
+        let marked = self.ecn.as_mut()?.take_pending()?;
+        let due = self.receiver.due();
+        let mut header = self.header_at(now, self.next, 0);
+        // What it leaves unacknowledged is still due.
+        if due != AckDue::No {
+            self.receiver.acknowledge_now();
+        }
+        header.ack = Some(self.receiver.initial.at(marked.next));
+        header.flags.ece = marked.echo;
+        self.statistics.acks_sent += 1;
+        Some(self.bare(header))
+    }
+
     /// RFC 9293 section 3.8.6.1, with an old sequence number so that no new byte is spent: the answer tells the window.
-    fn transmit_window_probe(&mut self, now: Instant) -> Outgoing {
-        self.statistics.window_probes += 1;
+    fn transmit_probe(&mut self, now: Instant) -> Outgoing {
+        self.statistics.window_probes += u64::from(self.keepalive_probes == 0);
         let header = self.header_at(now, self.una - 1, 4);
         self.bare(header)
     }
@@ -159,7 +179,7 @@ impl Connection {
         let header = Header {
             seq: self.initial.at(offset),
             ack: Some(self.receiver.initial.at(self.receiver.next)),
-            flags: Default::default(),
+            flags: Flags { ece: self.ecn.as_ref().is_some_and(Ecn::echo), ..Flags::default() },
             window,
             options: Options { timestamps: self.timestamps_now(now), sack, ..Options::default() },
         };
@@ -222,7 +242,7 @@ impl Connection {
     fn retransmit_lost(&mut self, now: Instant) -> Option<Outgoing> {
         let segment = *self.flight.first_lost()?;
         let is_first = segment.offset == self.una;
-        let fits_window = segment.end() <= self.una + self.peer_window;
+        let fits_window = segment.end() <= self.window_edge;
         if !is_first && !fits_window {
             self.blocked = Blocked::PeerWindow;
             return None;
@@ -246,15 +266,15 @@ impl Connection {
         }
         let segment = *self.flight.at(offset).expect("what is retransmitted is in flight");
         let pipe = self.flight.pipe();
-        let stamp = self.rate.stamp(now, pipe);
+        let stamp = self.rate.stamp(now, pipe, u64::from(segment.length));
         self.flight.on_retransmitted(offset, now, stamp);
         let payload_length = segment.length as usize - usize::from(segment.control);
         self.statistics.retransmits += 1;
         self.statistics.retransmitted_bytes += payload_length as u64;
-        let timestamp = self.timestamp_at(now);
-        if let Some(undo @ None) = &mut self.undo {
-            *undo = Some(timestamp);
+        if self.undo == Some(Undo::Waiting) {
+            self.undo = Some(Undo::Retransmitted { timestamp: self.timestamp_at(now), end: segment.end() });
         }
+        self.undo_balance = self.undo_balance.map(|balance| balance.saturating_add(1));
         if segment.offset == self.una {
             self.timeout_base = now;
         }
@@ -285,6 +305,7 @@ impl Connection {
         }
         let last = *self.flight.back()?;
         self.statistics.tail_probes += 1;
+        self.trace.tail_probe(now);
         self.tail_probe = Some(TailProbe { end: self.next, is_retransmission: true });
         // Only the last segment's worth of a long one (RFC 8985 section 7.3).
         let size = self.segment_size() as u64;
@@ -317,14 +338,14 @@ impl Connection {
         }
         let (size, sack_blocks) = self.payload_room();
         let mut urgent_only = false;
-        if exempt == Exempt::None {
-            if let Err(blocked) = self.gate(now, size as u64) {
-                if demand != Demand::Urgent || !self.may_exceed_window(now) {
-                    self.blocked = blocked;
-                    return None;
-                }
-                urgent_only = true;
+        if exempt == Exempt::None
+            && let Err(blocked) = self.gate(now, size as u64)
+        {
+            if demand != Demand::Urgent || !self.may_exceed_window(now) {
+                self.blocked = blocked;
+                return None;
             }
+            urgent_only = true;
         }
         let room = self.window_room(now, size.max(limit.super_segment_bytes), size, demand)?;
         self.restart_after_idle(now);
@@ -356,12 +377,16 @@ impl Connection {
     ) -> Outgoing {
         let offset = self.next;
         let pipe = self.flight.pipe();
-        let stamp = self.rate.stamp(now, pipe);
+        let space = length as u32 + u32::from(fin);
+        let stamp = self.rate.stamp(now, pipe, u64::from(space));
         if self.flight.is_empty() {
-            self.timeout_base = now;
             self.progress_at = now;
         }
-        let space = length as u32 + u32::from(fin);
+        if self.flight.segment_count() < 2 {
+            // A peer may hold the acknowledgement of a lone segment until the second arrives: its round trip is what
+            // the timeout is about, not the time the first has waited.
+            self.timeout_base = now;
+        }
         self.flight.push(SentSegment {
             offset,
             length: space,
@@ -387,19 +412,24 @@ impl Connection {
         let mut header = self.header_at(now, offset, if sack_blocks > 0 { sack_blocks } else { 0 });
         header.flags.psh = urgent || push;
         header.flags.fin = fin;
+        // Only new data is marked ECN-capable, and only new data says CWR (RFC 3168 sections 6.1.2 and 6.1.5).
+        let ecn_capable = self.ecn.is_some() && length > 0;
+        if let Some(ecn) = self.ecn.as_mut().filter(|_| ecn_capable) {
+            header.flags.cwr = core::mem::take(&mut ecn.reduced);
+        }
         Outgoing {
             header,
             payload_offset: offset,
             payload_length: length,
             segment_size: self.segment_size(),
-            ecn_capable: false,
+            ecn_capable,
         }
     }
 
     /// FIN on its own.
     fn transmit_fin(&mut self, now: Instant) -> Option<Outgoing> {
         // FIN takes a byte of sequence space; into a closed window it goes only as a probe of its own.
-        let fits = self.next < self.una + self.peer_window;
+        let fits = self.next < self.window_edge;
         if !fits && !self.flight.is_empty() {
             return None;
         }
@@ -409,7 +439,7 @@ impl Connection {
     /// Bytes the peer's window allows for a segment, silly windows avoided (RFC 9293 section 3.8.6.2.1); arms the
     /// persist timer where nothing else would ever wake the sender.
     fn window_room(&mut self, now: Instant, wanted: usize, size: usize, demand: Demand) -> Option<usize> {
-        let usable = (self.una + self.peer_window).saturating_sub(self.next);
+        let usable = self.window_edge.saturating_sub(self.next);
         let silly = (size as u64).min(self.peer_window_max / 2);
         let worthwhile =
             usable > 0 && (usable >= silly || demand == Demand::Urgent || self.silly_window_override);

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Connection, Recovery};
+use super::{Connection, Recovery, Undo};
 use crate::tcp::config::CloseReason;
 use crate::tcp::congestion::CongestionEvent;
 use crate::tcp::state::State;
@@ -30,6 +30,9 @@ impl Connection {
         }
         if self.timers.take_expired(Timer::Persist, now) {
             self.on_persist(now);
+        }
+        if self.timers.take_expired(Timer::Keepalive, now) {
+            self.on_keepalive(now);
         }
         if self.timers.take_expired(Timer::Retransmit, now) {
             self.on_retransmit_timer(now);
@@ -61,8 +64,7 @@ impl Connection {
             && self.flight.sacked_segments() == 0
             && !self.flight.has_lost();
         let smoothed = self.rtt.smoothed().filter(|_| may)?;
-        let spread = smoothed + self.rtt.variation() * 4;
-        Some((smoothed * 2).max(spread) + self.peer_ack_delay())
+        Some(smoothed * 2 + self.peer_ack_delay())
     }
 
     pub(super) fn arm_retransmit(&mut self, now: Instant) {
@@ -112,6 +114,8 @@ impl Connection {
             return self.close_with_reset(CloseReason::UserTimeout);
         }
         self.statistics.retransmission_timeouts += 1;
+        self.trace.timeout(now, self.next - self.una);
+        tracing::debug!(target: "outrider::tcp", trace = %self.trace, "retransmission timeout");
         if self.flight.front().is_some_and(|segment| segment.sacked) {
             // The peer took back what it had SACKed (RFC 2018 section 8).
             self.flight.forget_sacks();
@@ -120,13 +124,38 @@ impl Connection {
         let lost = self.flight.mark_lost(|_| Some(true));
         self.rate.on_lost(lost);
         if self.backoff == 0 {
-            self.undo = Some(None);
+            self.undo = Some(Undo::Waiting);
+            self.undo_balance = Some(0);
             self.congestion.on_event(now, CongestionEvent::Timeout, pipe);
         }
         self.recovery = Recovery::Timeout { until: self.next };
         self.tail_probe = None;
         self.backoff += 1;
         self.timeout_base = now;
+    }
+
+    /// An idle connection is probed; one with data in flight or a shut window has timers of its own.
+    pub(super) fn arm_keepalive(&mut self) {
+        let Some(keepalive) = self.config.keepalive else { return };
+        if !self.state.is_synchronised() || self.state == State::TimeWait || !self.flight.is_empty() {
+            return self.timers.disarm(Timer::Keepalive);
+        }
+        let wait = match self.keepalive_probes {
+            0 => keepalive.idle,
+            probes => keepalive.idle + keepalive.interval * probes,
+        };
+        self.timers.arm(Timer::Keepalive, self.last_heard_at + wait);
+    }
+
+    /// RFC 9293 section 3.8.4, with an old sequence number like the window probe.
+    fn on_keepalive(&mut self, _now: Instant) {
+        let Some(keepalive) = self.config.keepalive else { return };
+        if self.keepalive_probes >= keepalive.probes_max {
+            return self.close_with_reset(CloseReason::KeepaliveTimeout);
+        }
+        self.keepalive_probes += 1;
+        self.statistics.keepalive_probes += 1;
+        self.window_probe_due = true;
     }
 
     pub(super) fn window_probe_interval(&self) -> Duration {
@@ -140,7 +169,7 @@ impl Connection {
             return self.close_with_reset(CloseReason::UserTimeout);
         }
         self.window_probe_backoff += 1;
-        if self.peer_window > 0 {
+        if self.peer_window() > 0 {
             self.silly_window_override = true;
         } else {
             self.window_probe_due = true;

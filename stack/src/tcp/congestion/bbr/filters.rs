@@ -45,16 +45,16 @@ pub(super) struct MinRtt {
 impl MinRtt {
     pub(super) fn update(&mut self, now: Instant, sample: Option<Duration>) {
         self.probe_due = self.recent.is_some_and(|(_, stamp)| now.since(stamp) > PROBE_RTT_INTERVAL);
-        if let Some(rtt) = sample {
-            if self.probe_due || self.recent.is_none_or(|(least, _)| rtt < least) {
-                self.recent = Some((rtt, now));
-            }
+        if let Some(rtt) = sample
+            && (self.probe_due || self.recent.is_none_or(|(least, _)| rtt < least))
+        {
+            self.recent = Some((rtt, now));
         }
         let expired = self.model.is_none_or(|(_, stamp)| now.since(stamp) > MIN_RTT_WINDOW);
-        if let Some((recent, stamp)) = self.recent {
-            if expired || self.model.is_none_or(|(least, _)| recent < least) {
-                self.model = Some((recent, stamp));
-            }
+        if let Some((recent, stamp)) = self.recent
+            && (expired || self.model.is_none_or(|(least, _)| recent < least))
+        {
+            self.model = Some((recent, stamp));
         }
     }
 
@@ -76,16 +76,27 @@ impl MinRtt {
     }
 }
 
-/// Rise of a round's least RTT over min_rtt that is put down to noise: this part of min_rtt, this much at least.
+/// Rise of a round's least RTT over min_rtt that is put down to noise: this part of min_rtt, this much at least, and
+/// the serialisation of this many segments, since a segment that waits for one other is no queue.
 const TOLERANCE_DIVISOR: u32 = 8;
 const TOLERANCE_MIN: Duration = Duration::from_micros(50);
+const TOLERANCE_SEGMENTS: u64 = 2;
+/// Rounds of slowing down after which the RTT must have fallen if the queue is ours. At 0.9 of the rate a queue
+/// shrinks by a tenth of the RTT in each: to 0.59 of itself or less.
+const VERIFY_ROUNDS: u32 = 5;
 
 /// Sees a standing queue: one that did not empty in a whole round trip.
+///
+/// A rise of the RTT that slowing down does not lower is not this flow's queue (threads that answer late, other
+/// flows): it becomes the new floor until [`Self::forget`], and the flow stops yielding to it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct StandingQueue {
     least: Option<Duration>,
     marked: bool,
     standing: bool,
+    floor: Option<Duration>,
+    rounds: u32,
+    excess_first: Duration,
 }
 
 impl StandingQueue {
@@ -98,20 +109,65 @@ impl StandingQueue {
         self.marked = true;
     }
 
-    /// A round has ended. One without samples leaves the verdict as it was.
-    pub(super) fn on_round(&mut self, min_rtt: Option<Duration>) {
-        if let (Some(least), Some(floor)) = (self.least, min_rtt) {
-            self.standing = least > floor + (floor / TOLERANCE_DIVISOR).max(TOLERANCE_MIN);
+    /// A round has ended, `segment_time` being what segments of the flow itself cost; `yielding` if the flow answers a
+    /// queue by slowing down. One without samples leaves the verdict as it was. Returns true for a false alarm.
+    pub(super) fn on_round(
+        &mut self,
+        min_rtt: Option<Duration>,
+        segment_time: Duration,
+        yielding: bool,
+    ) -> bool {
+        let mut false_alarm = false;
+        if let (Some(least), Some(min_rtt)) = (self.least, min_rtt) {
+            let tolerance = (min_rtt / TOLERANCE_DIVISOR).max(TOLERANCE_MIN).max(segment_time);
+            let floor = self.floor.map_or(min_rtt, |floor| floor.min(least).max(min_rtt));
+            self.floor = Some(floor);
+            let excess = least.saturating_sub(floor);
+            self.standing = excess > tolerance;
+            false_alarm = self.standing && yielding && self.is_false_alarm(excess);
+            if false_alarm {
+                self.floor = Some(floor + excess / 2);
+            }
+            if !self.standing || !yielding || false_alarm {
+                self.rounds = 0;
+                self.standing &= !false_alarm;
+            }
         }
         self.standing |= self.marked;
         self.least = None;
         self.marked = false;
+        false_alarm
+    }
+
+    fn is_false_alarm(&mut self, excess: Duration) -> bool {
+        if self.rounds == 0 {
+            self.excess_first = excess;
+        }
+        self.rounds += 1;
+        if self.rounds <= VERIFY_ROUNDS {
+            return false;
+        }
+        self.rounds = 0;
+        excess > self.excess_first / 4 * 3
+    }
+
+    /// The floor is min_rtt again: what raised it may be gone.
+    pub(super) fn forget(&mut self) {
+        self.floor = None;
+        self.rounds = 0;
     }
 
     /// The verdict on the last complete round.
     pub(super) fn is_standing(&self) -> bool {
         self.standing
     }
+}
+
+/// Time that a segment that waits for its turn may cost without being a queue.
+pub(super) fn segment_tolerance(segment_size: u64, bytes_per_second: u64) -> Duration {
+    let bytes = TOLERANCE_SEGMENTS * segment_size;
+    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(bytes_per_second.max(1));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 /// Rounds that one half of the aggregation filter covers once the pipe was filled; one in Startup.

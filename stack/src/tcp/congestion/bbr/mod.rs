@@ -10,11 +10,13 @@
 //! The draft aims at the Internet. Here a heartbeat waits in whatever queue is left standing, RTTs are comparable to
 //! the scheduling noise of the threads at both ends, and a BDP can be less than ten segments.
 //!
-//! 1. *Standing queue as a signal.* A round whose least RTT exceeds `min_rtt` by an eighth (50 us at least) saw a
-//!    queue that never emptied. In CRUISE and DOWN the flow then paces at 0.9 of the rate of that round until the
-//!    queue is gone. ACK noise comparable to the RTT makes the maximum filter overestimate by some percent; the
-//!    draft would answer with a queue that grows to the window's bound, one BDP, and stays. Against loss-based flows
-//!    this yields more than the draft does. An echoed congestion mark counts as the same signal; the draft has none.
+//! 1. *Standing queue as a signal.* A round whose least RTT exceeds `min_rtt` by an eighth (50 us or two segments at
+//!    least) saw a queue that never emptied. In CRUISE and DOWN the flow then paces at 0.9 of the rate of that round
+//!    until the queue is gone, and returns to its bandwidth by 3 % a round. ACK noise comparable to the RTT makes the
+//!    maximum filter overestimate by some percent; the draft would answer with a queue that grows to the window's
+//!    bound, one BDP, and stays. A rise that five rounds of yielding do not lower is taken for noise by half, so that
+//!    receivers that always answer late do not starve the flow. Against loss-based flows this yields more than the
+//!    draft does. An echoed congestion mark counts as the same signal; the draft has none.
 //! 2. *UP ends at 1.25 BDP in flight* once feedback has arrived, as version 2 did, besides the draft's plateau of
 //!    three rounds: at 2 ms RTT those three rounds alone would be 1.5 ms of queue. So that a faster path is still
 //!    found quickly, a probe that raised the bandwidth by an eighth without a standing queue is followed by another
@@ -24,8 +26,7 @@
 //! 4. *Small quantum.* The offload budget is three times 50 us at the bandwidth (64 KiB at most) instead of three
 //!    times 1 ms: at 1 Gbit/s the draft's would allow 1.5 ms of queue. It floors the window only, not the targets
 //!    that DOWN, Drain and ProbeRTT drain to.
-//! 5. *extra_acked is at most 1 ms at the bandwidth*: a sleeping receiver explains no more, and the surplus would be
-//!    a queue.
+//! 5. *extra_acked is at most 2 ms at the bandwidth*, what a sleeping receiver explains; a surplus would be a queue.
 //! 6. *At least 10 to 15 ms between probes.* With ten segments in flight the draft's Reno-coexistence rule gives a
 //!    probe every ten rounds, 1 ms, and a bandwidth filter that forgets as fast.
 //! 7. *Loss needs a rate.* Outside probes the short-term bounds react only if more than 2 % of the last 128 segments
@@ -33,8 +34,9 @@
 //!    single random loss exceeds 2 % of a round.
 //! 8. *Headroom is taken from the queue's share only*: 0.85 inflight_longterm, but not below the BDP. Paced traffic
 //!    of one BDP occupies no buffer, and 95 % of the link is a goal.
-//! 9. *ProbeRTT is short*: four `min_rtt`, 10 ms at least, the draft's 200 ms at most, every five seconds. All flows
-//!    of a data centre have similar RTTs, so 10 ms overlap well enough; it costs 0.1 % of the goodput.
+//! 9. *ProbeRTT is short*: four `min_rtt`, 10 ms at least, the draft's 200 ms at most, every five seconds (as the
+//!    draft up to version 02; later ones say ten). All flows of a data centre have similar RTTs, so 10 ms overlap well
+//!    enough; it costs 0.1 % of the goodput.
 //! 10. *Losses are judged when acknowledged data shows them* (`RateSample::lost`), not lost segment by lost segment:
 //!     the trait does not name the lost ones.
 //!
@@ -47,7 +49,9 @@ mod startup;
 
 use core::time::Duration;
 
-use self::filters::{Aggregation, LossMeter, MaxBandwidth, MinRtt, StandingQueue, bytes_in, percent_of};
+use self::filters::{
+    Aggregation, LossMeter, MaxBandwidth, MinRtt, StandingQueue, bytes_in, percent_of, segment_tolerance,
+};
 use self::model::{LowerBounds, Round, Undo};
 use self::probe::{Cycle, ProbeRtt};
 use self::startup::FullPipe;
@@ -77,7 +81,7 @@ const QUANTUM: Duration = Duration::from_micros(50);
 const QUANTUM_BYTES_MAX: u64 = 64 << 10;
 const QUANTA_IN_FLIGHT: u64 = 3;
 /// Deviation 5.
-const AGGREGATION_MAX: Duration = Duration::from_millis(1);
+const AGGREGATION_MAX: Duration = Duration::from_millis(2);
 /// RTT assumed for the first pacing rate, before there is a sample (section 5.6.2).
 const RTT_ASSUMED: Duration = Duration::from_millis(1);
 
@@ -228,7 +232,7 @@ impl Bbr {
         let quantum = bytes_in(self.bandwidth, QUANTUM).min(QUANTUM_BYTES_MAX);
         let wanted = self.bdp(percent).saturating_add(self.aggregation.get());
         let bounded = wanted.max(QUANTA_IN_FLIGHT * quantum).max(self.window_min());
-        if self.state == State::Up { bounded + 2 * self.segment_size } else { bounded }
+        if self.state == State::Up { bounded.saturating_add(2 * self.segment_size) } else { bounded }
     }
 
     /// InflightWithHeadroom (section 5.3.3.6, deviation 8).
@@ -320,7 +324,11 @@ impl Bbr {
     /// What a round's end does before anything else looks at the round.
     fn on_round(&mut self) {
         self.usage.on_round();
-        self.queue.on_round(self.min_rtt.get());
+        let tolerance = segment_tolerance(self.segment_size, self.bandwidth);
+        let yielding = matches!(self.state, State::Cruise | State::Down);
+        if self.queue.on_round(self.min_rtt.get(), tolerance, yielding) {
+            self.bounds.queue_bandwidth = u64::MAX;
+        }
         self.aggregation.on_round(self.round.count(), self.full_pipe.reached);
         self.cycle.rounds_since_probe = self.cycle.rounds_since_probe.saturating_add(1);
         self.cycle.rounds_in_phase = self.cycle.rounds_in_phase.saturating_add(1);
@@ -373,7 +381,7 @@ impl CongestionControl for Bbr {
         self.min_rtt.update(ack.now, sample.rtt);
         self.check_probe_rtt(&ack);
         self.advance_signals(&ack);
-        self.bandwidth = self.bandwidth_max.get().min(self.bounds.bandwidth);
+        self.bandwidth = self.bandwidth_max.get().min(self.bounds.bandwidth());
         self.set_pacing_rate(self.pacing_percent());
         self.set_window(ack.newly_delivered);
     }

@@ -3,6 +3,9 @@
 use super::filters::{bytes_in, percent_of};
 use super::{AGGREGATION_MAX, Ack, BETA_PERCENT, Bbr, State};
 
+/// A bound that a standing queue left is raised by this part of itself in each round without one.
+const QUEUE_BOUND_GROWTH_DIVISOR: u64 = 32;
+
 /// Packet-timed rounds (section 5.5.1).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Round {
@@ -52,6 +55,8 @@ impl Round {
 pub(super) struct LowerBounds {
     /// bw_shortterm; `u64::MAX` without a bound.
     pub(super) bandwidth: u64,
+    /// The same for a standing queue (deviation 1).
+    pub(super) queue_bandwidth: u64,
     /// inflight_shortterm; `u64::MAX` without a bound.
     pub(super) inflight: u64,
     bandwidth_latest: u64,
@@ -65,6 +70,7 @@ impl Default for LowerBounds {
     fn default() -> Self {
         LowerBounds {
             bandwidth: u64::MAX,
+            queue_bandwidth: u64::MAX,
             inflight: u64::MAX,
             bandwidth_latest: 0,
             inflight_latest: 0,
@@ -79,7 +85,13 @@ impl LowerBounds {
     /// ResetShortTermModel.
     pub(super) fn lift(&mut self) {
         self.bandwidth = u64::MAX;
+        self.queue_bandwidth = u64::MAX;
         self.inflight = u64::MAX;
+    }
+
+    /// The bound on the bandwidth, `u64::MAX` without one.
+    pub(super) fn bandwidth(&self) -> u64 {
+        self.bandwidth.min(self.queue_bandwidth)
     }
 
     /// ResetCongestionSignals.
@@ -168,10 +180,14 @@ impl Bbr {
 
     /// A queue stands: the rate of the last round is the path's, whatever the maximum says (deviation 1).
     fn adapt_bounds_to_queue(&mut self) {
-        if self.queue.is_standing() && self.round.rate() > 0 {
-            let bandwidth = self.bounds.bandwidth.min(self.bandwidth_max.get());
-            let floor = percent_of(bandwidth, BETA_PERCENT);
-            self.bounds.bandwidth = self.round.rate().max(floor).min(bandwidth);
+        let bound = self.bounds.queue_bandwidth.min(self.bandwidth_max.get());
+        if !self.queue.is_standing() {
+            let raised = bound.saturating_add(bound / QUEUE_BOUND_GROWTH_DIVISOR);
+            let lifted = raised >= self.bandwidth_max.get();
+            self.bounds.queue_bandwidth = if lifted { u64::MAX } else { raised };
+        } else if self.round.rate() > 0 {
+            let floor = percent_of(bound, BETA_PERCENT);
+            self.bounds.queue_bandwidth = self.round.rate().max(floor).min(bound);
         }
     }
 

@@ -80,6 +80,7 @@ impl Bbr {
         self.cycle.wait = PROBE_WAIT + self.random_part(PROBE_WAIT_RANDOM);
         self.cycle.wait_min = PROBE_WAIT_MIN + self.random_part(PROBE_WAIT_MIN_RANDOM);
         self.cycle.start = now;
+        self.queue.forget();
         self.cycle.ack_phase = AckPhase::ProbeStopping;
         self.enter(State::Down, delivered);
     }
@@ -125,13 +126,15 @@ impl Bbr {
             State::Down if self.is_time_to_cruise(ack) => self.state = State::Cruise,
             State::Cruise if self.is_time_to_probe(ack.now) => self.start_refill(),
             State::Refill if ack.round_start => self.start_up(ack.delivered),
-            State::Up => {
-                if self.is_time_to_go_down(ack) {
-                    self.cycle.prev_too_high = false;
-                    self.start_down(ack.now, ack.delivered);
-                }
-            }
+            State::Up => self.check_up_done(ack),
             _ => {}
+        }
+    }
+
+    fn check_up_done(&mut self, ack: &Ack) {
+        if self.is_time_to_go_down(ack) {
+            self.cycle.prev_too_high = false;
+            self.start_down(ack.now, ack.delivered);
         }
     }
 
@@ -229,7 +232,7 @@ impl Bbr {
             return false;
         }
         let raised = self.cycle.rounds_in_phase >= 1
-            && ack.pipe > self.bdp(UP_INFLIGHT_PERCENT) + 2 * self.segment_size;
+            && ack.pipe > self.bdp(UP_INFLIGHT_PERCENT).saturating_add(2 * self.segment_size);
         self.cycle.full = self.full_pipe.now || raised;
         self.cycle.full
     }
@@ -249,8 +252,8 @@ impl Bbr {
         }
         self.cycle.up_acked = self.cycle.up_acked.saturating_add(ack.newly_delivered);
         let segments = self.cycle.up_acked / self.cycle.up_acked_per_segment;
-        self.cycle.up_acked -= segments * self.cycle.up_acked_per_segment;
-        self.inflight_long = self.inflight_long.saturating_add(segments * self.segment_size);
+        self.cycle.up_acked %= self.cycle.up_acked_per_segment;
+        self.inflight_long = self.inflight_long.saturating_add(segments.saturating_mul(self.segment_size));
         if ack.round_start {
             self.raise_slope();
         }
@@ -284,7 +287,7 @@ impl Bbr {
         self.limited_until = ack.delivered.saturating_add(ack.pipe);
         if self.probe_rtt.done.is_none() {
             if ack.pipe <= self.probe_rtt.window {
-                let trips = self.min_rtt.get().unwrap_or(PROBE_RTT_MIN) * PROBE_RTT_TRIPS;
+                let trips = self.min_rtt.get().unwrap_or_default().saturating_mul(PROBE_RTT_TRIPS);
                 self.probe_rtt.done = Some(ack.now + trips.clamp(PROBE_RTT_MIN, PROBE_RTT_MAX));
                 self.probe_rtt.round_done = false;
                 self.round.start(ack.delivered);

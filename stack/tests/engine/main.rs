@@ -1,0 +1,11 @@
+//! Stories of two engines in virtual time.
+
+mod pair;
+
+mod congestion;
+mod faults;
+mod keepalive;
+mod lifecycle;
+mod path;
+mod recovery;
+mod windows;
