@@ -20,11 +20,14 @@ pub const LANES: usize = 4;
 /// The lane of a priority: 0 up to [`priority::LOW`], 1 up to [`priority::DEFAULT`], 2 up to [`priority::HIGH`],
 /// 3 above. A higher lane goes first, also in the middle of a large message of a lower one.
 pub const fn lane_of(priority: u8) -> usize {
-    match priority {
-        0..=priority::LOW => 0,
-        ..=priority::DEFAULT => 1,
-        ..=priority::HIGH => 2,
-        _ => 3,
+    if priority <= priority::LOW {
+        0
+    } else if priority <= priority::DEFAULT {
+        1
+    } else if priority <= priority::HIGH {
+        2
+    } else {
+        3
     }
 }
 

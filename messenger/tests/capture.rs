@@ -1,4 +1,5 @@
 //! What a heartbeat says, against what a capture at the sender's port saw.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 mod support;
 
@@ -136,7 +137,7 @@ fn read(tape: &[u8]) -> Wire {
 }
 
 /// Runs a saturated pair for two seconds of virtual time and returns what the sender's port saw.
-fn saturated(there: LinkConfig) -> Wire {
+fn saturated(there: &LinkConfig) -> Wire {
     let tape = Tape::default();
     let mut scripts = [Script::new(1), Script::new(2)];
     let payload = Bytes::from(vec![0x5A; 64 << 10]);
@@ -147,9 +148,9 @@ fn saturated(there: LinkConfig) -> Wire {
         (OobOp::OSD_PING, Duration::from_millis(25)),
         (OobOp::WATCH_PING, Duration::from_millis(7)),
     ];
-    let back = LinkConfig { loss: 0.0, ..there.clone() };
+    let links = [there.clone(), LinkConfig { loss: 0.0, ..there.clone() }];
     let wrap = |port| Box::new(Capture::new(port, tape.clone(), 0)) as Box<dyn outrider_drivers::port::Port>;
-    let mut world = World::new(scripts, [there, back], |_| {}, 1, wrap);
+    let mut world = World::new(scripts, links, |_| {}, 1, wrap);
     world.run_until(Instant::from_millis(2_000), |_| false);
     let received = world.right.lock().unwrap().messages.len();
     assert!((200..490).contains(&received), "{received} messages: the link was saturated all the time");
@@ -190,17 +191,17 @@ fn check_order(wire: &Wire) {
 
 #[test]
 fn every_ping_states_the_bytes_in_flight_that_the_wire_shows() {
-    check_truth(&saturated(fast_link()));
+    check_truth(&saturated(&fast_link()));
 }
 
 #[test]
 fn no_ping_waits_for_more_than_one_data_segment() {
-    check_order(&saturated(fast_link()));
+    check_order(&saturated(&fast_link()));
 }
 
 #[test]
 fn both_hold_while_lost_segments_are_repaired() {
-    let wire = saturated(LinkConfig { loss: 0.002, ..fast_link() });
+    let wire = saturated(&LinkConfig { loss: 0.002, ..fast_link() });
     assert!(wire.retransmitted > 10, "{} retransmissions", wire.retransmitted);
     check_truth(&wire);
     check_order(&wire);
@@ -208,7 +209,7 @@ fn both_hold_while_lost_segments_are_repaired() {
 
 #[test]
 fn both_hold_where_the_queue_is_the_senders_own_ring() {
-    let wire = saturated(LinkConfig { ring_bytes: Some(64 << 10), ..fast_link() });
+    let wire = saturated(&LinkConfig { ring_bytes: Some(64 << 10), ..fast_link() });
     check_truth(&wire);
     check_order(&wire);
 }

@@ -1,4 +1,5 @@
 //! Two messengers on shards of their own, joined by a cable, in real time.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -224,10 +225,7 @@ fn a_consumer_that_stops_fills_the_senders_budget_while_heartbeats_go_on_and_tel
     assert!(stalled.undispatched_bytes > 32 << 10);
     assert_eq!(right.next_oob().parts[0].bytes[..], [7]);
     // A blocking sender goes on when the consumer does.
-    let sender = std::thread::spawn({
-        let there = there.clone();
-        move || there.send_message(Message::new(2, &b"last"[..]))
-    });
+    let sender = std::thread::spawn(move || there.send_message(Message::new(2, &b"last"[..])));
     right.gate = None;
     for _ in 0..sent {
         assert_eq!(right.next(), Seen::Message(message()));

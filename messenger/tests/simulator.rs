@@ -1,6 +1,7 @@
 //! Pairs of sessions over faulty links in virtual time, one world for each seed.
 //!
 //! `OUTRIDER_SEEDS=100..200` runs other seeds than the first thousand, `OUTRIDER_SEED=7` runs a single one.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 mod support;
 

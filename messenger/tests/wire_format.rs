@@ -1,4 +1,5 @@
 //! The worked examples of `docs/wire-format.md`, byte for byte.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -92,7 +92,7 @@ impl<U: SessionUser> SegmentSource for Endpoint<U> {
     }
 
     fn on_acked(&mut self, now: Instant, offset: u64) {
-        self.session.on_acked(offset);
+        self.session.on_acked(now, offset);
         self.pass_released(now);
         self.pass_events(now);
     }

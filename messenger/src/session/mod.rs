@@ -65,7 +65,7 @@ pub struct SessionConfig {
     pub receive_room_bytes: usize,
     /// From the connection's establishment to the peer's Ready.
     pub handshake_timeout: Duration,
-    /// From the orderly end asked for to the reset that follows if the peer does not play along.
+    /// After an orderly end was asked for: time without an acknowledgement until the connection is reset.
     pub close_linger: Duration,
     /// Seed of the jitter.
     pub seed: u64,
@@ -121,7 +121,7 @@ pub enum SessionEvent {
         credit_bytes: u64,
     },
     /// An OOB message arrived.
-    Oob(OobMessage),
+    Oob(Box<OobMessage>),
     /// The peer answered a keepalive; the time since it was sent.
     KeepaliveAck(Duration),
     /// The peer ended the session, with its reason if it gave one.

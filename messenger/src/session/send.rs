@@ -162,7 +162,11 @@ impl Session {
     }
 
     /// Input. The peer's transport has everything before stream offset `offset`.
-    pub fn on_acked(&mut self, offset: u64) {
+    pub fn on_acked(&mut self, now: Instant, offset: u64) {
+        if offset > self.acked && self.close_deadline.is_some() {
+            // What was cut before the close is still getting through.
+            self.close_deadline = Some(now + self.config.close_linger);
+        }
         self.acked = self.acked.max(offset);
         while let Some(message) = self.unacked.front().copied().filter(|message| message.end <= offset) {
             self.unacked.pop_front();

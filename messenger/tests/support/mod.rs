@@ -96,7 +96,7 @@ impl SessionUser for Node {
                     self.waiting.push_back(now + self.dispatch_delay);
                 }
             }
-            SessionEvent::Oob(message) => seen.oobs.push(message),
+            SessionEvent::Oob(message) => seen.oobs.push(*message),
             other => seen.other.push(other),
         }
     }
@@ -163,19 +163,17 @@ impl World {
     /// Polls both stacks at this instant until neither has work, and moves to the next instant at which one has.
     /// Returns whether there is one.
     pub fn step(&mut self) -> bool {
-        let mut next = None;
-        loop {
-            let mut work = 0;
-            next = None;
+        let next = loop {
+            let (mut work, mut next) = (0, None);
             for (stack, port) in self.stacks.iter_mut().zip(&mut self.ports) {
                 let poll = stack.poll(self.now, &mut **port).expect("the cable lasts");
                 work += poll.work;
                 next = [next, poll.next, port.next_arrival(self.now)].into_iter().flatten().min();
             }
             if work == 0 && next.is_none_or(|next| next > self.now) {
-                break;
+                break next;
             }
-        }
+        };
         if let Some(next) = next {
             self.now = next;
         }
