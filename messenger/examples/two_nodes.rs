@@ -17,16 +17,27 @@ struct Printer(&'static str, mpsc::SyncSender<()>);
 
 impl Dispatcher for Printer {
     fn ms_dispatch(&self, connection: &Connection, message: Message) -> Result<(), Message> {
-        println!("{} got message {} from {:?}: {:?}", self.0, message.tid, connection.peer_name(), message.payload);
+        println!(
+            "{} got message {} from {:?}: {:?}",
+            self.0,
+            message.tid,
+            connection.peer_name(),
+            message.payload
+        );
         if message.kind == 1 {
-            return connection.send_message(Message { kind: 2, ..message }).map_err(|_| Message::new(0, Bytes::new()));
+            return connection
+                .send_message(Message { kind: 2, ..message })
+                .map_err(|_| Message::new(0, Bytes::new()));
         }
         Ok(())
     }
 
     fn ms_dispatch_oob(&self, _connection: &Connection, message: OobMessage) {
         let ops: Vec<OobOp> = message.parts.iter().map(|part| part.op).collect();
-        println!("{} got heartbeat {} with {ops:?}, peer has {} bytes in flight", self.0, message.report.sequence, message.report.send.bytes_in_flight);
+        println!(
+            "{} got heartbeat {} with {ops:?}, peer has {} bytes in flight",
+            self.0, message.report.sequence, message.report.send.bytes_in_flight
+        );
         if message.report.sequence >= 5 {
             let _ = self.1.try_send(());
         }
@@ -41,7 +52,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let ip = IpAddr::from([10, 0, 0, host]);
         let (name, polling) = (format!("shard{host}"), Polling::default());
         let stack = StackConfig::new([(ip, 24)]);
-        let config = ShardConfig { name, stack, polling, core: None, seed: u64::from(host), clock: Arc::new(MonotonicClock) };
+        let config = ShardConfig {
+            name,
+            stack,
+            polling,
+            core: None,
+            seed: u64::from(host),
+            clock: Arc::new(MonotonicClock),
+        };
         let shard = spawn(Box::new(port), config)?;
         let printer = Printer(if host == 1 { "osd.1" } else { "osd.2" }, seen.clone());
         let messenger = Messenger::builder(EntityName::osd(host.into()))
@@ -53,7 +71,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let connection = nodes[0].0.connect_to("10.0.0.2:6800".parse()?)?;
     let ops = [OobOp::PING, OobOp::OSD_PING, OobOp::LINGER_PING];
-    let beat = |op: OobOp| connection.register_oob_message(op, |turn| Some(turn.sequence.to_string().into()), Duration::from_millis(10));
+    let beat = |op: OobOp| {
+        connection.register_oob_message(
+            op,
+            |turn| Some(turn.sequence.to_string().into()),
+            Duration::from_millis(10),
+        )
+    };
     let registrations = ops.map(beat).into_iter().collect::<Result<Vec<_>, _>>()?;
     for tid in 0..3 {
         connection.send_message(Message::new(1, format!("hello {tid}")).with_tid(tid))?;

@@ -13,8 +13,8 @@ pub mod session;
 pub mod transport;
 
 pub use api::{
-    ConnectError, Connection, Dispatcher, Messenger, MessengerBuilder, OobRegistration, SendError, StartError,
-    TrySendError,
+    ConnectError, Connection, Dispatcher, Messenger, MessengerBuilder, OobRegistration, SendError,
+    StartError, TrySendError,
 };
 pub use features::Features;
 pub use message::{LANES, Message, lane_of, priority};

@@ -20,11 +20,14 @@ pub const LANES: usize = 4;
 /// The lane of a priority: 0 up to [`priority::LOW`], 1 up to [`priority::DEFAULT`], 2 up to [`priority::HIGH`],
 /// 3 above. A higher lane goes first, also in the middle of a large message of a lower one.
 pub const fn lane_of(priority: u8) -> usize {
-    match priority {
-        0..=priority::LOW => 0,
-        ..=priority::DEFAULT => 1,
-        ..=priority::HIGH => 2,
-        _ => 3,
+    if priority <= priority::LOW {
+        0
+    } else if priority <= priority::DEFAULT {
+        1
+    } else if priority <= priority::HIGH {
+        2
+    } else {
+        3
     }
 }
 
@@ -68,9 +71,7 @@ mod tests {
 
     #[test]
     fn priorities_divide_into_four_lanes_at_cephs_values() {
-        for (priority, lane) in
-            [(0, 0), (64, 0), (65, 1), (127, 1), (128, 2), (196, 2), (197, 3), (255, 3)]
-        {
+        for (priority, lane) in [(0, 0), (64, 0), (65, 1), (127, 1), (128, 2), (196, 2), (197, 3), (255, 3)] {
             assert_eq!(lane_of(priority), lane, "priority {priority}");
         }
     }

@@ -131,9 +131,13 @@ mod tests {
 
     #[test]
     fn names_read_as_they_are_written() {
-        for name in
-            [EntityName::osd(3), EntityName::mon(0), EntityName::client(u64::MAX), EntityName::mds(1), EntityName::mgr(9)]
-        {
+        for name in [
+            EntityName::osd(3),
+            EntityName::mon(0),
+            EntityName::client(u64::MAX),
+            EntityName::mds(1),
+            EntityName::mgr(9),
+        ] {
             assert_eq!(name.to_string().parse::<EntityName>().unwrap(), name);
             assert_eq!(EntityKind::from_code(name.kind.code()), Some(name.kind));
         }

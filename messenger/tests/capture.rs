@@ -1,4 +1,5 @@
 //! What a heartbeat says, against what a capture at the sender's port saw.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 mod support;
 
@@ -10,7 +11,9 @@ use bytes::Bytes;
 use outrider_drivers::capture::read::{Record, records};
 use outrider_drivers::capture::{Capture, Direction};
 use outrider_drivers::memory::LinkConfig;
-use outrider_messenger::codec::{BANNER_BYTES, CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, MAGIC, OobPayload};
+use outrider_messenger::codec::{
+    BANNER_BYTES, CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, MAGIC, OobPayload,
+};
 use outrider_messenger::{Message, OobOp, PingReport};
 use outrider_stack::tcp::sequence::SeqNumber;
 use outrider_stack::time::Instant;
@@ -97,7 +100,9 @@ struct Wire {
 fn read(tape: &[u8]) -> Wire {
     let mut wire = Wire::default();
     let (mut next, mut unacked) = (SeqNumber(0), SeqNumber(0));
-    for segment in records(tape).expect("a capture").filter_map(|record| tcp(&record.expect("a whole record"))) {
+    for segment in
+        records(tape).expect("a capture").filter_map(|record| tcp(&record.expect("a whole record")))
+    {
         if !segment.outbound {
             if let Some(ack) = segment.ack.filter(|ack| unacked.before(*ack)) {
                 unacked = ack;
@@ -123,7 +128,8 @@ fn read(tape: &[u8]) -> Wire {
             wire.data.push((segment.at, wire.pings.len()));
         }
         for (header, body) in chunks.iter().filter(|(header, _)| header.kind == ChunkKind::Oob) {
-            let payload = OobPayload::decode(header.id, &Bytes::copy_from_slice(body)).expect("a sound report");
+            let payload =
+                OobPayload::decode(header.id, &Bytes::copy_from_slice(body)).expect("a sound report");
             wire.pings.push(Ping { report: payload.report, left_at: segment.at, in_flight });
         }
     }
@@ -131,7 +137,7 @@ fn read(tape: &[u8]) -> Wire {
 }
 
 /// Runs a saturated pair for two seconds of virtual time and returns what the sender's port saw.
-fn saturated(there: LinkConfig) -> Wire {
+fn saturated(there: &LinkConfig) -> Wire {
     let tape = Tape::default();
     let mut scripts = [Script::new(1), Script::new(2)];
     let payload = Bytes::from(vec![0x5A; 64 << 10]);
@@ -142,9 +148,9 @@ fn saturated(there: LinkConfig) -> Wire {
         (OobOp::OSD_PING, Duration::from_millis(25)),
         (OobOp::WATCH_PING, Duration::from_millis(7)),
     ];
-    let back = LinkConfig { loss: 0.0, ..there.clone() };
+    let links = [there.clone(), LinkConfig { loss: 0.0, ..there.clone() }];
     let wrap = |port| Box::new(Capture::new(port, tape.clone(), 0)) as Box<dyn outrider_drivers::port::Port>;
-    let mut world = World::new(scripts, [there, back], |_| {}, 1, wrap);
+    let mut world = World::new(scripts, links, |_| {}, 1, wrap);
     world.run_until(Instant::from_millis(2_000), |_| false);
     let received = world.right.lock().unwrap().messages.len();
     assert!((200..490).contains(&received), "{received} messages: the link was saturated all the time");
@@ -169,7 +175,8 @@ fn check_truth(wire: &Wire) {
         assert_eq!(report.departed_at, *left_at, "ping {}: departure", report.sequence);
         assert_eq!(report.send.bytes_in_flight, *in_flight, "ping {}: bytes in flight", report.sequence);
     }
-    let busy = wire.pings.iter().filter(|ping| ping.in_flight > 0 && ping.report.send.unsent_bytes > 0).count();
+    let busy =
+        wire.pings.iter().filter(|ping| ping.in_flight > 0 && ping.report.send.unsent_bytes > 0).count();
     assert!(busy * 10 > wire.pings.len() * 9, "only {busy} pings under load");
 }
 
@@ -184,17 +191,17 @@ fn check_order(wire: &Wire) {
 
 #[test]
 fn every_ping_states_the_bytes_in_flight_that_the_wire_shows() {
-    check_truth(&saturated(fast_link()));
+    check_truth(&saturated(&fast_link()));
 }
 
 #[test]
 fn no_ping_waits_for_more_than_one_data_segment() {
-    check_order(&saturated(fast_link()));
+    check_order(&saturated(&fast_link()));
 }
 
 #[test]
 fn both_hold_while_lost_segments_are_repaired() {
-    let wire = saturated(LinkConfig { loss: 0.002, ..fast_link() });
+    let wire = saturated(&LinkConfig { loss: 0.002, ..fast_link() });
     assert!(wire.retransmitted > 10, "{} retransmissions", wire.retransmitted);
     check_truth(&wire);
     check_order(&wire);
@@ -202,7 +209,7 @@ fn both_hold_while_lost_segments_are_repaired() {
 
 #[test]
 fn both_hold_where_the_queue_is_the_senders_own_ring() {
-    let wire = saturated(LinkConfig { ring_bytes: Some(64 << 10), ..fast_link() });
+    let wire = saturated(&LinkConfig { ring_bytes: Some(64 << 10), ..fast_link() });
     check_truth(&wire);
     check_order(&wire);
 }

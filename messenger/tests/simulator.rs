@@ -1,6 +1,7 @@
 //! Pairs of sessions over faulty links in virtual time, one world for each seed.
 //!
 //! `OUTRIDER_SEEDS=100..200` runs other seeds than the first thousand, `OUTRIDER_SEED=7` runs a single one.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 mod support;
 
@@ -167,7 +168,8 @@ fn run(seed: u64, totals: &mut Totals) {
         check_oobs(seen, seen.ready_at.expect("messages came, so it was ready"), world.now);
         totals.ahead_of_gap += seen.oobs.iter().filter(|oob| oob.ahead_of_gap).count() as u64;
         totals.retransmits += seen.oobs.last().map_or(0, |oob| oob.report.send.retransmits);
-        totals.out_of_credit += seen.oobs.iter().filter(|oob| oob.report.send.blocked == Blocked::Credit).count() as u64;
+        totals.out_of_credit +=
+            seen.oobs.iter().filter(|oob| oob.report.send.blocked == Blocked::Credit).count() as u64;
     }
     for link in &world.links {
         let statistics = link.statistics();
@@ -195,7 +197,9 @@ fn every_message_arrives_once_in_order_and_intact_over_faulty_links_while_heartb
     let (seeds, mut totals) = (seeds(), Totals::default());
     for seed in seeds.clone() {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed, &mut totals))) {
-            eprintln!("seed {seed} fails; to repeat it: OUTRIDER_SEED={seed} cargo test -p outrider-messenger --test simulator");
+            eprintln!(
+                "seed {seed} fails; to repeat it: OUTRIDER_SEED={seed} cargo test -p outrider-messenger --test simulator"
+            );
             resume_unwind(panic);
         }
     }

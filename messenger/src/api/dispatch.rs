@@ -122,7 +122,8 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn start(name: &str, count: usize, chain: &Chain) -> Result<Pool, std::io::Error> {
-        let mut pool = Pool { queues: Vec::with_capacity(count), threads: Mutex::new(Vec::with_capacity(count)) };
+        let mut pool =
+            Pool { queues: Vec::with_capacity(count), threads: Mutex::new(Vec::with_capacity(count)) };
         for index in 0..count {
             let (queue, items) = unbounded();
             let chain = chain.clone();

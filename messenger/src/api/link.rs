@@ -158,11 +158,12 @@ impl SessionUser for Link {
             SessionEvent::Oob(message) => {
                 inner.peer_report.store(Some(message.report));
                 self.publish(now, session);
-                self.chain.dispatch_oob(&self.connection, message);
+                self.chain.dispatch_oob(&self.connection, *message);
             }
             SessionEvent::KeepaliveAck(_) => self.publish(now, session),
             // The first cause is the one to tell.
             SessionEvent::PeerClosed(code) => drop(inner.end.set(EndCause::PeerClosed(code))),
+            SessionEvent::Ended => self.end(CloseReason::Finished),
             SessionEvent::Fault(error) => drop(inner.end.set(EndCause::Fault(error))),
         }
     }

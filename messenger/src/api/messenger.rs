@@ -51,7 +51,11 @@ impl Core {
     }
 
     /// A new connection and the endpoint that the transport drives it by; `None` after a shutdown.
-    fn open(self: &Arc<Self>, remote: SocketAddr, dialled: bool) -> Option<(Connection, Box<dyn StackEndpoint>)> {
+    fn open(
+        self: &Arc<Self>,
+        remote: SocketAddr,
+        dialled: bool,
+    ) -> Option<(Connection, Box<dyn StackEndpoint>)> {
         let mut table = self.table();
         if table.stopping {
             return None;
@@ -195,12 +199,13 @@ impl MessengerBuilder {
         session.message_bytes_max = u32::try_from(message_bytes_max)
             .map_err(|_| StartError::MessageLimitTooLarge(message_bytes_max))?;
         session.nonce = nonce.unwrap_or_else(|| {
-            SplitMix::new(transport.clock().now().as_nanos() ^ (u64::from(std::process::id()) << 32)).next_u64()
+            SplitMix::new(transport.clock().now().as_nanos() ^ (u64::from(std::process::id()) << 32))
+                .next_u64()
         });
         let chain = Chain(dispatchers.into());
-        let pool = Pool::start(&session.name.to_string(), dispatch_threads, &chain).map_err(StartError::Thread)?;
-        let core =
-            Arc::new(Core { session, chain, pool, table: Mutex::default(), changed: Condvar::new() });
+        let pool =
+            Pool::start(&session.name.to_string(), dispatch_threads, &chain).map_err(StartError::Thread)?;
+        let core = Arc::new(Core { session, chain, pool, table: Mutex::default(), changed: Condvar::new() });
         let messenger = Messenger { core, transport, listeners: Mutex::default() };
         for &address in messenger.addresses() {
             let gate = Box::new(Gate { core: Arc::clone(&messenger.core) });

@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, CodecError, Crc32c, FLAG_FIRST, FLAG_LAST, MESSAGE_HEADER_BYTES,
-    MessageHeader,
+    CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, CodecError, Crc32c, FLAG_FIRST, FLAG_LAST,
+    MESSAGE_HEADER_BYTES, MessageHeader,
 };
 use crate::message::{LANES, Message, lane_of};
 
@@ -131,7 +131,11 @@ impl Decoder {
     /// Memory held for messages in progress.
     #[cfg(test)]
     pub(super) fn buffered_capacity(&self) -> usize {
-        self.lanes.iter().filter_map(|lane| lane.partial.as_ref()).map(|partial| partial.buffer.capacity()).sum()
+        self.lanes
+            .iter()
+            .filter_map(|lane| lane.partial.as_ref())
+            .map(|partial| partial.buffer.capacity())
+            .sum()
     }
 
     /// Takes bytes off the front of `input` until a unit is whole or `input` is empty.
@@ -182,7 +186,11 @@ impl Decoder {
         let lane = &self.lanes[usize::from(header.lane)];
         let first = header.flags & FLAG_FIRST != 0;
         if header.id != lane.next_id {
-            return Err(CodecError::OutOfSequence { lane: header.lane, id: header.id, expected: lane.next_id });
+            return Err(CodecError::OutOfSequence {
+                lane: header.lane,
+                id: header.id,
+                expected: lane.next_id,
+            });
         }
         if first == lane.partial.is_some() {
             return Err(CodecError::BadStart { lane: header.lane, id: header.id });

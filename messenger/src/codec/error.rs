@@ -14,7 +14,9 @@ pub enum CodecError {
         received: u32,
     },
     /// The payload's checksum does not match.
-    #[error("payload of {kind:?} chunk {id} is corrupt: CRC32C {computed:#010x} computed, {received:#010x} received")]
+    #[error(
+        "payload of {kind:?} chunk {id} is corrupt: CRC32C {computed:#010x} computed, {received:#010x} received"
+    )]
     PayloadCorrupt {
         /// Kind of the chunk.
         kind: ChunkKind,

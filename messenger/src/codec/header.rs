@@ -154,7 +154,11 @@ impl ChunkHeader {
             return Err(CodecError::BadLane { kind, lane: self.lane });
         }
         if self.length > kind.payload_bytes_max() {
-            return Err(CodecError::PayloadTooLong { kind, length: self.length, limit: kind.payload_bytes_max() });
+            return Err(CodecError::PayloadTooLong {
+                kind,
+                length: self.length,
+                limit: kind.payload_bytes_max(),
+            });
         }
         Ok(())
     }

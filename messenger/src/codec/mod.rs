@@ -13,8 +13,8 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-pub use banner::{BANNER_BYTES, Banner, MAGIC, VERSION};
 pub(crate) use banner::BannerError;
+pub use banner::{BANNER_BYTES, Banner, MAGIC, VERSION};
 pub use decoder::{Decoded, Decoder, DecoderLimits};
 pub use error::CodecError;
 pub use header::{

@@ -104,7 +104,8 @@ impl Auth {
     /// # Errors
     /// [`CodecError::Malformed`].
     pub fn decode(payload: &[u8]) -> Result<Auth, CodecError> {
-        let method = payload.first().ok_or(CodecError::Malformed { kind: ChunkKind::Auth, what: "too short" })?;
+        let method =
+            payload.first().ok_or(CodecError::Malformed { kind: ChunkKind::Auth, what: "too short" })?;
         Ok(Auth { method: *method })
     }
 }

@@ -93,7 +93,11 @@ fn sample_report() -> PingReport {
         sequence: 12,
         departed_at: Instant::from_millis(77),
         waited: Duration::from_micros(3),
-        echo: Some(Echo { sequence: 4, departed_at: Instant::from_millis(70), held: Duration::from_millis(2) }),
+        echo: Some(Echo {
+            sequence: 4,
+            departed_at: Instant::from_millis(70),
+            held: Duration::from_millis(2),
+        }),
         ..PingReport::default()
     };
     report.send.unsent_bytes = 1;
@@ -132,8 +136,11 @@ fn messages_of_different_lanes_may_interleave() {
     let low = Message::new(1, vec![1; 3000]).with_priority(1);
     let high = Message::new(2, vec![2; 3000]).with_priority(200);
     let (low_chunks, high_chunks) = (message_chunks(&low, 0, 1000), message_chunks(&high, 0, 1000));
-    let stream: Vec<u8> =
-        low_chunks.iter().zip(&high_chunks).flat_map(|(low, high)| [low.clone(), high.clone()].concat()).collect();
+    let stream: Vec<u8> = low_chunks
+        .iter()
+        .zip(&high_chunks)
+        .flat_map(|(low, high)| [low.clone(), high.clone()].concat())
+        .collect();
     let (units, error) = decode_all(LIMITS, &stream, &[]);
     assert_eq!(error, None);
     assert_eq!(messages_of(&units), [low, high]);
@@ -148,10 +155,7 @@ fn credit_is_spent_by_announcement_and_held_by_complete_messages() {
     decoder.decode(&mut &chunks[1][..]).unwrap();
     assert_eq!((decoder.spent(), decoder.completed()), (200, 200));
     let next = message_chunks(&Message::new(1, Bytes::new()), 1, 100).concat();
-    assert_eq!(
-        decoder.decode(&mut &next[..]),
-        Err(CodecError::CreditExceeded { needed: 216, granted: 200 })
-    );
+    assert_eq!(decoder.decode(&mut &next[..]), Err(CodecError::CreditExceeded { needed: 216, granted: 200 }));
 }
 
 #[test]
@@ -179,7 +183,8 @@ fn each_rule_broken_has_its_own_error() {
     let chunks = message_chunks(&message, 0, 100);
     let header = |change: fn(&mut ChunkHeader)| {
         let payload = &chunks[0][CHUNK_HEADER_BYTES..];
-        let mut header = ChunkHeader { flags: FLAG_FIRST, lane: 1, ..ChunkHeader::whole(ChunkKind::Message, 0, payload) };
+        let mut header =
+            ChunkHeader { flags: FLAG_FIRST, lane: 1, ..ChunkHeader::whole(ChunkKind::Message, 0, payload) };
         change(&mut header);
         [&header.encode()[..], payload].concat()
     };
@@ -187,7 +192,10 @@ fn each_rule_broken_has_its_own_error() {
     assert!(matches!(first_error(&header(|h| h.tag_length = 16)), CodecError::UnexpectedTag(16)));
     assert!(matches!(first_error(&header(|h| h.lane = 4)), CodecError::BadLane { lane: 4, .. }));
     assert!(matches!(first_error(&header(|h| h.lane = 2)), CodecError::BadLane { lane: 2, .. }));
-    assert!(matches!(first_error(&header(|h| h.id = 1)), CodecError::OutOfSequence { expected: 0, id: 1, .. }));
+    assert!(matches!(
+        first_error(&header(|h| h.id = 1)),
+        CodecError::OutOfSequence { expected: 0, id: 1, .. }
+    ));
     assert!(matches!(first_error(&header(|h| h.flags = 0)), CodecError::BadStart { .. }));
     assert!(matches!(first_error(&header(|h| h.flags = 3)), CodecError::LengthMismatch { .. }));
     assert!(matches!(first_error(&header(|h| h.length = 15)), CodecError::Malformed { .. }));
@@ -198,9 +206,16 @@ fn each_rule_broken_has_its_own_error() {
         CodecError::OutOfSequence { .. }
     ));
     let long = MessageHeader { kind: 0, priority: 127, length: (1 << 20) + 1, tid: 0 }.encode();
-    let long_chunk = ChunkHeader { flags: FLAG_FIRST, lane: 1, ..ChunkHeader::whole(ChunkKind::Message, 0, &long) };
-    assert!(matches!(first_error(&[&long_chunk.encode()[..], &long].concat()), CodecError::MessageTooLong { .. }));
-    assert!(matches!(first_error(&whole(ChunkKind::Credit, 0, &[0; 257])), CodecError::PayloadTooLong { .. }));
+    let long_chunk =
+        ChunkHeader { flags: FLAG_FIRST, lane: 1, ..ChunkHeader::whole(ChunkKind::Message, 0, &long) };
+    assert!(matches!(
+        first_error(&[&long_chunk.encode()[..], &long].concat()),
+        CodecError::MessageTooLong { .. }
+    ));
+    assert!(matches!(
+        first_error(&whole(ChunkKind::Credit, 0, &[0; 257])),
+        CodecError::PayloadTooLong { .. }
+    ));
     let mut unknown = ChunkHeader::whole(ChunkKind::Ready, 0, &[]).encode();
     unknown[0] = 99;
     let crc = crc32c(&unknown[..20]);
@@ -260,14 +275,16 @@ fn every_figure_of_a_report_survives_the_wire() {
     let bytes = Bytes::from(payload.encode());
     assert_eq!(bytes.len(), OOB_REPORT_BYTES + 2 * OOB_PART_HEADER_BYTES + 3);
     assert_eq!(OobPayload::decode(12, &bytes), Ok(payload));
-    for length in (0..bytes.len()).filter(|length| ![OOB_REPORT_BYTES, OOB_REPORT_BYTES + 7].contains(length)) {
+    for length in (0..bytes.len()).filter(|length| ![OOB_REPORT_BYTES, OOB_REPORT_BYTES + 7].contains(length))
+    {
         assert!(OobPayload::decode(12, &bytes.slice(..length)).is_err(), "{length} bytes are too few");
     }
 }
 
 #[test]
 fn a_scan_ahead_takes_whole_intact_oob_chunks_at_the_start_and_nothing_else() {
-    let oob = |id| whole(ChunkKind::Oob, id, &OobPayload { report: sample_report(), parts: Vec::new() }.encode());
+    let oob =
+        |id| whole(ChunkKind::Oob, id, &OobPayload { report: sample_report(), parts: Vec::new() }.encode());
     let message = message_chunks(&Message::new(1, vec![0; 10]), 0, 100).concat();
     let ids = |bytes: &[u8]| scan_ahead(bytes).map(|(id, _)| id).collect::<Vec<_>>();
     assert_eq!(ids(&[oob(4), oob(5), message.clone()].concat()), [4, 5]);

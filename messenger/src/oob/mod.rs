@@ -155,7 +155,10 @@ impl OobRequest {
 
 impl fmt::Debug for OobRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OobRequest").field("op", &self.op).field("interval", &self.interval).finish_non_exhaustive()
+        f.debug_struct("OobRequest")
+            .field("op", &self.op)
+            .field("interval", &self.interval)
+            .finish_non_exhaustive()
     }
 }
 

@@ -64,7 +64,10 @@ pub(crate) struct Registry {
 impl core::fmt::Debug for Registry {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let ops: Vec<OobOp> = self.entries.iter().map(|entry| entry.op).collect();
-        f.debug_struct("Registry").field("ops", &ops).field("earliest", &self.earliest).finish_non_exhaustive()
+        f.debug_struct("Registry")
+            .field("ops", &ops)
+            .field("earliest", &self.earliest)
+            .finish_non_exhaustive()
     }
 }
 
@@ -146,8 +149,11 @@ impl Registry {
         self.slack = shortest.map_or(SLACK_MIN, |shortest| (shortest / 10).max(SLACK_MIN));
         let entries = self.entries.iter().map(|entry| entry.due);
         let carried = self.carried.iter().map(|part| part.due);
-        self.earliest =
-            if self.started { entries.chain(carried).min().filter(|due| *due != Instant::FAR_FUTURE) } else { None };
+        self.earliest = if self.started {
+            entries.chain(carried).min().filter(|due| *due != Instant::FAR_FUTURE)
+        } else {
+            None
+        };
     }
 
     /// The parts that leave in the OOB message `sequence` at `now`: all that are due or will be within the slack,

@@ -2,7 +2,9 @@
 
 use outrider_stack::endpoint::{self, Directive, Established, Waker};
 use outrider_stack::tcp::connection::CloseReason;
-use outrider_stack::tcp::source::{AckUrgency, Cut, Demand, SegmentSink, SegmentSource, SendState, SinkFault};
+use outrider_stack::tcp::source::{
+    AckUrgency, Cut, Demand, SegmentSink, SegmentSource, SendState, SinkFault,
+};
 use outrider_stack::time::Instant;
 
 use super::{Released, Session, SessionEvent};
@@ -38,12 +40,13 @@ pub trait SessionUser: Send {
 pub struct Endpoint<U> {
     session: Session,
     user: U,
+    waker: Option<Waker>,
 }
 
 impl<U: SessionUser> Endpoint<U> {
     /// A session with its user, for a connection to be.
     pub fn new(session: Session, user: U) -> Self {
-        Endpoint { session, user }
+        Endpoint { session, user, waker: None }
     }
 
     /// The session.
@@ -66,8 +69,15 @@ impl<U: SessionUser> Endpoint<U> {
 impl<U: SessionUser> SegmentSource for Endpoint<U> {
     fn demand(&mut self, now: Instant) -> Demand {
         self.user.refill(now, &mut self.session);
+        let before = self.session.directive();
         let demand = self.session.demand(now);
         self.pass_events(now);
+        if self.session.directive() != before
+            && let Some(waker) = &self.waker
+        {
+            // A time limit has run out. The stack asks for the directive after calls to the endpoint, not here.
+            waker.wake();
+        }
         demand
     }
 
@@ -82,8 +92,9 @@ impl<U: SessionUser> SegmentSource for Endpoint<U> {
     }
 
     fn on_acked(&mut self, now: Instant, offset: u64) {
-        self.session.on_acked(offset);
+        self.session.on_acked(now, offset);
         self.pass_released(now);
+        self.pass_events(now);
     }
 
     fn urgent_overtakes(&self) -> bool {
@@ -128,6 +139,7 @@ impl<U: SessionUser> SegmentSink for Endpoint<U> {
 
 impl<U: SessionUser> endpoint::Endpoint for Endpoint<U> {
     fn on_attached(&mut self, now: Instant, waker: Waker) {
+        self.waker = Some(waker.clone());
         self.user.on_attached(now, waker);
     }
 

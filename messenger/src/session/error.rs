@@ -100,7 +100,9 @@ impl SessionError {
     /// What the peer is told, when it can be told anything.
     pub(super) fn close_code(&self) -> Option<CloseCode> {
         match self {
-            SessionError::PeerLacksFeatures(_) | SessionError::PeerRequiresFeatures(_) => Some(CloseCode::MissingFeature),
+            SessionError::PeerLacksFeatures(_) | SessionError::PeerRequiresFeatures(_) => {
+                Some(CloseCode::MissingFeature)
+            }
             SessionError::AuthMethod(_) => Some(CloseCode::AuthenticationRefused),
             SessionError::UnusableLimits { .. } => Some(CloseCode::UnusableLimits),
             SessionError::HandshakeTimeout => Some(CloseCode::HandshakeTimeout),

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use outrider_stack::tcp::source::Cut;
 
 use crate::codec::{
-    CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, Crc32c, FLAG_FIRST, FLAG_LAST, MESSAGE_HEADER_BYTES, MessageHeader,
+    CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, Crc32c, FLAG_FIRST, FLAG_LAST, MESSAGE_HEADER_BYTES,
+    MessageHeader,
 };
 use crate::message::{LANES, Message, lane_of};
 use crate::report::LaneReport;

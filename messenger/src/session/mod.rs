@@ -21,7 +21,9 @@ use outrider_stack::endpoint::{Directive, Established};
 use outrider_stack::tcp::source::SendState;
 use outrider_stack::time::Instant;
 
-use crate::codec::{AUTH_METHOD_NONE, Auth, Banner, ChunkHeader, ChunkKind, CloseCode, Decoder, DecoderLimits, Hello, VERSION};
+use crate::codec::{
+    AUTH_METHOD_NONE, Auth, Banner, ChunkHeader, ChunkKind, CloseCode, Decoder, DecoderLimits, Hello, VERSION,
+};
 use crate::features::Features;
 use crate::message::Message;
 use crate::name::EntityName;
@@ -63,7 +65,7 @@ pub struct SessionConfig {
     pub receive_room_bytes: usize,
     /// From the connection's establishment to the peer's Ready.
     pub handshake_timeout: Duration,
-    /// From the orderly end asked for to the reset that follows if the peer does not play along.
+    /// After an orderly end was asked for: time without an acknowledgement until the connection is reset.
     pub close_linger: Duration,
     /// Seed of the jitter.
     pub seed: u64,
@@ -119,13 +121,16 @@ pub enum SessionEvent {
         credit_bytes: u64,
     },
     /// An OOB message arrived.
-    Oob(OobMessage),
+    Oob(Box<OobMessage>),
     /// The peer answered a keepalive; the time since it was sent.
     KeepaliveAck(Duration),
     /// The peer ended the session, with its reason if it gave one.
     PeerClosed(Option<CloseCode>),
-    /// The session failed. The last event but none.
+    /// The session failed.
     Fault(SessionError),
+    /// Both sides have ended their streams and the peer has all of ours: what follows is the transport's own affair
+    /// (such as TIME-WAIT). The last event.
+    Ended,
 }
 
 /// Counts of a session. Bytes are of message payloads.
@@ -221,6 +226,7 @@ pub struct Session {
     /// Whether messages and OOB may be sent: our Ready has been queued, and no Close.
     can_send: bool,
     closing: bool,
+    peer_finished: bool,
     banner: Vec<u8>,
     peer_features: Features,
     peer: Option<Peer>,
@@ -256,6 +262,7 @@ impl Session {
             abort: false,
             can_send: false,
             closing: false,
+            peer_finished: false,
             banner: Vec::new(),
             peer_features: Features::NONE,
             peer: None,
@@ -373,6 +380,18 @@ impl Session {
         let (messages, payload_bytes) = self.queue.clear();
         self.released.messages += messages;
         self.released.payload_bytes += payload_bytes;
+    }
+
+    /// Notices the end of an orderly close.
+    fn check_ended(&mut self) {
+        if self.close_deadline.is_some()
+            && self.peer_finished
+            && self.finished()
+            && self.bytes_in_flight() == 0
+        {
+            self.close_deadline = None;
+            self.events.push_back(SessionEvent::Ended);
+        }
     }
 
     /// Output. What happened.

@@ -148,7 +148,12 @@ impl Session {
     }
 
     /// An OOB chunk in its turn.
-    pub(super) fn on_oob(&mut self, now: Instant, sequence: u64, payload: &Bytes) -> Result<(), SessionError> {
+    pub(super) fn on_oob(
+        &mut self,
+        now: Instant,
+        sequence: u64,
+        payload: &Bytes,
+    ) -> Result<(), SessionError> {
         let last = self.oob.last_in_order;
         if sequence <= last {
             return Err(SessionError::OobSequence { sequence, last });
@@ -197,6 +202,7 @@ impl Session {
     fn hear_oob(&mut self, now: Instant, payload: OobPayload, ahead_of_gap: bool) {
         self.oob.hear(now, &payload);
         let OobPayload { report, parts } = payload;
-        self.events.push_back(SessionEvent::Oob(OobMessage { parts, report, arrived_at: now, ahead_of_gap }));
+        let message = OobMessage { parts, report, arrived_at: now, ahead_of_gap };
+        self.events.push_back(SessionEvent::Oob(Box::new(message)));
     }
 }

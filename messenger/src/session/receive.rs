@@ -6,7 +6,8 @@ use outrider_stack::time::Instant;
 use super::error::FirstBytes;
 use super::{Peer, Phase, RECEIVE_CREDIT_BYTES_MIN, Session, SessionError, SessionEvent};
 use crate::codec::{
-    AUTH_METHOD_NONE, Auth, BANNER_BYTES, Banner, BannerError, ChunkKind, CloseCode, Decoded, Hello, decode_u64,
+    AUTH_METHOD_NONE, Auth, BANNER_BYTES, Banner, BannerError, ChunkKind, CloseCode, Decoded, Hello,
+    decode_u64,
 };
 use crate::features::Features;
 
@@ -104,7 +105,13 @@ impl Session {
         Err(SessionError::UnexpectedChunk { kind, phase: self.phase.awaited() })
     }
 
-    fn on_chunk(&mut self, now: Instant, kind: ChunkKind, id: u64, payload: &Bytes) -> Result<(), SessionError> {
+    fn on_chunk(
+        &mut self,
+        now: Instant,
+        kind: ChunkKind,
+        id: u64,
+        payload: &Bytes,
+    ) -> Result<(), SessionError> {
         match (kind, self.phase) {
             (ChunkKind::Close, _) => self.on_close(now, CloseCode::decode(payload)?),
             (ChunkKind::Hello, Phase::Hello) => self.on_hello(payload)?,
@@ -135,7 +142,8 @@ impl Session {
     }
 
     fn on_hello(&mut self, payload: &[u8]) -> Result<(), SessionError> {
-        let Hello { name, nonce, addresses, receive_credit_bytes, message_bytes_max } = Hello::decode(payload)?;
+        let Hello { name, nonce, addresses, receive_credit_bytes, message_bytes_max } =
+            Hello::decode(payload)?;
         if receive_credit_bytes < RECEIVE_CREDIT_BYTES_MIN {
             return Err(SessionError::UnusableLimits { credit_bytes: receive_credit_bytes });
         }
@@ -182,9 +190,11 @@ impl Session {
     /// Input. No more bytes will come.
     pub fn on_peer_finished(&mut self, now: Instant) {
         self.phase = Phase::Over;
+        self.peer_finished = true;
         if !self.closing {
             self.stop_sending(now);
             self.events.push_back(SessionEvent::PeerClosed(None));
         }
+        self.check_ended();
     }
 }

@@ -5,8 +5,8 @@ use outrider_stack::time::Instant;
 
 use super::lanes::{Step, Writer};
 use super::{Session, SessionError, SessionEvent, Unacked};
-use crate::features::Features;
 use crate::codec::{ChunkKind, encode_close, encode_u64};
+use crate::features::Features;
 
 /// What a cut put into its segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,7 +68,9 @@ impl Session {
     fn has_control(&self) -> bool {
         self.control.close.is_some()
             || (self.can_send
-                && (self.control.keepalive || self.control.keepalive_ack.is_some() || self.grant_due().is_some()))
+                && (self.control.keepalive
+                    || self.control.keepalive_ack.is_some()
+                    || self.grant_due().is_some()))
     }
 
     fn grant_due(&self) -> Option<u64> {
@@ -160,12 +162,17 @@ impl Session {
     }
 
     /// Input. The peer's transport has everything before stream offset `offset`.
-    pub fn on_acked(&mut self, offset: u64) {
+    pub fn on_acked(&mut self, now: Instant, offset: u64) {
+        if offset > self.acked && self.close_deadline.is_some() {
+            // What was cut before the close is still getting through.
+            self.close_deadline = Some(now + self.config.close_linger);
+        }
         self.acked = self.acked.max(offset);
         while let Some(message) = self.unacked.front().copied().filter(|message| message.end <= offset) {
             self.unacked.pop_front();
             self.released.messages += 1;
             self.released.payload_bytes += message.payload_bytes;
         }
+        self.check_ended();
     }
 }

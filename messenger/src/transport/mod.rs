@@ -22,7 +22,8 @@ pub trait Transport: Send + Sync {
     ///
     /// # Errors
     /// The transport is gone, or the address cannot be listened on.
-    fn listen(&self, local: SocketAddr, acceptor: Box<dyn Acceptor>) -> Result<Box<dyn Send>, TransportError>;
+    fn listen(&self, local: SocketAddr, acceptor: Box<dyn Acceptor>)
+    -> Result<Box<dyn Send>, TransportError>;
 
     /// The clock of every `now` that the endpoints are given.
     fn clock(&self) -> Arc<dyn Clock>;

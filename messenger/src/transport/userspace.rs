@@ -44,12 +44,17 @@ impl Transport for Userspace {
         }
     }
 
-    fn listen(&self, local: SocketAddr, acceptor: Box<dyn Acceptor>) -> Result<Box<dyn Send>, TransportError> {
+    fn listen(
+        &self,
+        local: SocketAddr,
+        acceptor: Box<dyn Acceptor>,
+    ) -> Result<Box<dyn Send>, TransportError> {
         if self.shards.is_empty() {
             return Err(TransportError::NoShards);
         }
         let shared = SharedAcceptor(Arc::new(Mutex::new(acceptor)));
-        let listen = |shard: &ShardHandle| shard.listen(local, ListenOptions::default(), Box::new(shared.clone()));
+        let listen =
+            |shard: &ShardHandle| shard.listen(local, ListenOptions::default(), Box::new(shared.clone()));
         let guards: Result<Vec<_>, _> = self.shards.iter().map(listen).collect();
         match guards {
             Ok(guards) => Ok(Box::new(guards)),

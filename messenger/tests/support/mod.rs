@@ -10,9 +10,7 @@ use bytes::Bytes;
 use outrider_drivers::memory::{LinkConfig, LinkControl, MemoryPort, cable};
 use outrider_drivers::port::Port;
 use outrider_messenger::oob::OobRequest;
-use outrider_messenger::session::{
-    Endpoint, Released, Session, SessionConfig, SessionEvent, SessionUser,
-};
+use outrider_messenger::session::{Endpoint, Released, Session, SessionConfig, SessionEvent, SessionUser};
 use outrider_messenger::{EntityName, Message, OobMessage, OobOp};
 use outrider_stack::endpoint::{Acceptor, ConnectionId, Endpoint as StackEndpoint};
 use outrider_stack::net::{ListenOptions, Stack, StackConfig};
@@ -64,7 +62,8 @@ impl Script {
             let request = OobRequest::new(op, callback, interval).expect("a sound interval");
             session.register_oob(Instant::ZERO, request).expect("a new session takes ops");
         }
-        let node = Node { seen: Arc::clone(&seen), dispatch_delay: self.dispatch_delay, waiting: VecDeque::new() };
+        let node =
+            Node { seen: Arc::clone(&seen), dispatch_delay: self.dispatch_delay, waiting: VecDeque::new() };
         (Box::new(Endpoint::new(session, node)), seen)
     }
 }
@@ -97,7 +96,7 @@ impl SessionUser for Node {
                     self.waiting.push_back(now + self.dispatch_delay);
                 }
             }
-            SessionEvent::Oob(message) => seen.oobs.push(message),
+            SessionEvent::Oob(message) => seen.oobs.push(*message),
             other => seen.other.push(other),
         }
     }
@@ -164,19 +163,17 @@ impl World {
     /// Polls both stacks at this instant until neither has work, and moves to the next instant at which one has.
     /// Returns whether there is one.
     pub fn step(&mut self) -> bool {
-        let mut next = None;
-        loop {
-            let mut work = 0;
-            next = None;
+        let next = loop {
+            let (mut work, mut next) = (0, None);
             for (stack, port) in self.stacks.iter_mut().zip(&mut self.ports) {
                 let poll = stack.poll(self.now, &mut **port).expect("the cable lasts");
                 work += poll.work;
                 next = [next, poll.next, port.next_arrival(self.now)].into_iter().flatten().min();
             }
             if work == 0 && next.is_none_or(|next| next > self.now) {
-                break;
+                break next;
             }
-        }
+        };
         if let Some(next) = next {
             self.now = next;
         }
