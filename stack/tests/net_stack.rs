@@ -326,3 +326,15 @@ fn addresses_to_listen_at() {
     assert_eq!(client.get().closed, Some(CloseReason::Refused), "no longer listening");
     assert!(other.get().established.is_some());
 }
+
+#[test]
+fn an_abort_decided_while_a_segment_is_cut_still_resets_the_peer() {
+    let mut pair = Pair::new(21, gigabit());
+    let acceptor = serve(&mut pair, address(SERVER), Plan { finish: false, ..Plan::server(0) });
+    let client = connect(&mut pair, address(SERVER), Plan { finish: false, ..Plan::client(1_000) });
+    client.get().abort_when_sent = Some(1_000);
+    pair.run_until(Duration::from_secs(1), |_| client.get().closed.is_some());
+    assert_eq!(client.get().closed, Some(CloseReason::Aborted));
+    pair.run_for(Duration::from_millis(1));
+    assert_eq!(acceptor.notes()[0].get().closed, Some(CloseReason::Reset));
+}

@@ -94,6 +94,10 @@ impl Stack {
         }
         let Some(entry) = self.table.get_mut(index) else { return };
         self.statistics.rx_segments += 1;
+        // The endpoint must hear of the connection before its data. Data on a SYN-ACK would come first: it is not
+        // acknowledged, so the peer sends it again.
+        let bare = Segment { payload: &[], ..*segment };
+        let segment = if entry.phase == Phase::Connecting { &bare } else { segment };
         entry.connection.on_segment(now, segment, &mut *entry.user);
         self.settle(now, index, Cause::Input);
     }
