@@ -12,8 +12,15 @@ pub(super) struct SendBudget {
     spent: AtomicUsize,
     closed: AtomicBool,
     waiters: AtomicUsize,
-    lock: Mutex<()>,
+    turns: Mutex<Turns>,
     changed: Condvar,
+}
+
+/// Tickets of those who wait.
+#[derive(Default)]
+struct Turns {
+    next: u64,
+    serving: u64,
 }
 
 /// The budget is gone with its connection.
@@ -27,7 +34,7 @@ impl SendBudget {
             spent: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             waiters: AtomicUsize::new(0),
-            lock: Mutex::new(()),
+            turns: Mutex::default(),
             changed: Condvar::new(),
         }
     }
@@ -36,8 +43,12 @@ impl SendBudget {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Takes `cost` if the budget is not spent.
+    /// Takes `cost` if the budget is not spent and nobody waits for it.
     pub(super) fn try_take(&self, cost: usize) -> bool {
+        self.waiters.load(Ordering::SeqCst) == 0 && self.take_if_free(cost)
+    }
+
+    fn take_if_free(&self, cost: usize) -> bool {
         self.spent
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |spent| {
                 (spent < self.limit).then(|| spent.saturating_add(cost))
@@ -45,24 +56,35 @@ impl SendBudget {
             .is_ok()
     }
 
-    /// Takes `cost`, waiting while the budget is spent.
+    /// Takes `cost`, waiting while the budget is spent. Waiters are served in the order of their arrival, so that a
+    /// small sender does not starve beside one that always has the next message ready.
     pub(super) fn take(&self, cost: usize) -> Result<(), BudgetClosed> {
-        loop {
-            if self.is_closed() {
-                return Err(BudgetClosed);
-            }
-            if self.try_take(cost) {
-                return Ok(());
-            }
-            let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-            // Announced before the last look, as `give_back` looks at the waiters after it has given: one of the
-            // two sees the other.
-            self.waiters.fetch_add(1, Ordering::SeqCst);
-            let spent = |_: &mut ()| self.spent.load(Ordering::SeqCst) >= self.limit && !self.is_closed();
-            let guard = self.changed.wait_while(guard, spent).unwrap_or_else(PoisonError::into_inner);
-            self.waiters.fetch_sub(1, Ordering::SeqCst);
-            drop(guard);
+        if self.is_closed() {
+            return Err(BudgetClosed);
         }
+        if self.try_take(cost) {
+            return Ok(());
+        }
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let ticket = turns.next;
+        turns.next += 1;
+        // Announced before the last look, as `give_back` looks at the waiters after it has given: one of the two sees
+        // the other.
+        self.waiters.fetch_add(1, Ordering::SeqCst);
+        let mut taken = false;
+        let mut turns = self
+            .changed
+            .wait_while(turns, |turns| {
+                taken = turns.serving == ticket && self.take_if_free(cost);
+                !taken && !self.is_closed()
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        self.waiters.fetch_sub(1, Ordering::SeqCst);
+        turns.serving += u64::from(taken);
+        drop(turns);
+        // The next in line may find room too; after a close everybody leaves.
+        self.changed.notify_all();
+        if taken { Ok(()) } else { Err(BudgetClosed) }
     }
 
     /// Gives `cost` back. Waiters are woken once a quarter is free, not for each message.
@@ -81,7 +103,7 @@ impl SendBudget {
 
     fn wake_all(&self) {
         // Taken and released: a waiter is either before its last look or already waiting.
-        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(self.turns.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_all();
     }
 }
@@ -117,6 +139,31 @@ mod tests {
         assert_eq!(results.recv().unwrap(), Ok(()));
         budget.close();
         assert_eq!(results.recv().unwrap(), Err(BudgetClosed));
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+
+    #[test]
+    fn those_who_wait_are_served_in_the_order_of_their_arrival() {
+        let budget = Arc::new(SendBudget::new(100));
+        budget.take(100).unwrap();
+        let (done, order) = mpsc::channel();
+        let mut threads = Vec::new();
+        for number in 0..5 {
+            let (budget_of_waiter, done) = (Arc::clone(&budget), done.clone());
+            threads.push(std::thread::spawn(move || {
+                budget_of_waiter.take(100).unwrap();
+                done.send(number).unwrap();
+            }));
+            // Each is in line before the next one comes.
+            while budget.waiters.load(Ordering::SeqCst) <= number {
+                std::thread::yield_now();
+            }
+        }
+        assert!(!budget.try_take(1), "nobody jumps the queue");
+        for expected in 0..5 {
+            budget.give_back(100);
+            assert_eq!(order.recv().unwrap(), expected);
+        }
         threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
 }
