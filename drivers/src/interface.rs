@@ -82,6 +82,21 @@ impl Interface {
         ioctl(&self.socket, libc::SIOCSIFMTU as libc::Ioctl, &mut change)
     }
 
+    /// Length of the transmit queue, frames.
+    pub(crate) fn queue_frames(&self) -> io::Result<u32> {
+        // SAFETY: SIOCGIFTXQLEN succeeded, so the integer that `ifru_metric` also names is the member that was written.
+        let frames = unsafe { self.ask(libc::SIOCGIFTXQLEN as libc::Ioctl)?.ifr_ifru.ifru_metric };
+        u32::try_from(frames).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+    }
+
+    /// Sets it; a TAP resizes its ring accordingly.
+    pub(crate) fn set_queue_frames(&self, frames: u32) -> io::Result<()> {
+        let mut change = request(&self.name)?;
+        change.ifr_ifru.ifru_metric =
+            libc::c_int::try_from(frames).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+        ioctl(&self.socket, libc::SIOCSIFTXQLEN as libc::Ioctl, &mut change)
+    }
+
     pub(crate) fn mac(&self) -> io::Result<[u8; 6]> {
         // SAFETY: SIOCGIFHWADDR succeeded, so the address is the member that was written.
         let address = unsafe { self.ask(libc::SIOCGIFHWADDR as libc::Ioctl)?.ifr_ifru.ifru_hwaddr };

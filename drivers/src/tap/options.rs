@@ -13,6 +13,9 @@ const MTU_BYTES_MIN: usize = 68;
 /// Largest MTU the kernel gives a TAP: a 65535-byte frame less its header.
 const MTU_BYTES_MAX: usize = 65_521;
 
+/// Frames kept for a reader that is late, by default: 25 ms at 1 Gbit/s and 1500 bytes.
+const QUEUE_FRAMES: u32 = 2048;
+
 /// What a TAP shall be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TapOptions {
@@ -24,6 +27,9 @@ pub struct TapOptions {
     pub mac: Option<[u8; 6]>,
     /// Ethernet address of the kernel's side. `None`: as it is (random for a new interface).
     pub kernel_mac: Option<[u8; 6]>,
+    /// Frames the kernel keeps for this side while it does not read (the interface's `txqueuelen`). `None`: as it is
+    /// (500 for a new interface, 6 ms at 1 Gbit/s: less than a thread may have to wait for its core).
+    pub queue_frames: Option<u32>,
     /// Bring the kernel's side up.
     pub bring_up: bool,
     /// Makes derived addresses of equal names differ.
@@ -32,7 +38,15 @@ pub struct TapOptions {
 
 impl Default for TapOptions {
     fn default() -> Self {
-        TapOptions { name: None, mtu: None, mac: None, kernel_mac: None, bring_up: true, seed: 0 }
+        TapOptions {
+            name: None,
+            mtu: None,
+            mac: None,
+            kernel_mac: None,
+            queue_frames: Some(QUEUE_FRAMES),
+            bring_up: true,
+            seed: 0,
+        }
     }
 }
 
@@ -174,6 +188,11 @@ fn set_up(name: &str, options: &TapOptions) -> Result<(usize, [u8; 6]), TapError
     }
     if options.bring_up && !kernel_side.is_up().map_err(step("reading the flags of"))? {
         kernel_side.bring_up().map_err(step("bringing up"))?;
+    }
+    if let Some(frames) = options.queue_frames
+        && kernel_side.queue_frames().map_err(step("reading the queue length of"))? != frames
+    {
+        kernel_side.set_queue_frames(frames).map_err(step("setting the queue length of"))?;
     }
     let mtu = kernel_side.mtu().map_err(step("reading the MTU of"))?;
     let mac = kernel_side.mac().map_err(step("reading the address of"))?;

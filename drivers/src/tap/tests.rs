@@ -111,6 +111,34 @@ fn datagrams_go_to_the_kernel_and_come_back() {
 }
 
 #[test]
+fn what_the_kernel_sends_while_nobody_reads_is_kept_up_to_the_queue() {
+    let Some(namespace) = netns::for_test() else { return };
+    let received = |queue_frames| {
+        let options = TapOptions { queue_frames: Some(queue_frames), ..TapOptions::default() };
+        let mut tap = namespace.run(|| Tap::open(&options).unwrap()).unwrap();
+        let name = tap.interface_name().to_owned();
+        let ip = |arguments: &str| {
+            assert!(
+                namespace.command("ip").args(arguments.split(' ')).status().unwrap().success(),
+                "{arguments}"
+            );
+        };
+        ip(&format!("address add 10.7.0.1/24 dev {name}"));
+        ip(&format!("neighbour add 10.7.0.2 lladdr 02:00:00:00:00:02 dev {name}"));
+        let socket = namespace.run(|| UdpSocket::bind("10.7.0.1:0").unwrap()).unwrap();
+        for _ in 0..1500 {
+            socket.send_to(&[7; 100], "10.7.0.2:9").unwrap();
+        }
+        let mut datagrams = 0;
+        let mut count = |frame: RxFrame<'_>| datagrams += usize::from(frame.bytes.ends_with(&[7; 100]));
+        while tap.receive(Instant::ZERO, 256, &mut count).unwrap() > 0 {}
+        datagrams
+    };
+    assert!(received(64) < 1500, "a short queue overflows");
+    assert_eq!(received(2048), 1500);
+}
+
+#[test]
 fn options_are_applied_and_addresses_differ() {
     let Some(namespace) = netns::for_test() else { return };
     let (own, kernel) = ([2, 1, 1, 1, 1, 1], [2, 2, 2, 2, 2, 2]);
