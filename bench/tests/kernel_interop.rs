@@ -5,6 +5,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ impl Server {
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
         let mut told = String::new();
         out.read_line(&mut told).expect("readable");
-        assert!(told.starts_with("listening on 10.77.0.2:7000"), "{told:?}, {:?}", child.try_wait());
+        assert!(told.starts_with("listening on 10.77.0.2:7077"), "{told:?}, {:?}", child.try_wait());
         Server { child, out }
     }
 
@@ -94,7 +95,7 @@ fn rules_that_dropped_nothing() -> usize {
 
 /// Sends the pattern through the echo and compares what comes back, to the end of the stream.
 fn transfer() {
-    let stream = TcpStream::connect("10.77.0.2:7000").expect("the server listens");
+    let stream = TcpStream::connect("10.77.0.2:7077").expect("the server listens");
     stream.set_read_timeout(Some(STUCK)).expect("a valid time");
     stream.set_write_timeout(Some(STUCK)).expect("a valid time");
     let sent = pattern(TRANSFER_BYTES);
@@ -110,14 +111,46 @@ fn transfer() {
     assert!(back == sent, "byte {:?} differs", back.iter().zip(&sent).position(|(a, b)| a != b));
 }
 
+struct RemoveAtEnd<'a>(&'a Path);
+
+impl Drop for RemoveAtEnd<'_> {
+    fn drop(&mut self) {
+        // Not there if the server never started.
+        let _ = std::fs::remove_file(self.0);
+    }
+}
+
+/// A second opinion on every header and checksum in the capture. The payload is decoded as plain bytes (`echo`):
+/// random bytes look like some protocol or other to a dissector that guesses.
+fn tshark_finds_every_packet_well_formed(capture: &Path) {
+    let options =
+        ["-d", "tcp.port==7077,echo", "-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"];
+    let output =
+        Command::new("tshark").arg("-r").arg(capture).args(options).args(["-q", "-z", "expert"]).output();
+    let Ok(output) = output else {
+        assert!(std::env::var_os("CI").is_none(), "CI must have tshark");
+        println!("skipped: needs tshark");
+        return;
+    };
+    assert_success("tshark", &output);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("Connection establish request"), "it saw the connections: {told}");
+    for wrong in ["Malformed", "Bad checksum", "Bad TCP", "Bad IP", "Errors ("] {
+        assert!(!told.contains(wrong), "{told}");
+    }
+}
+
 fn echo_at_loss(percent: u32) {
     if !may_use_namespaces() {
         return;
     }
+    let capture = std::env::temp_dir().join(format!("outrider-{}-{percent}.pcapng", std::process::id()));
+    let _removed = RemoveAtEnd(&capture);
+    let written = capture.display().to_string();
     in_namespace(move || {
-        let server = Server::start(
-            "serve --port tap:or0 --address 10.77.0.2/24 --host-address 10.77.0.1/24 --bytes echo",
-        );
+        let server = Server::start(&format!(
+            "serve --port tap:or0 --address 10.77.0.2/24 --host-address 10.77.0.1/24 --bytes echo --capture {written}"
+        ));
         if percent > 0 {
             must("nft add table netdev lab");
             for hook in ["ingress", "egress"] {
@@ -139,6 +172,7 @@ fn echo_at_loss(percent: u32) {
         assert_eq!(figure(&told, "closed_in_order") + figure(&told, "closed_otherwise"), 2, "{told}");
         assert!(figure(&told, "tx_payload_bytes") >= 2 * TRANSFER_BYTES as u64, "{told}");
     });
+    tshark_finds_every_packet_well_formed(&capture);
 }
 
 #[test]
@@ -189,7 +223,7 @@ fn a_peer_that_does_not_listen_or_does_not_exist_is_told_apart() {
         return;
     }
     in_namespace(|| {
-        for (peer, wanted) in [("10.77.0.1:7000", "refused"), ("10.77.0.9:7000", "unreachable")] {
+        for (peer, wanted) in [("10.77.0.1:7077", "refused"), ("10.77.0.9:7077", "unreachable")] {
             let line = format!(
                 "connect --port tap:or0 --address 10.77.0.2/24 --host-address 10.77.0.1/24 --peer {peer}"
             );
@@ -215,7 +249,7 @@ fn two_messengers_talk_across_a_bridge() {
         }
         must("ip link set orbr up");
         let server = Server::start("serve --port tap:or0 --address 10.77.0.2/24");
-        let line = "connect --port tap:or1 --address 10.77.0.3/24 --peer 10.77.0.2:7000 --seconds 1 --json -";
+        let line = "connect --port tap:or1 --address 10.77.0.3/24 --peer 10.77.0.2:7077 --seconds 1 --json -";
         let output = bench().args(line.split_whitespace()).output().expect("built");
         assert_success(line, &output);
         let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");

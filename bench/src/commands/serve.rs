@@ -60,7 +60,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     place: Place,
     /// TCP port to listen on
-    #[arg(long, value_name = "PORT", default_value_t = 7000)]
+    #[arg(long, value_name = "PORT", default_value_t = 7077)]
     peer_port: u16,
     /// Speak plain TCP to any client instead of the messenger's protocol
     #[arg(long, value_enum)]

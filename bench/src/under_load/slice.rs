@@ -33,7 +33,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const PREFIX: u8 = 24;
 const SENDER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
 const RECEIVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2));
-const PORT: u16 = 7000;
+const PORT: u16 = 7077;
 
 /// What one slice is to do.
 #[derive(Clone, Copy, Debug)]
