@@ -355,7 +355,8 @@ fn half_open_connections_do_not_trouble_the_neighbour_cache() {
 fn time_wait(lone: &mut Lone, options: impl Fn(u32) -> Options) -> (CheckedAcceptor, Header) {
     lone.introduce_peer();
     let acceptor = CheckedAcceptor::new(Plan::server(0));
-    lone.host.stack.listen(address(SERVER), ListenOptions::default(), Box::new(acceptor.clone())).unwrap();
+    let backlog = ListenOptions { backlog: 1 };
+    lone.host.stack.listen(address(SERVER), backlog, Box::new(acceptor.clone())).unwrap();
     lone.send(&lone.tcp(address(PEER), address(SERVER), &syn(1_000, options(500)), &[]));
     let answer = lone.segments().pop().unwrap().1;
     let ack = Header { seq: SeqNumber(1_001), ack: Some(answer.seq.add(1)), window: 9, ..Header::default() };
@@ -383,7 +384,19 @@ fn a_newer_syn_takes_the_place_of_a_connection_in_time_wait() {
             "{value} {seq}: may be an old duplicate"
         );
     }
+    // With a full backlog it would have to be a cookie, which may lie among the old numbers.
+    lone.send(&lone.tcp(address("10.0.0.2:1"), address(SERVER), &syn(7, Options::default()), &[]));
+    let other = lone.segments().pop().unwrap().1;
+    lone.send(&lone.tcp(address(PEER), address(SERVER), &syn(5, stamped(502, 0)), &[]));
+    assert!(lone.segments().iter().all(|(_, answer)| !answer.flags.syn));
     assert_eq!(acceptor.notes()[0].get().closed, None);
+    let reset = Header { flags: Flags { rst: true, ..Flags::default() }, ..syn(8, Options::default()) };
+    lone.send(&lone.tcp(
+        address("10.0.0.2:1"),
+        address(SERVER),
+        &Header { ack: Some(other.seq.add(1)), ..reset },
+        &[],
+    ));
     lone.send(&lone.tcp(address(PEER), address(SERVER), &syn(5, stamped(502, 0)), &[]));
     let answer = lone.segments().pop().unwrap().1;
     assert!(answer.flags.syn && answer.ack == Some(SeqNumber(6)));

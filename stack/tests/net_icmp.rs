@@ -179,12 +179,15 @@ impl Path {
 
     fn run_until(&mut self, limit: Duration, done: impl Fn() -> bool) {
         let end = self.now + limit;
-        while !done() {
+        loop {
             while self.hosts.iter_mut().map(|host| host.poll(self.now)).sum::<usize>()
                 + self.forward(0)
                 + self.forward(1)
                 > 0
             {}
+            if done() {
+                return;
+            }
             let hosts = self.hosts.iter().filter_map(|host| host.next_event(self.now));
             let next = hosts.chain(self.wires.iter().filter_map(|wire| wire.next_arrival(self.now))).min();
             self.now = next.expect("something is under way").max(self.now);
@@ -205,11 +208,16 @@ fn data_flows_again_over_a_path_that_swallows_long_packets() {
     for (to, mtu, says, longest) in cases {
         let mut path = Path::new(mtu, says);
         let acceptor = CheckedAcceptor::new(Plan::server(0));
-        path.hosts[1].stack.listen(address(to), ListenOptions::default(), Box::new(acceptor)).unwrap();
+        path.hosts[1]
+            .stack
+            .listen(address(to), ListenOptions::default(), Box::new(acceptor.clone()))
+            .unwrap();
         let notes = Notes::default();
         let plan = Checked::new(Plan::client(2_000_000), &notes);
         path.hosts[0].stack.connect(path.now, address(to), plan);
-        path.run_until(Duration::from_millis(200), || notes.get().acked_offset > 2_000_000);
+        path.run_until(Duration::from_millis(200), || notes.get().closed.is_some());
+        assert_eq!(notes.get().closed, Some(CloseReason::Finished), "{to} {mtu}");
+        assert_eq!(acceptor.notes()[0].get().received, 2_000_000, "{to} {mtu}");
         assert_eq!(path.longest, longest, "{to} {mtu}");
         let statistics = path.hosts[0].stack.statistics();
         assert_eq!(statistics.icmp_errors_matched, path.errors);
