@@ -44,7 +44,7 @@ pub struct StackConfig {
     pub neighbour_requests_max: u32,
     /// Frames waiting for the slow path at most.
     pub slow_path_frames_max: usize,
-    /// Control frames (ARP, NDP, ICMP, resets) waiting for the port at most.
+    /// Control frames (ARP, NDP, ICMP, resets) waiting for the port at most. SYN cookies take half of it at most.
     pub control_frames_max: usize,
     /// RSTs per second for segments without a connection.
     pub resets_per_second: u32,
@@ -142,7 +142,8 @@ pub enum StackError {
 /// How to listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
-    /// Half-open connections at most; a SYN beyond them is ignored and counted, and its sender tries again.
+    /// Half-open connections at most. A SYN beyond them is answered with a SYN cookie, of which nothing is kept: its
+    /// sender connects all the same, without options beyond the MSS if it uses no timestamps.
     pub backlog: usize,
 }
 

@@ -6,8 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use slab::Slab;
 
 use super::config::{ListenError, ListenOptions};
+use super::cookies;
 use super::routes::Routes;
 use crate::endpoint::Acceptor;
+use crate::time::Instant;
 
 /// Names a listener within one stack; never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -21,7 +23,20 @@ pub(super) struct Listener {
     pub(super) local: SocketAddr,
     pub(super) backlog: usize,
     pub(super) half_open: usize,
+    /// When the backlog last was found full: cookies given then may still come back.
+    pub(super) overflowed_at: Option<Instant>,
     pub(super) acceptor: Box<dyn Acceptor>,
+}
+
+impl Listener {
+    pub(super) fn is_full(&self) -> bool {
+        self.half_open >= self.backlog
+    }
+
+    /// Whether a cookie that is still valid may have been given. If not, whoever sends one is guessing.
+    pub(super) fn may_have_given_cookies(&self, now: Instant) -> bool {
+        self.overflowed_at.is_some_and(|at| now.since(at) < cookies::VALID_MAX)
+    }
 }
 
 #[derive(Default)]
@@ -52,7 +67,14 @@ impl Listeners {
         self.next_serial += 1;
         let vacant = self.listeners.vacant_entry();
         let id = ListenerId { slot: vacant.key(), serial: self.next_serial };
-        vacant.insert(Listener { id, local, backlog: options.backlog, half_open: 0, acceptor });
+        vacant.insert(Listener {
+            id,
+            local,
+            backlog: options.backlog,
+            half_open: 0,
+            overflowed_at: None,
+            acceptor,
+        });
         self.by_address.insert(local, id.slot);
         Ok(id)
     }

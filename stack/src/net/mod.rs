@@ -13,6 +13,7 @@
 
 mod config;
 mod control;
+mod cookies;
 mod frame;
 mod icmp;
 mod key;
@@ -45,6 +46,7 @@ use crate::endpoint::{ConnectionId, WakeTarget};
 use crate::tcp::connection::CloseReason;
 use crate::time::Instant;
 use crate::wheel::Wheel;
+use cookies::Cookies;
 use frame::Mac;
 use key::Secret;
 use listener::Listeners;
@@ -81,6 +83,7 @@ pub struct Stack {
     capabilities: Capabilities,
     routes: Routes,
     secret: Secret,
+    cookies: Cookies,
     table: Table,
     listeners: Listeners,
     neighbours: Neighbours,
@@ -141,6 +144,7 @@ impl Stack {
             capabilities: port.capabilities,
             routes,
             secret: Secret::new(seed),
+            cookies: Cookies::new(seed),
             table: Table::new(config.connections_max, seed),
             listeners: Listeners::default(),
             neighbours: Neighbours::new(&config, seed),

@@ -4,21 +4,45 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::config::{ListenError, ListenOptions};
-use super::frame::overhead;
+use super::cookies::Cookie;
+use super::frame::{Mac, overhead};
 use super::key::FlowKey;
 use super::lifecycle::Cause;
 use super::listener::ListenerId;
 use super::table::{Entry, Nobody, Phase};
 use super::{Stack, frame};
 use crate::endpoint::{Acceptor, ConnectionId, Endpoint, Waker};
-use crate::tcp::connection::{CloseReason, Config, Connection};
+use crate::tcp::connection::{CloseReason, Config, Connection, SynParameters};
 use crate::tcp::segment::Segment;
+use crate::tcp::sequence::SeqNumber;
 use crate::tcp::wire::BASE_HEADER_BYTES;
 use crate::time::Instant;
 
 /// Room promised in a SYN-ACK, before there is an endpoint to ask: what its window field can say (RFC 9293
 /// section 3.1; the window of a SYN is never scaled).
 const HALF_OPEN_ROOM: usize = 65_535;
+
+/// What became of a SYN for no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SynFate {
+    /// It opened a connection.
+    Opened,
+    /// Somebody listens, but it opened none; why is counted.
+    Ignored,
+    /// Nobody listens there.
+    Unwanted,
+}
+
+/// What became of an acknowledgement for no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CookieFate {
+    /// It made this connection, which has yet to be given the segment.
+    Opened(u32),
+    /// It might have, but there was no room; that is counted.
+    Ignored,
+    /// It brings no cookie of ours.
+    None,
+}
 
 impl Stack {
     /// Begins a connection to `remote`. The endpoint is told of success by `on_established` and of every failure,
@@ -51,6 +75,7 @@ impl Stack {
                 id,
                 key,
                 next_hop: route.next_hop,
+                came_from: None,
                 acked_offset: connection.acked_offset(),
                 connection,
                 user: endpoint,
@@ -108,50 +133,146 @@ impl Stack {
         }
     }
 
-    /// A SYN arrived for no connection. Returns whether somebody listens there.
-    pub(super) fn on_syn(&mut self, now: Instant, key: FlowKey, syn: &Segment<'_>) -> bool {
-        let Some(listener) = self.listeners.find(key.local()) else { return false };
-        if listener.half_open >= listener.backlog {
-            self.statistics.rx_dropped_backlog += 1;
-            return true;
-        }
-        let remote = key.remote();
-        let Some(route) = self.routes.back(key.local().ip(), remote.ip()) else {
+    /// A SYN arrived for no connection, from the station `source_mac`. `beyond` bounds our initial sequence number
+    /// from below, if the 4-tuple was in use until now.
+    pub(super) fn on_syn(
+        &mut self,
+        now: Instant,
+        key: FlowKey,
+        syn: &Segment<'_>,
+        source_mac: Mac,
+        beyond: Option<SeqNumber>,
+    ) -> SynFate {
+        let Some(listener) = self.listeners.find(key.local()) else { return SynFate::Unwanted };
+        if self.routes.back(key.local().ip(), key.remote().ip()).is_none() {
             self.statistics.failed_unreachable += 1;
-            return true;
-        };
-        let listener_id = listener.id;
-        let config = tcp_config(&self.config.tcp, self.mtu, remote);
-        let sequence = self.secret.initial_sequence(now, &key);
+            self.statistics.rx_dropped_no_connection += 1;
+            return SynFate::Ignored;
+        }
+        if listener.is_full() {
+            listener.overflowed_at = Some(now);
+            self.send_cookie(now, &key, syn, source_mac);
+            return SynFate::Ignored;
+        }
+        let listener = listener.id;
+        let config = self.tcp_config(key.remote());
+        let mut sequence = self.secret.initial_sequence(now, &key);
+        if let Some(beyond) = beyond.filter(|beyond| !beyond.before(sequence)) {
+            sequence = beyond.add(1);
+        }
         let offset = self.secret.timestamp_offset(&key);
-        let id = self.table.insert(|id| {
-            let mut connection = Connection::accept(now, &config, sequence, offset, syn);
-            connection.set_receive_room(now, HALF_OPEN_ROOM);
-            Entry {
-                id,
-                key,
-                next_hop: route.next_hop,
-                acked_offset: connection.acked_offset(),
-                connection,
-                user: Box::new(Nobody { room: HALF_OPEN_ROOM }),
-                waker: None,
-                phase: Phase::HalfOpen,
-                listener: Some(listener_id),
-                room: HALF_OPEN_ROOM,
-                aborted: false,
-                parked: false,
-                ready_since: now,
-                turn_segments: 0,
+        let mut connection = Connection::accept(now, &config, sequence, offset, syn);
+        connection.set_receive_room(now, HALF_OPEN_ROOM);
+        match self.insert_half_open(now, key, listener, source_mac, connection) {
+            Some(index) => {
+                self.settle(now, index, Cause::Input);
+                SynFate::Opened
             }
+            None => SynFate::Ignored,
+        }
+    }
+
+    /// Adds a connection that a peer began; `None`, counted, if there is no room or no way back.
+    fn insert_half_open(
+        &mut self,
+        now: Instant,
+        key: FlowKey,
+        listener: ListenerId,
+        source_mac: Mac,
+        connection: Connection,
+    ) -> Option<u32> {
+        let Some(route) = self.routes.back(key.local().ip(), key.remote().ip()) else {
+            self.statistics.failed_unreachable += 1;
+            self.statistics.rx_dropped_no_connection += 1;
+            return None;
+        };
+        let id = self.table.insert(|id| Entry {
+            id,
+            key,
+            next_hop: route.next_hop,
+            came_from: Some(source_mac),
+            acked_offset: connection.acked_offset(),
+            connection,
+            user: Box::new(Nobody { room: HALF_OPEN_ROOM }),
+            waker: None,
+            phase: Phase::HalfOpen,
+            listener: Some(listener),
+            room: HALF_OPEN_ROOM,
+            aborted: false,
+            parked: false,
+            ready_since: now,
+            turn_segments: 0,
         });
         let Some(id) = id else {
             self.statistics.rx_dropped_table_full += 1;
-            return true;
+            return None;
         };
-        listener.half_open += 1;
+        if let Some(listener) = self.listeners.get_mut(listener) {
+            listener.half_open += 1;
+        }
         self.statistics.accepts += 1;
-        self.settle(now, id.index, Cause::Input);
-        true
+        Some(id.index)
+    }
+
+    /// Answers a SYN for which the backlog has no room with a SYN cookie: nothing of it is kept.
+    fn send_cookie(&mut self, now: Instant, key: &FlowKey, syn: &Segment<'_>, source_mac: Mac) {
+        // ARP, NDP and resets keep the other half of the queue, whatever the flood.
+        if self.control.len() >= self.config.control_frames_max.div_ceil(2) {
+            self.statistics.rx_dropped_backlog += 1;
+            return;
+        }
+        let config = self.tcp_config(key.remote());
+        let agreed = SynParameters::agreed(&config, &syn.header);
+        let clock = timestamp_clock(now, self.secret.timestamp_offset(key));
+        let Cookie { sequence, timestamp, agreed } = self.cookies.make(now, key, &agreed, clock);
+        let header = agreed.syn_ack(&config, sequence, timestamp);
+        if self.send_stateless(key, &header, source_mac) {
+            self.statistics.cookies_sent += 1;
+        } else {
+            self.statistics.rx_dropped_backlog += 1;
+        }
+    }
+
+    /// A segment without SYN arrived for no connection. If it brings back a cookie, makes the connection that the
+    /// cookie stands for, half-open still, and returns its index.
+    pub(super) fn open_from_cookie(
+        &mut self,
+        now: Instant,
+        key: FlowKey,
+        segment: &Segment<'_>,
+        source_mac: Mac,
+    ) -> CookieFate {
+        let flags = segment.header.flags;
+        if flags.rst || flags.syn || segment.header.ack.is_none() {
+            return CookieFate::None;
+        }
+        let listener = self.listeners.find(key.local());
+        let Some(listener) = listener.filter(|listener| listener.may_have_given_cookies(now)) else {
+            return CookieFate::None;
+        };
+        let listener = listener.id;
+        let config = self.tcp_config(key.remote());
+        let agreed = self.cookies.check(now, &key, &segment.header, config.timestamps);
+        let connection = agreed.zip(segment.header.ack).map(|(agreed, ack)| {
+            let offset = self.secret.timestamp_offset(&key);
+            Connection::from_cookie(now, &config, ack.add(u32::MAX), offset, &agreed)
+        });
+        let Some(connection) = connection.filter(|connection| connection.completes_handshake(segment)) else {
+            self.statistics.cookies_rejected += 1;
+            return CookieFate::None;
+        };
+        match self.insert_half_open(now, key, listener, source_mac, connection) {
+            Some(index) => {
+                self.statistics.cookies_accepted += 1;
+                CookieFate::Opened(index)
+            }
+            None => CookieFate::Ignored,
+        }
+    }
+
+    /// Whether a SYN to `local` would open a connection now.
+    pub(super) fn has_backlog(&mut self, local: SocketAddr) -> bool {
+        self.listeners.find(local).is_some_and(|listener| !listener.is_full())
     }
 
     /// The handshake of the half-open `index` is about to be completed: gets it an endpoint. Returns whether it
@@ -200,6 +321,11 @@ impl Stack {
         }
         None
     }
+}
+
+/// The timestamp clock of a connection with this offset: milliseconds, like [`Connection`]'s own.
+fn timestamp_clock(now: Instant, offset: u32) -> u32 {
+    ((now.as_micros() / 1_000) as u32).wrapping_add(offset)
 }
 
 /// The parameters of a connection to `remote`: no larger segments than the link carries.

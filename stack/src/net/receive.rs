@@ -6,16 +6,17 @@ use outrider_drivers::port::{ReceiveChecksum, RxFrame};
 
 use super::Stack;
 use super::control::{self, Heard};
-use super::frame::{self, Discard, Mac, Packet, Received};
-use super::icmp::{self, Icmp};
+use super::frame::{self, Discard, ETHERNET_BYTES, Mac, Packet, Received};
+use super::icmp::{self, Icmp, Report, Trouble};
 use super::key::FlowKey;
 use super::lifecycle::Cause;
 use super::neighbours::Outcome;
+use super::open::{CookieFate, SynFate};
 use super::routes::is_host;
 use super::table::Phase;
 use crate::tcp::connection::{CloseReason, reset_for};
-use crate::tcp::segment::Segment;
-use crate::tcp::wire::{self, SegmentError};
+use crate::tcp::segment::{Header, Segment};
+use crate::tcp::wire::{self, BASE_HEADER_BYTES, SegmentError};
 use crate::time::Instant;
 
 impl Stack {
@@ -30,12 +31,12 @@ impl Stack {
                 }
                 self.hand_to_slow_path(frame.bytes);
             }
-            Ok(Received::Icmpv4(packet)) => self.on_icmp(icmp::read_v4(packet.payload), frame.bytes),
+            Ok(Received::Icmpv4(packet)) => self.on_icmp(now, icmp::read_v4(packet.payload), frame.bytes),
             Ok(Received::Icmpv6(packet)) => {
                 if let Some(heard) = control::read_ndp(&packet) {
                     self.hear(now, heard);
                 }
-                self.on_icmp(icmp::read_v6(packet.payload), frame.bytes);
+                self.on_icmp(now, icmp::read_v6(&packet), frame.bytes);
             }
             Err(discard) => *self.discarded(discard) += 1,
         }
@@ -79,6 +80,9 @@ impl Stack {
         let remote = SocketAddr::new(packet.source, ports.source);
         let key = FlowKey::new(local, remote);
         match self.table.find(&key) {
+            Some(index) if self.makes_way(index, &segment) => {
+                self.reopen(now, index, key, &segment, packet.source_mac);
+            }
             Some(index) => self.on_segment(now, index, &segment),
             None => self.on_stray_segment(now, key, &segment, packet.source_mac),
         }
@@ -103,12 +107,42 @@ impl Stack {
         self.settle(now, index, Cause::Input);
     }
 
+    /// Whether the connection `index` is in TIME-WAIT and gives way to the SYN `segment`. With a full backlog it does
+    /// not: a cookie cannot keep clear of its sequence numbers.
+    fn makes_way(&mut self, index: u32, segment: &Segment<'_>) -> bool {
+        let replaceable = self.table.get(index).filter(|entry| entry.connection.may_be_replaced_by(segment));
+        let Some(local) = replaceable.map(|entry| entry.key.local()) else { return false };
+        self.has_backlog(local)
+    }
+
+    /// Ends the connection `index`, which is in TIME-WAIT, and has the SYN open the next of its 4-tuple.
+    fn reopen(&mut self, now: Instant, index: u32, key: FlowKey, syn: &Segment<'_>, source_mac: Mac) {
+        let Some(entry) = self.table.get(index) else { return };
+        let beyond = entry.connection.next_sequence();
+        self.statistics.time_wait_reused += 1;
+        self.close(now, index, CloseReason::Finished);
+        if self.on_syn(now, key, syn, source_mac, Some(beyond)) == SynFate::Opened {
+            self.statistics.rx_segments += 1;
+        }
+    }
+
     /// A segment for no connection: opens one, or is answered with a RST (RFC 9293 section 3.10.7.1).
     fn on_stray_segment(&mut self, now: Instant, key: FlowKey, segment: &Segment<'_>, source_mac: Mac) {
         let flags = segment.header.flags;
-        if flags.syn && segment.header.ack.is_none() && !flags.rst && self.on_syn(now, key, segment) {
-            self.statistics.rx_segments += 1;
-            return;
+        if flags.syn && segment.header.ack.is_none() && !flags.rst {
+            match self.on_syn(now, key, segment, source_mac, None) {
+                SynFate::Opened => {
+                    self.statistics.rx_segments += 1;
+                    return;
+                }
+                SynFate::Ignored => return,
+                SynFate::Unwanted => {}
+            }
+        }
+        match self.open_from_cookie(now, key, segment, source_mac) {
+            CookieFate::Opened(index) => return self.on_segment(now, index, segment),
+            CookieFate::Ignored => return,
+            CookieFate::None => {}
         }
         self.statistics.rx_dropped_no_connection += 1;
         let Some(header) = reset_for(segment) else { return };
@@ -116,27 +150,56 @@ impl Stack {
             self.statistics.resets_suppressed += 1;
             return;
         }
+        if self.send_stateless(&key, &header, source_mac) {
+            self.statistics.resets_sent += 1;
+        }
+    }
+
+    /// Queues a segment that belongs to no connection, back the way its cause came: it keeps no state, not even in the
+    /// neighbour cache. Returns whether there was room.
+    pub(super) fn send_stateless(&mut self, key: &FlowKey, header: &Header, destination_mac: Mac) -> bool {
         let envelope = frame::Envelope {
             source_mac: self.mac,
-            // Back the way it came: a RST keeps no state, not even in the neighbour cache.
-            destination_mac: source_mac,
+            destination_mac,
             local: key.local(),
             remote: key.remote(),
             ecn_capable: false,
             checksum_offload: false,
         };
-        let mut bytes = vec![0; frame::length(key.remote().ip(), &header, 0)];
-        frame::emit(&mut bytes, &envelope, &header, [&[], &[]]);
-        if self.push_control(bytes) {
-            self.statistics.resets_sent += 1;
+        let mut bytes = vec![0; frame::length(key.remote().ip(), header, 0)];
+        frame::emit(&mut bytes, &envelope, header, [&[], &[]]);
+        self.push_control(bytes)
+    }
+
+    fn on_icmp(&mut self, now: Instant, icmp: Icmp, frame: &[u8]) {
+        match icmp {
+            Icmp::Error(report) => self.on_icmp_error(now, &report),
+            Icmp::Foreign => self.statistics.icmp_errors_unmatched += 1,
+            Icmp::Query => self.hand_to_slow_path(frame),
         }
     }
 
-    fn on_icmp(&mut self, icmp: Icmp, frame: &[u8]) {
-        match icmp {
-            Icmp::Error(key) if self.table.find(&key).is_some() => self.statistics.icmp_errors_matched += 1,
-            Icmp::Error(_) | Icmp::Foreign => self.statistics.icmp_errors_unmatched += 1,
-            Icmp::Query => self.hand_to_slow_path(frame),
+    /// Tells the connection, which believes only what is about a segment in flight (RFC 5927 section 4.1).
+    fn on_icmp_error(&mut self, now: Instant, report: &Report) {
+        let index = self.table.find(&report.key);
+        let Some((index, entry)) = index.and_then(|index| Some((index, self.table.get_mut(index)?))) else {
+            self.statistics.icmp_errors_unmatched += 1;
+            return;
+        };
+        self.statistics.icmp_errors_matched += 1;
+        let believed = match report.trouble {
+            Trouble::PathMtu(mtu) => {
+                let headers = frame::overhead(report.key.remote().ip()) - ETHERNET_BYTES + BASE_HEADER_BYTES;
+                let size = (mtu as usize).saturating_sub(headers);
+                let size = u16::try_from(size).unwrap_or(u16::MAX);
+                entry.connection.on_path_mtu(now, report.sequence, size)
+            }
+            Trouble::Unreachable => entry.connection.on_unreachable(now, report.sequence),
+            Trouble::Other => false,
+        };
+        if believed {
+            self.statistics.icmp_errors_believed += 1;
+            self.settle(now, index, Cause::Input);
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use foldhash::fast::FixedState;
 
+use super::frame::Mac;
 use super::key::FlowKey;
 use super::listener::ListenerId;
 use crate::endpoint::{ConnectionId, Endpoint, Established, Waker};
@@ -42,6 +43,9 @@ pub(super) struct Entry {
     pub(super) id: ConnectionId,
     pub(super) key: FlowKey,
     pub(super) next_hop: IpAddr,
+    /// Where the peer's SYN came from, in a connection that a peer began. While it is half-open, its frames go back
+    /// there: the neighbour cache is not troubled for an address that may be invented.
+    pub(super) came_from: Option<Mac>,
     pub(super) connection: Connection,
     /// [`Nobody`] while half-open.
     pub(super) user: Box<dyn Endpoint>,
@@ -61,6 +65,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// The way back to a peer whose handshake is not complete.
+    pub(super) fn way_back(&self) -> Option<Mac> {
+        self.came_from.filter(|_| self.phase == Phase::HalfOpen)
+    }
+
     /// Tells the endpoint that the connection is open, unless it knows. Says whether this was the first time.
     pub(super) fn establish(&mut self, now: Instant) -> bool {
         if self.phase == Phase::Established {

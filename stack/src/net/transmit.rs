@@ -132,7 +132,11 @@ impl Stack {
         sent: &mut usize,
     ) -> Result<Turn, PortError> {
         let Some(entry) = self.table.get_mut(index) else { return Ok(Turn::Idle) };
-        let mac = match self.neighbours.resolve(now, entry.next_hop, index) {
+        let resolution = match entry.way_back() {
+            Some(mac) => Resolution::Known(mac),
+            None => self.neighbours.resolve(now, entry.next_hop, index),
+        };
+        let mac = match resolution {
             Resolution::Known(mac) => mac,
             Resolution::Pending => {
                 entry.parked = true;

@@ -1,13 +1,82 @@
 //! Opening: SYN, SYN-ACK and what they negotiate.
 
-use super::{Connection, Recovery, SEGMENT_SIZE_DEFAULT, SEGMENT_SIZE_MIN, TimestampState};
+use super::{Connection, Recovery, SEGMENT_SIZE_DEFAULT, SEGMENT_SIZE_MIN, TimestampState, window_shift};
 use crate::tcp::config::{CloseReason, Config};
 use crate::tcp::flight::SentSegment;
-use crate::tcp::segment::{Header, Options, Outgoing, Segment, Timestamps};
+use crate::tcp::segment::{Flags, Header, Options, Outgoing, Segment, Timestamps};
 use crate::tcp::sequence::SeqNumber;
 use crate::tcp::source::SegmentSink;
 use crate::tcp::state::{State, Transition};
 use crate::time::Instant;
+
+/// What both ends agree on in a handshake of which this end keeps nothing (RFC 4987 section 3.6): the peer's SYN, as
+/// far as this end goes along with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SynParameters {
+    /// The peer's initial sequence number.
+    pub sequence: SeqNumber,
+    /// The peer's MSS, or less.
+    pub segment_size_max: u16,
+    /// The peer's window scale, if both scale.
+    pub window_scale: Option<u8>,
+    /// Whether both use SACK.
+    pub sack_permitted: bool,
+    /// Whether both use ECN.
+    pub ecn: bool,
+    /// The peer's last TSval, if both use timestamps.
+    pub timestamp: Option<u32>,
+}
+
+impl SynParameters {
+    /// What a connection with `config` and the sender of `syn` agree on.
+    pub fn agreed(config: &Config, syn: &Header) -> Self {
+        let Options { segment_size_max, window_scale, sack_permitted, timestamps, .. } = syn.options;
+        SynParameters {
+            sequence: syn.seq,
+            segment_size_max: segment_size_max.unwrap_or(SEGMENT_SIZE_DEFAULT),
+            window_scale: window_scale.filter(|_| config.window_scaling),
+            sack_permitted: sack_permitted && config.sack,
+            ecn: syn.flags.ece && syn.flags.cwr && config.offers_ecn(),
+            timestamp: timestamps.filter(|_| config.timestamps).map(|timestamps| timestamps.value),
+        }
+    }
+
+    /// The SYN-ACK that confirms this, for a connection of which nothing is kept: [`Connection::from_cookie`] makes
+    /// it out of the answer. `timestamp` is our TSval; it is left out if the peer uses none.
+    pub fn syn_ack(&self, config: &Config, initial_sequence: SeqNumber, timestamp: u32) -> Header {
+        let window = config.receive_window_initial.min(config.receive_window_max);
+        Header {
+            seq: initial_sequence,
+            ack: Some(self.sequence.add(1)),
+            flags: Flags { syn: true, ece: self.ecn, ..Flags::default() },
+            // What the receiver of a connection made with this configuration takes its SYN-ACK to have promised.
+            window: u16::try_from(window).unwrap_or(u16::MAX),
+            options: Options {
+                segment_size_max: Some(config.segment_size_max),
+                window_scale: self.window_scale.map(|_| window_shift(config.receive_window_max)),
+                sack_permitted: self.sack_permitted,
+                timestamps: self.timestamp.map(|echo| Timestamps { value: timestamp, echo }),
+                sack: Default::default(),
+            },
+        }
+    }
+
+    /// The SYN as it would have been, had it said no more than was agreed.
+    fn to_syn(self) -> Header {
+        Header {
+            seq: self.sequence,
+            flags: Flags { syn: true, ece: self.ecn, cwr: self.ecn, ..Flags::default() },
+            options: Options {
+                segment_size_max: Some(self.segment_size_max),
+                window_scale: self.window_scale,
+                sack_permitted: self.sack_permitted,
+                timestamps: self.timestamp.map(|value| Timestamps { value, echo: 0 }),
+                sack: Default::default(),
+            },
+            ..Header::default()
+        }
+    }
+}
 
 impl Connection {
     /// Opens actively: the first [`Self::poll_transmit`] gives the SYN.
@@ -34,6 +103,55 @@ impl Connection {
             Connection::new(now, config, initial_sequence, timestamp_offset, State::SynReceived);
         connection.take_syn(&syn.header);
         connection
+    }
+
+    /// Opens passively from the acknowledgement of a SYN-ACK of which nothing was kept ([`SynParameters::syn_ack`], with
+    /// the same configuration and `initial_sequence`). It is in SYN-RECEIVED, and [`Self::completes_handshake`] says
+    /// whether that acknowledgement completes it.
+    ///
+    /// `timestamp_offset` must put our timestamps at or after the one of the SYN-ACK.
+    pub fn from_cookie(
+        now: Instant,
+        config: &Config,
+        initial_sequence: SeqNumber,
+        timestamp_offset: u32,
+        agreed: &SynParameters,
+    ) -> Self {
+        let mut connection =
+            Connection::new(now, config, initial_sequence, timestamp_offset, State::SynReceived);
+        connection.take_syn(&agreed.to_syn());
+        // Our SYN is not in flight: only its acknowledgement tells that it was ever sent. No round-trip time follows.
+        connection.una = 1;
+        connection.next = 1;
+        connection.receiver.on_ack_sent();
+        connection
+    }
+
+    /// Whether this connection is in TIME-WAIT and `segment` is a SYN that cannot be an old duplicate, so that it may
+    /// open a new one in its place (RFC 9293 section 3.10.7.4, RFC 6191): its timestamp is newer than the last one
+    /// seen, or its sequence number lies beyond RCV.NXT and its timestamp is not older.
+    ///
+    /// The new connection's initial sequence number must lie beyond [`Self::next_sequence`].
+    pub fn may_be_replaced_by(&self, segment: &Segment<'_>) -> bool {
+        let header = &segment.header;
+        let opens = header.flags.syn && !header.flags.rst && header.ack.is_none();
+        if self.state != State::TimeWait || !opens {
+            return false;
+        }
+        let beyond = self.receiver.initial.at(self.receiver.next).before(header.seq);
+        let recent = self.timestamps.and_then(|state| state.recent);
+        match (recent, header.options.timestamps) {
+            (Some(recent), Some(timestamps)) => match timestamps.value.wrapping_sub(recent) as i32 {
+                0 => beyond,
+                newer => newer > 0,
+            },
+            _ => beyond,
+        }
+    }
+
+    /// SND.NXT: the sequence number after the last one used.
+    pub fn next_sequence(&self) -> SeqNumber {
+        self.initial.at(self.next)
     }
 
     /// Whether `segment` would complete this half-open connection's handshake: the owner then needs a real sink.

@@ -26,6 +26,7 @@ use super::statistics::ConnectionStatistics;
 use super::timers::{Timer, TimerTable};
 use super::trace::Trace;
 use crate::time::Instant;
+pub use handshake::SynParameters;
 
 /// Bytes of the timestamps option with its padding, in every segment once negotiated.
 const TIMESTAMPS_BYTES: usize = 12;
@@ -50,7 +51,7 @@ enum Recovery {
 /// A TCP connection (RFC 9293), sans-IO: nothing here reads a clock, sends, or blocks.
 ///
 /// Methods are of four kinds.
-/// - Opening: [`Self::connect`], [`Self::accept`].
+/// - Opening: [`Self::connect`], [`Self::accept`], [`Self::from_cookie`].
 /// - Input, in any order, each with the present `now`: [`Self::on_segment`], [`Self::on_timeout`],
 ///   [`Self::set_receive_room`], [`Self::note_blocked`], [`Self::abort`].
 /// - Output, after every input: [`Self::poll_transmit`] until `None` (it pulls payload from the source at that
