@@ -3,11 +3,14 @@
 //! Contract of this crate:
 //! - [`port::Port`] is the one trait: bursts of frames in and out, a doorbell, a readiness descriptor, statistics.
 //! - Nothing here knows TCP. A port may drop, delay or reorder frames like any network; it never panics on one.
-//! - Time is an argument ([`time::Instant`]); only [`time::MonotonicClock`] reads a clock, for those who run in real time.
+//! - Time is an argument ([`time::Instant`]); only [`time`] reads clocks, for those who run in real time.
 //! - Every queue is bounded, and every frame that is not delivered is counted somewhere in [`port::PortStatistics`].
 //! - This is the only crate with `unsafe`; each block says why it is sound.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod doorbell;
+pub mod memory;
 pub mod port;
+pub mod rng;
 pub mod time;

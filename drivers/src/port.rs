@@ -156,6 +156,9 @@ pub trait Port: Send {
 
     /// A descriptor that polls readable when frames have arrived, if the device has one.
     /// Level-triggered: it stays readable until [`Port::receive`] has been told everything.
+    ///
+    /// Ask for it anew before each sleep, after the last [`Port::receive`]: asking may arm it, and a port need not
+    /// ring for a user that is awake.
     fn readiness(&self) -> Option<BorrowedFd<'_>>;
 
     /// When the next frame that is already on its way will be there, if the port knows (the in-process cable does).

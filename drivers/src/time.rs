@@ -96,11 +96,26 @@ pub struct MonotonicClock;
 
 impl Clock for MonotonicClock {
     fn now(&self) -> Instant {
-        let mut reading = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `reading` is a valid, writable timespec for the duration of the call, and CLOCK_MONOTONIC exists
-        // on every Linux, so the call cannot fail.
-        let status = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut reading) };
-        assert_eq!(status, 0, "clock_gettime(CLOCK_MONOTONIC) cannot fail on Linux");
-        Instant(reading.tv_sec as u64 * 1_000_000_000 + reading.tv_nsec as u64)
+        Instant(read_clock(libc::CLOCK_MONOTONIC))
     }
+}
+
+/// Processor time the calling thread has used since it started.
+pub fn thread_cpu_time() -> Duration {
+    Duration::from_nanos(read_clock(libc::CLOCK_THREAD_CPUTIME_ID))
+}
+
+/// Processor time all threads of this process have used since it started.
+pub fn process_cpu_time() -> Duration {
+    Duration::from_nanos(read_clock(libc::CLOCK_PROCESS_CPUTIME_ID))
+}
+
+/// Nanoseconds on one of the clocks that exist on every Linux.
+fn read_clock(clock: libc::clockid_t) -> u64 {
+    let mut reading = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `reading` is a valid, writable timespec for the duration of the call, and the callers name clocks that
+    // exist on every Linux, so the call cannot fail.
+    let status = unsafe { libc::clock_gettime(clock, &mut reading) };
+    assert_eq!(status, 0, "clock_gettime cannot fail for a clock that every Linux has");
+    reading.tv_sec as u64 * 1_000_000_000 + reading.tv_nsec as u64
 }

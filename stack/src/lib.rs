@@ -10,6 +10,10 @@
 #![forbid(unsafe_code)]
 
 pub mod endpoint;
+pub mod net;
+pub mod shard;
+pub mod stream;
 pub mod tcp;
+pub mod wheel;
 
 pub use outrider_drivers::time;

@@ -20,3 +20,4 @@ pub mod source;
 pub mod state;
 pub mod statistics;
 mod timers;
+pub mod wire;

@@ -1,0 +1,126 @@
+//! Names of flows, and the numbers drawn from them by keyed hashes.
+
+use std::hash::Hasher;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use siphasher::sip::SipHasher24;
+
+use crate::tcp::sequence::SeqNumber;
+use crate::time::Instant;
+
+/// The 4-tuple of a connection, in a form that hashes quickly. IPv4 addresses are kept as IPv4-mapped ones, which
+/// never appear on the wire as IPv6 (they are dropped as martians).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct FlowKey {
+    local: u128,
+    remote: u128,
+    ports: u32,
+}
+
+impl FlowKey {
+    pub(super) fn new(local: SocketAddr, remote: SocketAddr) -> Self {
+        FlowKey {
+            local: to_bits(local.ip()),
+            remote: to_bits(remote.ip()),
+            ports: u32::from(local.port()) << 16 | u32::from(remote.port()),
+        }
+    }
+
+    pub(super) fn local(&self) -> SocketAddr {
+        SocketAddr::new(from_bits(self.local), (self.ports >> 16) as u16)
+    }
+
+    pub(super) fn remote(&self) -> SocketAddr {
+        SocketAddr::new(from_bits(self.remote), self.ports as u16)
+    }
+}
+
+fn to_bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+fn from_bits(bits: u128) -> IpAddr {
+    let address = Ipv6Addr::from_bits(bits);
+    match address.to_ipv4_mapped() {
+        Some(address) => IpAddr::V4(address),
+        None => IpAddr::V6(address),
+    }
+}
+
+/// The secret of a stack, and what is derived from it. Who cannot read the secret cannot predict any of these.
+#[derive(Clone, Copy)]
+pub(super) struct Secret {
+    seed: u64,
+}
+
+/// Keeps the hashes for different purposes apart.
+#[derive(Clone, Copy)]
+enum Purpose {
+    Sequence = 1,
+    Timestamp = 2,
+    Port = 3,
+}
+
+impl Secret {
+    pub(super) fn new(seed: u64) -> Self {
+        Secret { seed }
+    }
+
+    fn hash(&self, purpose: Purpose, key: &FlowKey) -> u64 {
+        let mut hasher = SipHasher24::new_with_keys(self.seed, purpose as u64);
+        hasher.write_u128(key.local);
+        hasher.write_u128(key.remote);
+        hasher.write_u32(key.ports);
+        hasher.finish()
+    }
+
+    /// The initial sequence number (RFC 6528 section 3): a clock of 4 us ticks plus a keyed hash of the 4-tuple, so
+    /// that numbers rise from one connection of a 4-tuple to the next and tell nothing about other 4-tuples.
+    pub(super) fn initial_sequence(&self, now: Instant, key: &FlowKey) -> SeqNumber {
+        let clock = (now.as_micros() / 4) as u32;
+        SeqNumber(clock.wrapping_add(self.hash(Purpose::Sequence, key) as u32))
+    }
+
+    /// The offset of the timestamp clock (RFC 7323 section 5.4): fixed per 4-tuple, so that timestamps keep rising
+    /// from one connection to the next, and unpredictable from outside.
+    pub(super) fn timestamp_offset(&self, key: &FlowKey) -> u32 {
+        self.hash(Purpose::Timestamp, key) as u32
+    }
+
+    /// Where the search for an ephemeral port begins (RFC 6056 section 3.3.3): a function of the 4-tuple without
+    /// the local port.
+    pub(super) fn port_offset(&self, local: IpAddr, remote: SocketAddr) -> u32 {
+        self.hash(Purpose::Port, &FlowKey::new(SocketAddr::new(local, 0), remote)) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FlowKey, Secret};
+    use crate::time::Instant;
+
+    #[test]
+    fn keys_give_their_addresses_back() {
+        for (local, remote) in [("10.0.0.1:7", "192.168.1.2:65535"), ("[fd00::1]:1", "[fe80::2]:80")] {
+            let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
+            let key = FlowKey::new(local, remote);
+            assert_eq!((key.local(), key.remote()), (local, remote));
+        }
+    }
+
+    #[test]
+    fn initial_sequence_numbers_rise_with_time_and_differ_between_flows() {
+        let secret = Secret::new(1);
+        let local = "10.0.0.1:7".parse().unwrap();
+        let first = FlowKey::new(local, "10.0.0.2:1".parse().unwrap());
+        let second = FlowKey::new(local, "10.0.0.2:2".parse().unwrap());
+        let at = |micros, key| secret.initial_sequence(Instant::from_micros(micros), key);
+        assert_eq!(at(4_000, &first).distance(at(0, &first)), 1_000);
+        assert_ne!(at(0, &first), at(0, &second));
+        assert_ne!(at(0, &first), Secret::new(2).initial_sequence(Instant::ZERO, &first));
+        assert_ne!(secret.timestamp_offset(&first), secret.timestamp_offset(&second));
+    }
+}

@@ -1,0 +1,259 @@
+//! Many connections on one port: [`Stack`].
+//!
+//! ```text
+//! frame -> Ethernet -> IP -> TCP -> flow table -> Connection::on_segment -> Endpoint
+//!                       |                                                      |
+//!                       +-> slow path (ARP, NDP, ICMP)      ready queue  <-----+
+//!                                     |                          |
+//! frame <------------------------ control queue      poll_transmit, built in the port's memory
+//! ```
+//!
+//! A stack is sans-IO: it reads no clock and owns no thread. It lives with one port, which each call of
+//! [`Stack::poll`] borrows.
+
+mod config;
+mod control;
+mod frame;
+mod icmp;
+mod key;
+mod lifecycle;
+mod listener;
+mod neighbours;
+mod open;
+mod rate;
+mod ready;
+mod receive;
+mod routes;
+mod slow_path;
+mod statistics;
+mod table;
+mod transmit;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crossbeam::queue::SegQueue;
+use outrider_drivers::port::{Capabilities, Port, PortError, PortInfo};
+
+pub use config::{ListenError, ListenOptions, StackConfig, StackError};
+pub use listener::ListenerId;
+pub use statistics::{StackStatistics, Statistic};
+pub use table::{ConnectionSummary, Phase};
+
+use crate::endpoint::{ConnectionId, WakeTarget};
+use crate::tcp::connection::CloseReason;
+use crate::time::Instant;
+use crate::wheel::Wheel;
+use frame::Mac;
+use key::Secret;
+use listener::Listeners;
+use neighbours::Neighbours;
+use rate::{DrainRate, TokenBucket};
+use ready::ReadyQueue;
+use routes::Routes;
+use slow_path::SlowPath;
+use table::Table;
+
+/// What a call of [`Stack::poll`] did, and when to call again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Poll {
+    /// Frames received and transmitted. Zero: nothing to do until `next`, a frame, a wake or a command.
+    pub work: usize,
+    /// When something is due at the latest; not after `now` if there is more to do at once. Frames that the port
+    /// knows to be on their way ([`Port::next_arrival`]) are the caller's to watch.
+    pub next: Option<Instant>,
+}
+
+/// Many connections on one port.
+///
+/// - **Commands**, at any time: [`connect`](Self::connect), [`listen`](Self::listen), [`unlisten`](Self::unlisten),
+///   [`wake`](Self::wake), [`abort`](Self::abort), [`abort_all`](Self::abort_all). They take effect on the wire with
+///   the next poll, so poll after them.
+/// - **The run loop**: [`poll`](Self::poll) receives, fires timers, transmits, and says when it wants to be called
+///   again. Endpoints are called from within commands and polls, never otherwise.
+/// - **Reading**, at any time: [`statistics`](Self::statistics), [`connections`](Self::connections).
+/// - **The end**: after a [`PortError`] call [`fail`](Self::fail); nothing else is of use then.
+pub struct Stack {
+    config: StackConfig,
+    mac: Mac,
+    mtu: usize,
+    capabilities: Capabilities,
+    routes: Routes,
+    secret: Secret,
+    table: Table,
+    listeners: Listeners,
+    neighbours: Neighbours,
+    slow_path: SlowPath,
+    wheel: Wheel,
+    ready: ReadyQueue,
+    /// Whole frames that wait for the port: they go before segments.
+    control: VecDeque<Vec<u8>>,
+    resets: TokenBucket,
+    drain_rate: DrainRate,
+    next_ephemeral: u32,
+    /// When to try the port again, while it holds as much as it should; and when it last was found so.
+    transmit_retry: Option<Instant>,
+    port_blocked_at: Option<Instant>,
+    wake_target: Arc<dyn WakeTarget>,
+    wake_list: Arc<WakeList>,
+    statistics: StackStatistics,
+    /// Scratch space of `poll`, kept for its capacity.
+    fired: Vec<u32>,
+}
+
+/// The default target of wakers: drained by [`Stack::poll`]. Bounded by the number of wakers, since each reports at
+/// most once between two calls of `on_wake`.
+#[derive(Default)]
+struct WakeList(SegQueue<ConnectionId>);
+
+impl WakeTarget for WakeList {
+    fn wake(&self, id: ConnectionId) {
+        self.0.push(id);
+    }
+}
+
+/// RFC 791 and RFC 8200: what every link must carry.
+const MTU_MIN_V4: usize = 576;
+const MTU_MIN_V6: usize = 1_280;
+
+impl Stack {
+    /// A stack for the port described by `port`. Whoever knows `seed` can predict sequence numbers and ports, so
+    /// outside of tests it must be random.
+    ///
+    /// # Errors
+    /// See [`StackError`]: what is wrong with the parameters.
+    pub fn new(config: StackConfig, port: &PortInfo, seed: u64) -> Result<Stack, StackError> {
+        let routes = Routes::new(&config)?;
+        check_limits(&config)?;
+        let v6 = config.addresses.iter().any(|(address, _)| address.is_ipv6());
+        let needed = if v6 { MTU_MIN_V6 } else { MTU_MIN_V4 };
+        if port.mtu < needed {
+            return Err(StackError::MtuTooSmall { mtu: port.mtu, needed });
+        }
+        if port.mac[0] & 1 != 0 || port.mac == [0; 6] {
+            return Err(StackError::BadMac);
+        }
+        let wake_list = Arc::new(WakeList::default());
+        Ok(Stack {
+            mac: port.mac,
+            mtu: port.mtu,
+            capabilities: port.capabilities,
+            routes,
+            secret: Secret::new(seed),
+            table: Table::new(config.connections_max, seed),
+            listeners: Listeners::default(),
+            neighbours: Neighbours::new(&config, seed),
+            slow_path: SlowPath::new(&config, port.mac, port.mtu, seed),
+            wheel: Wheel::new(Instant::ZERO),
+            ready: ReadyQueue::new(),
+            control: VecDeque::new(),
+            resets: TokenBucket::new(config.resets_per_second),
+            drain_rate: DrainRate::new(),
+            next_ephemeral: 0,
+            transmit_retry: None,
+            port_blocked_at: None,
+            wake_target: Arc::clone(&wake_list) as Arc<dyn WakeTarget>,
+            wake_list,
+            statistics: StackStatistics::default(),
+            fired: Vec::new(),
+            config,
+        })
+    }
+
+    /// Has wakers made from now on report to `target` instead of the internal list that [`Self::poll`] drains.
+    pub fn set_wake_target(&mut self, target: Arc<dyn WakeTarget>) {
+        self.wake_target = target;
+    }
+
+    /// Receives a burst, fires timers, transmits a burst, rings the port's doorbell once.
+    ///
+    /// # Errors
+    /// The port failed for good: call [`Self::fail`].
+    pub fn poll(&mut self, now: Instant, port: &mut dyn Port) -> Result<Poll, PortError> {
+        // Bounded: endpoints that wake themselves from `on_wake` wait for the next poll.
+        for _ in 0..self.wake_list.0.len() {
+            let Some(id) = self.wake_list.0.pop() else { break };
+            self.wake(now, id);
+        }
+        let budget = self.config.receive_burst;
+        let received = port.receive(now, budget, &mut |frame| self.on_frame(now, frame))?;
+        self.fire_timers(now);
+        self.fire_neighbours(now);
+        self.run_slow_path(now);
+        let sent = self.transmit(now, port)?;
+        if sent > 0 {
+            port.flush(now)?;
+        }
+        let more = received == budget || !self.wake_list.0.is_empty();
+        Ok(Poll { work: received + sent, next: self.next_deadline(now, more) })
+    }
+
+    fn next_deadline(&self, now: Instant, more: bool) -> Option<Instant> {
+        let waiting = !self.ready.is_empty() || !self.control.is_empty();
+        let transmit = waiting.then(|| self.transmit_retry.unwrap_or(now));
+        let timers =
+            [self.wheel.next_deadline(), self.neighbours.next_timeout(), transmit, more.then_some(now)];
+        timers.into_iter().flatten().min()
+    }
+
+    fn fire_timers(&mut self, now: Instant) {
+        let mut fired = std::mem::take(&mut self.fired);
+        self.wheel.expire(now, &mut fired);
+        for index in fired.drain(..) {
+            self.on_timer(now, index);
+        }
+        self.fired = fired;
+    }
+
+    /// Counters so far.
+    pub fn statistics(&self) -> &StackStatistics {
+        &self.statistics
+    }
+
+    /// Every connection, as of `now`, in no particular order.
+    pub fn connections(&self, now: Instant) -> impl Iterator<Item = ConnectionSummary> {
+        self.table.iter().map(move |entry| ConnectionSummary {
+            id: entry.id,
+            local: entry.key.local(),
+            remote: entry.key.remote(),
+            phase: entry.phase,
+            send: entry.connection.send_state(now),
+        })
+    }
+
+    /// Where a listener is: the address it was made with, and its port if that was left to the stack.
+    pub fn listener_address(&self, id: ListenerId) -> Option<SocketAddr> {
+        self.listeners.get(id).map(|listener| listener.local)
+    }
+
+    /// The port is gone: every endpoint is told [`CloseReason::PortGone`], every listener is dropped.
+    pub fn fail(&mut self, now: Instant) {
+        self.listeners.clear();
+        for index in self.table.indexes() {
+            self.close(now, index, CloseReason::PortGone);
+        }
+        self.control.clear();
+    }
+}
+
+fn check_limits(config: &StackConfig) -> Result<(), StackError> {
+    let limits = [
+        ("connections_max", config.connections_max == 0),
+        ("receive_burst", config.receive_burst == 0),
+        ("transmit_burst", config.transmit_burst == 0),
+        ("segments_per_turn", config.segments_per_turn == 0),
+        ("port_queue_max", config.port_queue_max.is_zero()),
+        ("port_retry", config.port_retry.is_zero()),
+        ("ephemeral_ports", config.ephemeral_ports.is_empty() || *config.ephemeral_ports.start() == 0),
+        ("neighbours_max", config.neighbours_max == 0),
+        ("neighbour_retry", config.neighbour_retry.is_zero()),
+        ("neighbour_requests_max", config.neighbour_requests_max == 0),
+        ("slow_path_frames_max", config.slow_path_frames_max == 0),
+        ("control_frames_max", config.control_frames_max == 0),
+    ];
+    match limits.into_iter().find(|(_, zero)| *zero) {
+        Some((field, _)) => Err(StackError::ZeroLimit { field }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,235 @@
+//! From a frame to a connection, the slow path, or a counter.
+
+use std::net::{IpAddr, SocketAddr};
+
+use outrider_drivers::port::{ReceiveChecksum, RxFrame};
+
+use super::Stack;
+use super::control::{self, Heard};
+use super::frame::{self, Discard, Mac, Packet, Received};
+use super::icmp::{self, Icmp};
+use super::key::FlowKey;
+use super::lifecycle::Cause;
+use super::neighbours::Outcome;
+use super::routes::is_host;
+use super::table::Phase;
+use crate::tcp::connection::{CloseReason, reset_for};
+use crate::tcp::segment::Segment;
+use crate::tcp::wire::{self, SegmentError};
+use crate::time::Instant;
+
+impl Stack {
+    /// One frame from the port.
+    pub(super) fn on_frame(&mut self, now: Instant, frame: RxFrame<'_>) {
+        self.statistics.rx_frames += 1;
+        match frame::classify(frame.bytes, self.mac, &self.routes) {
+            Ok(Received::Tcp(packet)) => self.on_tcp(now, &packet, frame.checksum),
+            Ok(Received::Arp(bytes)) => {
+                if let Some(heard) = control::read_arp(bytes) {
+                    self.hear(now, heard);
+                }
+                self.to_slow_path(frame.bytes);
+            }
+            Ok(Received::Icmpv4(packet)) => self.on_icmp(icmp::read_v4(packet.payload), frame.bytes),
+            Ok(Received::Icmpv6(packet)) => {
+                if !self.on_ndp(now, &packet) {
+                    self.on_icmp(icmp::read_v6(packet.payload), frame.bytes);
+                }
+            }
+            Err(discard) => *self.discarded(discard) += 1,
+        }
+    }
+
+    fn discarded(&mut self, discard: Discard) -> &mut u64 {
+        let statistics = &mut self.statistics;
+        match discard {
+            Discard::Truncated => &mut statistics.rx_dropped_truncated,
+            Discard::NotOurs => &mut statistics.rx_dropped_not_ours,
+            Discard::Ethertype => &mut statistics.rx_dropped_ethertype,
+            Discard::IpHeader => &mut statistics.rx_dropped_ip_header,
+            Discard::IpChecksum => &mut statistics.rx_dropped_ip_checksum,
+            Discard::Fragment => &mut statistics.rx_dropped_fragment,
+            Discard::Martian => &mut statistics.rx_dropped_martian,
+            Discard::Protocol => &mut statistics.rx_dropped_protocol,
+        }
+    }
+
+    fn on_tcp(&mut self, now: Instant, packet: &Packet<'_>, checksum: ReceiveChecksum) {
+        let envelope = wire::Envelope {
+            source: packet.source,
+            destination: packet.destination,
+            checksum,
+            congestion_experienced: packet.congestion_experienced,
+        };
+        let (ports, segment) = match wire::parse(packet.payload, &envelope) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                match error {
+                    SegmentError::Checksum => self.statistics.rx_dropped_checksum += 1,
+                    SegmentError::Option => self.statistics.rx_dropped_option += 1,
+                    SegmentError::Truncated | SegmentError::PortZero | SegmentError::Family => {
+                        self.statistics.rx_dropped_segment += 1;
+                    }
+                }
+                return;
+            }
+        };
+        let local = SocketAddr::new(packet.destination, ports.destination);
+        let remote = SocketAddr::new(packet.source, ports.source);
+        let key = FlowKey::new(local, remote);
+        match self.table.find(&key) {
+            Some(index) => self.on_segment(now, index, &segment),
+            None => self.on_stray_segment(now, key, &segment, packet.source_mac),
+        }
+    }
+
+    fn on_segment(&mut self, now: Instant, index: u32, segment: &Segment<'_>) {
+        let Some(entry) = self.table.get(index) else { return };
+        if entry.phase == Phase::HalfOpen
+            && entry.waker.is_none()
+            && entry.connection.completes_handshake(segment)
+            && !self.promote(now, index)
+        {
+            return;
+        }
+        let Some(entry) = self.table.get_mut(index) else { return };
+        self.statistics.rx_segments += 1;
+        entry.connection.on_segment(now, segment, &mut *entry.user);
+        self.settle(now, index, Cause::Input);
+    }
+
+    /// A segment for no connection: opens one, or is answered with a RST (RFC 9293 section 3.10.7.1).
+    fn on_stray_segment(&mut self, now: Instant, key: FlowKey, segment: &Segment<'_>, source_mac: Mac) {
+        let flags = segment.header.flags;
+        if flags.syn && segment.header.ack.is_none() && !flags.rst && self.on_syn(now, key, segment) {
+            self.statistics.rx_segments += 1;
+            return;
+        }
+        self.statistics.rx_dropped_no_connection += 1;
+        let Some(header) = reset_for(segment) else { return };
+        if !self.resets.take(now) {
+            self.statistics.resets_suppressed += 1;
+            return;
+        }
+        let envelope = frame::Envelope {
+            source_mac: self.mac,
+            // Back the way it came: a RST keeps no state, not even in the neighbour cache.
+            destination_mac: source_mac,
+            local: key.local(),
+            remote: key.remote(),
+            ecn_capable: false,
+            checksum_offload: false,
+        };
+        let mut bytes = vec![0; frame::length(key.remote().ip(), &header, 0)];
+        frame::emit(&mut bytes, &envelope, &header, [&[], &[]]);
+        if self.push_control(bytes) {
+            self.statistics.resets_sent += 1;
+        }
+    }
+
+    fn on_icmp(&mut self, icmp: Icmp, frame: &[u8]) {
+        match icmp {
+            Icmp::Error(key) if self.table.find(&key).is_some() => self.statistics.icmp_errors_matched += 1,
+            Icmp::Error(_) | Icmp::Foreign => self.statistics.icmp_errors_unmatched += 1,
+            Icmp::Query => self.to_slow_path(frame),
+        }
+    }
+
+    /// Listens to neighbour discovery. Returns whether the packet has been answered here.
+    fn on_ndp(&mut self, now: Instant, packet: &Packet<'_>) -> bool {
+        let Some(heard) = control::read_ndp(packet) else { return false };
+        self.hear(now, heard);
+        // A solicitation by unicast (RFC 4861 section 7.3.3, the peer's reachability check) smoltcp ignores.
+        let Heard::Request { address: IpAddr::V6(asker), mac, target: IpAddr::V6(target) } = heard else {
+            return false;
+        };
+        let unicast = !packet.destination.is_multicast() && self.routes.is_ours(IpAddr::V6(target));
+        if unicast && is_host(packet.source) {
+            self.push_control(control::advertisement(self.mac, target, asker, mac));
+        }
+        unicast
+    }
+
+    fn hear(&mut self, now: Instant, heard: Heard) {
+        let (address, mac, solicited) = match heard {
+            Heard::Request { address, mac, target } if self.routes.is_ours(target) => (address, mac, false),
+            Heard::Request { .. } => return,
+            Heard::Answer { address, mac } => (address, mac, true),
+        };
+        if !is_host(address) || self.routes.is_ours(address) || self.routes.on_link(address).is_none() {
+            return;
+        }
+        if let Some(outcome) = self.neighbours.learn(now, address, mac, solicited) {
+            self.on_neighbour(now, outcome);
+        }
+    }
+
+    fn to_slow_path(&mut self, frame: &[u8]) {
+        if self.slow_path.offer(frame) {
+            self.statistics.rx_slow_path += 1;
+        } else {
+            self.statistics.rx_dropped_slow_path_full += 1;
+        }
+    }
+
+    pub(super) fn run_slow_path(&mut self, now: Instant) {
+        self.slow_path.poll(now);
+        while let Some(frame) = self.slow_path.take() {
+            self.push_control(frame);
+        }
+    }
+
+    /// Queues a whole frame for the port; `false` if the queue is full.
+    pub(super) fn push_control(&mut self, frame: Vec<u8>) -> bool {
+        let fits = self.control.len() < self.config.control_frames_max;
+        if fits {
+            self.control.push_back(frame);
+        } else {
+            self.statistics.tx_dropped_control_full += 1;
+        }
+        fits
+    }
+
+    /// Repeats neighbour requests that are due and sends the new ones.
+    pub(super) fn fire_neighbours(&mut self, now: Instant) {
+        if self.neighbours.next_timeout().is_some_and(|due| due <= now) {
+            let mut outcomes = Vec::new();
+            self.neighbours.expire(now, &mut outcomes);
+            for outcome in outcomes {
+                self.statistics.neighbour_failures += 1;
+                self.on_neighbour(now, outcome);
+            }
+        }
+        self.send_neighbour_requests();
+    }
+
+    pub(super) fn send_neighbour_requests(&mut self) {
+        while let Some(target) = self.neighbours.take_request() {
+            let source = self.routes.on_link(target);
+            if let Some(frame) = source.and_then(|source| control::request(self.mac, source, target)) {
+                self.statistics.neighbour_requests += 1;
+                self.push_control(frame);
+            }
+        }
+        self.statistics.neighbours_evicted += self.neighbours.take_evicted();
+    }
+
+    /// Lets parked connections go on: they transmit, they wait for another round of requests, or, while their
+    /// handshake has not begun to succeed, they fail.
+    pub(super) fn on_neighbour(&mut self, now: Instant, outcome: Outcome) {
+        let (waiting, failed) = match outcome {
+            Outcome::Resolved(waiting) => (waiting, false),
+            Outcome::Failed(waiting) => (waiting, true),
+        };
+        for index in waiting {
+            let Some(entry) = self.table.get_mut(index).filter(|entry| entry.parked) else { continue };
+            if failed && matches!(entry.phase, Phase::Connecting | Phase::HalfOpen) {
+                self.statistics.failed_unreachable += 1;
+                self.close(now, index, CloseReason::Unreachable);
+                continue;
+            }
+            entry.parked = false;
+            self.mark_ready(now, index);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! From the ready queue to the port.
+//!
+//! A segment exists only once it has been pulled from its connection, and it is pulled only when the port has room
+//! for it. Should the port refuse it all the same, the segment counts as lost on the wire: TCP repairs that.
+
+use core::time::Duration;
+
+use outrider_drivers::port::{Port, PortError, TransmitRoom, TxOffload};
+
+use super::Stack;
+use super::frame::{self, Envelope, Mac};
+use super::lifecycle::Cause;
+use super::neighbours::Resolution;
+use super::rate::{bytes_in, time_for};
+use super::table::Entry;
+use crate::tcp::connection::TransmitLimit;
+use crate::tcp::segment::Outgoing;
+use crate::tcp::source::{Blocked, Demand};
+use crate::time::Instant;
+
+/// A port may hold two segments whatever its rate, so that it is not idle while the next one is made.
+const PORT_SEGMENTS_MIN: usize = 2;
+/// TCP and IP headers with all options, for the bound on super-segments.
+const HEADERS_MAX: usize = 40 + 60;
+
+/// How a connection's turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// Nothing more may leave now.
+    Idle,
+    /// It used up its turn.
+    More,
+    /// The port holds as much as it should.
+    PortFull,
+    /// It waits for its neighbour.
+    Parked,
+}
+
+impl Stack {
+    /// Transmits control frames, then segments in turn, until the port or the burst is full or nothing is left.
+    /// Returns the number of frames.
+    pub(super) fn transmit(&mut self, now: Instant, port: &mut dyn Port) -> Result<usize, PortError> {
+        self.transmit_retry = None;
+        let mut sent = 0;
+        if self.control.is_empty() && self.ready.is_empty() {
+            return Ok(sent);
+        }
+        self.drain_rate.observe(now, port.transmit_room(now).bytes_outstanding);
+        if !self.transmit_control(now, port, &mut sent)? {
+            self.port_full(now, port, sent);
+            return Ok(sent);
+        }
+        while sent < self.config.transmit_burst {
+            let Some((index, lane)) = self.ready.pop() else { break };
+            match self.turn(now, port, index, &mut sent)? {
+                Turn::Idle | Turn::Parked => {}
+                Turn::More => self.mark_ready(now, index),
+                Turn::PortFull => {
+                    self.ready.put_back(index, lane);
+                    self.port_full(now, port, sent);
+                    break;
+                }
+            }
+        }
+        if !self.neighbours.is_quiet() {
+            // Requests made during the turns leave at once, not after the first retry.
+            self.send_neighbour_requests();
+            self.transmit_control(now, port, &mut sent)?;
+        }
+        Ok(sent)
+    }
+
+    fn port_full(&mut self, now: Instant, port: &mut dyn Port, sent: usize) {
+        self.statistics.tx_blocked_port += 1;
+        self.port_blocked_at = Some(now);
+        let TransmitRoom { frames, bytes_outstanding } = port.transmit_room(now);
+        let wait = match port.next_room(now) {
+            Some(at) if frames == 0 => at.since(now),
+            // Room for frames that only wait for the doorbell will be back as soon as it has been rung.
+            None if frames == 0 && sent > 0 => {
+                self.transmit_retry = Some(now);
+                return;
+            }
+            _ => {
+                let rate = self.drain_rate.bytes_per_second();
+                let excess = bytes_outstanding.saturating_sub(self.port_limit(rate));
+                if rate == 0 { self.config.port_retry } else { time_for(excess + 1, rate) }
+            }
+        };
+        // At least a microsecond, so that a rounded-down wait does not become a busy loop in virtual time.
+        let wait = wait.clamp(Duration::from_micros(1), self.config.port_queue_max);
+        self.transmit_retry = Some(now + wait);
+    }
+
+    /// Bytes that the port may hold at `rate`.
+    fn port_limit(&self, rate: u64) -> usize {
+        let segments = PORT_SEGMENTS_MIN * (self.mtu + frame::ETHERNET_BYTES);
+        segments.max(bytes_in(self.config.port_queue_max, rate))
+    }
+
+    /// Sends waiting control frames; `false` if the port has no room for them.
+    fn transmit_control(
+        &mut self,
+        now: Instant,
+        port: &mut dyn Port,
+        sent: &mut usize,
+    ) -> Result<bool, PortError> {
+        while let Some(bytes) = self.control.front() {
+            let mut fill = |buffer: &mut [u8]| {
+                buffer[..bytes.len()].copy_from_slice(bytes);
+                bytes.len()
+            };
+            if port.transmit_room(now).frames == 0
+                || !port.transmit(now, bytes.len(), TxOffload::default(), &mut fill)?
+            {
+                return Ok(false);
+            }
+            self.drain_rate.on_transmit(bytes.len());
+            self.control.pop_front();
+            self.statistics.tx_control_frames += 1;
+            *sent += 1;
+        }
+        Ok(true)
+    }
+
+    /// One connection's turn.
+    fn turn(
+        &mut self,
+        now: Instant,
+        port: &mut dyn Port,
+        index: u32,
+        sent: &mut usize,
+    ) -> Result<Turn, PortError> {
+        let Some(entry) = self.table.get_mut(index) else { return Ok(Turn::Idle) };
+        let mac = match self.neighbours.resolve(now, entry.next_hop, index) {
+            Resolution::Known(mac) => mac,
+            Resolution::Pending => {
+                entry.parked = true;
+                self.settle(now, index, Cause::TurnEnded);
+                return Ok(Turn::Parked);
+            }
+        };
+        if self.port_blocked_at.is_some_and(|at| at >= entry.ready_since && at < now) {
+            note_blocked(now, entry);
+        }
+        let port_rate = self.drain_rate.bytes_per_second();
+        let outstanding = port.transmit_room(now).bytes_outstanding;
+        let rate = port_rate.max(self.connection_rate(now, index, outstanding, port_rate));
+        let (limit, super_segment_bytes) = (self.port_limit(rate), self.super_segment_bytes(rate));
+        let mut turn = Turn::More;
+        for _ in 0..self.config.segments_per_turn {
+            let Some(entry) = self.table.get_mut(index) else { return Ok(Turn::Idle) };
+            let room = port.transmit_room(now);
+            if room.frames == 0 || room.bytes_outstanding > limit {
+                note_blocked(now, entry);
+                turn = Turn::PortFull;
+                break;
+            }
+            let limit = TransmitLimit { super_segment_bytes };
+            let Some(segment) = entry.connection.poll_transmit(now, &mut *entry.user, limit) else {
+                turn = Turn::Idle;
+                break;
+            };
+            self.send(now, port, index, mac, &segment)?;
+            *sent += 1;
+        }
+        self.settle(now, index, Cause::TurnEnded);
+        Ok(turn)
+    }
+
+    /// The connection's own delivery rate, where it matters: when the port's measured rate would block it.
+    fn connection_rate(&self, now: Instant, index: u32, outstanding: usize, port_rate: u64) -> u64 {
+        let offloads = self.capabilities.tx_segment_bytes_max > 0;
+        if !offloads && outstanding <= self.port_limit(port_rate) {
+            return 0;
+        }
+        self.table.get(index).map_or(0, |entry| entry.connection.send_state(now).delivery_rate)
+    }
+
+    /// How much a super-segment may carry: what the device takes, and what leaves in due time; zero for none.
+    fn super_segment_bytes(&self, rate: u64) -> usize {
+        let device = (self.capabilities.tx_segment_bytes_max as usize).min(usize::from(u16::MAX));
+        device.saturating_sub(HEADERS_MAX).min(bytes_in(self.config.super_segment_max, rate))
+    }
+
+    /// Builds the frame of a pulled segment in the port's memory.
+    fn send(
+        &mut self,
+        now: Instant,
+        port: &mut dyn Port,
+        index: u32,
+        mac: Mac,
+        segment: &Outgoing,
+    ) -> Result<(), PortError> {
+        let entry = self.table.get(index).expect("the segment was just pulled from this connection");
+        let is_super = segment.payload_length > segment.segment_size;
+        let offload = TxOffload {
+            checksum: is_super || self.capabilities.tx_checksum,
+            segment_size: if is_super { u16::try_from(segment.segment_size).unwrap_or(u16::MAX) } else { 0 },
+        };
+        let envelope = Envelope {
+            source_mac: self.mac,
+            destination_mac: mac,
+            local: entry.key.local(),
+            remote: entry.key.remote(),
+            ecn_capable: segment.ecn_capable,
+            checksum_offload: offload.checksum,
+        };
+        let payload = entry.connection.payload(segment);
+        let length = frame::length(envelope.remote.ip(), &segment.header, segment.payload_length);
+        let mut fill = |buffer: &mut [u8]| frame::emit(buffer, &envelope, &segment.header, payload);
+        if port.transmit(now, length, offload, &mut fill)? {
+            self.drain_rate.on_transmit(length);
+            self.statistics.tx_segments += 1;
+            self.statistics.tx_payload_bytes += segment.payload_length as u64;
+        } else {
+            self.statistics.tx_lost_at_port += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Records that the port, not TCP, holds up the next segment, if there is one to hold up.
+fn note_blocked(now: Instant, entry: &mut Entry) {
+    if entry.user.demand(now) != Demand::Nothing {
+        entry.connection.note_blocked(Blocked::Port);
+    }
+}

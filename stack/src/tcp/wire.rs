@@ -1,0 +1,303 @@
+//! Between [`Segment`]s and the bytes of a TCP header and payload (RFC 9293 section 3.1).
+//!
+//! Reading never panics and never allocates; what cannot be read is a [`SegmentError`]. Header fields go through
+//! smoltcp's views. Options are walked here, because smoltcp keeps three SACK blocks of the four that fit.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use outrider_drivers::port::ReceiveChecksum;
+use smoltcp::wire::{IpAddress, IpProtocol, TcpOption, TcpPacket, TcpSeqNumber};
+
+use super::segment::{Flags, Header, Options, SackBlock, Segment, Timestamps};
+use super::sequence::SeqNumber;
+
+/// TCP header without options, bytes.
+pub const BASE_HEADER_BYTES: usize = 20;
+/// Options at most, bytes: the data offset has four bits.
+pub const OPTIONS_BYTES_MAX: usize = 40;
+/// Largest shift of the window scale option (RFC 7323 section 2.3: a greater one counts as 14).
+const WINDOW_SCALE_MAX: u8 = 14;
+
+const KIND_END: u8 = 0;
+const KIND_NO_OPERATION: u8 = 1;
+const KIND_SACK: u8 = 5;
+const KIND_TIMESTAMPS: u8 = 8;
+const TIMESTAMPS_BYTES: usize = 10;
+
+/// Why bytes are not a TCP segment. All of these are the peer's or the network's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SegmentError {
+    /// Shorter than the header says, or a header shorter than 20 bytes.
+    #[error("the TCP header is cut short")]
+    Truncated,
+    /// The checksum over pseudo-header, header and payload is wrong.
+    #[error("the TCP checksum is wrong")]
+    Checksum,
+    /// An option is longer than the room for it, or has a length that its kind does not allow.
+    #[error("a TCP option has an impossible length")]
+    Option,
+    /// Port zero, which no connection can have (RFC 6335 section 6).
+    #[error("the TCP port is zero")]
+    PortZero,
+    /// Source and destination address are of different families.
+    #[error("the IP addresses are of different families")]
+    Family,
+}
+
+/// The two ports of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// The sender's.
+    pub source: u16,
+    /// The receiver's.
+    pub destination: u16,
+}
+
+/// What [`parse`] needs to know from below TCP.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope {
+    /// The sender's address.
+    pub source: IpAddr,
+    /// The receiver's address.
+    pub destination: IpAddr,
+    /// Whether the device vouches for the checksum.
+    pub checksum: ReceiveChecksum,
+    /// The IP header carried the Congestion Experienced mark.
+    pub congestion_experienced: bool,
+}
+
+/// Reads one TCP segment: `bytes` is the whole payload of the IP packet.
+///
+/// # Errors
+/// See [`SegmentError`]; such a segment is dropped and counted, never answered.
+pub fn parse<'a>(bytes: &'a [u8], envelope: &Envelope) -> Result<(Ports, Segment<'a>), SegmentError> {
+    let packet = TcpPacket::new_checked(bytes).map_err(|_| SegmentError::Truncated)?;
+    if envelope.source.is_ipv4() != envelope.destination.is_ipv4() {
+        return Err(SegmentError::Family);
+    }
+    if envelope.checksum == ReceiveChecksum::Unverified {
+        let (source, destination) = (IpAddress::from(envelope.source), IpAddress::from(envelope.destination));
+        if !packet.verify_checksum(&source, &destination) {
+            return Err(SegmentError::Checksum);
+        }
+    }
+    let ports = Ports { source: packet.src_port(), destination: packet.dst_port() };
+    if ports.source == 0 || ports.destination == 0 {
+        return Err(SegmentError::PortZero);
+    }
+    let header = Header {
+        seq: SeqNumber(packet.seq_number().0 as u32),
+        ack: packet.ack().then(|| SeqNumber(packet.ack_number().0 as u32)),
+        flags: Flags {
+            syn: packet.syn(),
+            fin: packet.fin(),
+            rst: packet.rst(),
+            psh: packet.psh(),
+            ece: packet.ece(),
+            cwr: packet.cwr(),
+        },
+        window: packet.window_len(),
+        options: parse_options(packet.options())?,
+    };
+    let segment = Segment {
+        header,
+        payload: packet.payload(),
+        congestion_experienced: envelope.congestion_experienced,
+    };
+    Ok((ports, segment))
+}
+
+/// Walks the options. Unknown kinds are skipped by their length (RFC 9293 section 3.2, MUST-6).
+fn parse_options(mut bytes: &[u8]) -> Result<Options, SegmentError> {
+    let mut options = Options::default();
+    while let Some(&kind) = bytes.first() {
+        match kind {
+            KIND_END => break,
+            KIND_NO_OPERATION => {
+                bytes = &bytes[1..];
+                continue;
+            }
+            _ => {}
+        }
+        let length = usize::from(*bytes.get(1).ok_or(SegmentError::Option)?);
+        if length < 2 || length > bytes.len() {
+            return Err(SegmentError::Option);
+        }
+        let (option, rest) = bytes.split_at(length);
+        match kind {
+            KIND_SACK => parse_sack(&option[2..], &mut options)?,
+            KIND_TIMESTAMPS if length != TIMESTAMPS_BYTES => return Err(SegmentError::Option),
+            _ => match TcpOption::parse(option).map_err(|_| SegmentError::Option)?.1 {
+                TcpOption::MaxSegmentSize(bytes) => options.segment_size_max = Some(bytes),
+                TcpOption::WindowScale(shift) => options.window_scale = Some(shift.min(WINDOW_SCALE_MAX)),
+                TcpOption::SackPermitted => options.sack_permitted = true,
+                TcpOption::TimeStamp { tsval, tsecr } => {
+                    options.timestamps = Some(Timestamps { value: tsval, echo: tsecr });
+                }
+                TcpOption::SackRange(_)
+                | TcpOption::EndOfList
+                | TcpOption::NoOperation
+                | TcpOption::Unknown { .. } => {}
+            },
+        }
+        bytes = rest;
+    }
+    Ok(options)
+}
+
+/// Reads the blocks of a SACK option (RFC 2018 section 3).
+fn parse_sack(blocks: &[u8], options: &mut Options) -> Result<(), SegmentError> {
+    if blocks.is_empty() || !blocks.len().is_multiple_of(8) {
+        return Err(SegmentError::Option);
+    }
+    for block in blocks.as_chunks::<8>().0 {
+        let [a, b, c, d, e, f, g, h] = *block;
+        options.sack.push(SackBlock {
+            start: SeqNumber(u32::from_be_bytes([a, b, c, d])),
+            end: SeqNumber(u32::from_be_bytes([e, f, g, h])),
+        });
+    }
+    Ok(())
+}
+
+/// How many SACK blocks fit beside the other options, and how long all options are, padding included.
+fn options_layout(options: &Options) -> (usize, usize) {
+    let mut length = 0;
+    if options.segment_size_max.is_some() {
+        length += 4;
+    }
+    // Timestamps take ten bytes, and either SACK-permitted or two NOPs before them; SACK-permitted alone is padded.
+    if options.timestamps.is_some() {
+        length += 12;
+    } else if options.sack_permitted {
+        length += 4;
+    }
+    if options.window_scale.is_some() {
+        length += 4;
+    }
+    let blocks = options.sack.as_slice().len().min((OPTIONS_BYTES_MAX - length).saturating_sub(4) / 8);
+    if blocks > 0 {
+        length += 4 + 8 * blocks;
+    }
+    (blocks, length)
+}
+
+/// Length in bytes of `header` on the wire, options and padding included: a multiple of four, 60 at most.
+pub fn header_length(header: &Header) -> usize {
+    BASE_HEADER_BYTES + options_layout(&header.options).1
+}
+
+/// Writes the options in the order and alignment of Linux, so that a 32-bit reader finds each value aligned.
+fn emit_options(mut buffer: &mut [u8], options: &Options) {
+    let nop = TcpOption::NoOperation;
+    if let Some(bytes) = options.segment_size_max {
+        buffer = TcpOption::MaxSegmentSize(bytes).emit(buffer);
+    }
+    if let Some(Timestamps { value, echo }) = options.timestamps {
+        if options.sack_permitted {
+            buffer = TcpOption::SackPermitted.emit(buffer);
+        } else {
+            buffer = nop.emit(buffer);
+            buffer = nop.emit(buffer);
+        }
+        buffer = TcpOption::TimeStamp { tsval: value, tsecr: echo }.emit(buffer);
+    } else if options.sack_permitted {
+        buffer = nop.emit(buffer);
+        buffer = nop.emit(buffer);
+        buffer = TcpOption::SackPermitted.emit(buffer);
+    }
+    if let Some(shift) = options.window_scale {
+        buffer = nop.emit(buffer);
+        buffer = TcpOption::WindowScale(shift).emit(buffer);
+    }
+    let (blocks, _) = options_layout(options);
+    if blocks > 0 {
+        buffer = nop.emit(buffer);
+        buffer = nop.emit(buffer);
+        buffer[0] = KIND_SACK;
+        buffer[1] = (2 + 8 * blocks) as u8;
+        let room = buffer[2..].as_chunks_mut::<8>().0;
+        for (bytes, block) in room.iter_mut().zip(options.sack.as_slice()) {
+            bytes[..4].copy_from_slice(&block.start.0.to_be_bytes());
+            bytes[4..].copy_from_slice(&block.end.0.to_be_bytes());
+        }
+    }
+}
+
+/// What [`emit`] has to know beside the header.
+#[derive(Clone, Copy, Debug)]
+pub struct Emission {
+    /// Ports.
+    pub ports: Ports,
+    /// The sender's address.
+    pub source: IpAddr,
+    /// The receiver's address, of the same family.
+    pub destination: IpAddr,
+    /// Leave the checksum to the device: the field gets the pseudo-header sum only.
+    pub checksum_offload: bool,
+}
+
+/// Writes a segment at the start of `buffer` and returns its length: [`header_length`] plus the payload.
+/// SACK blocks that do not fit beside the other options are left out.
+///
+/// # Panics
+/// If `buffer` is too short, or the addresses are of different families: bugs of the caller.
+pub fn emit(buffer: &mut [u8], emission: &Emission, header: &Header, payload: [&[u8]; 2]) -> usize {
+    let header_bytes = header_length(header);
+    let length = header_bytes + payload[0].len() + payload[1].len();
+    let buffer = &mut buffer[..length];
+    let (first, second) = buffer[header_bytes..].split_at_mut(payload[0].len());
+    first.copy_from_slice(payload[0]);
+    second.copy_from_slice(payload[1]);
+
+    let mut packet = TcpPacket::new_unchecked(buffer);
+    packet.set_src_port(emission.ports.source);
+    packet.set_dst_port(emission.ports.destination);
+    packet.set_seq_number(TcpSeqNumber(header.seq.0 as i32));
+    packet.set_ack_number(TcpSeqNumber(header.ack.unwrap_or_default().0 as i32));
+    packet.clear_flags();
+    packet.set_header_len(header_bytes as u8);
+    packet.set_syn(header.flags.syn);
+    packet.set_fin(header.flags.fin);
+    packet.set_rst(header.flags.rst);
+    packet.set_psh(header.flags.psh);
+    packet.set_ece(header.flags.ece);
+    packet.set_cwr(header.flags.cwr);
+    packet.set_ack(header.ack.is_some());
+    packet.set_window_len(header.window);
+    packet.set_urgent_at(0);
+    emit_options(packet.options_mut(), &header.options);
+
+    let (source, destination) = (IpAddress::from(emission.source), IpAddress::from(emission.destination));
+    if emission.checksum_offload {
+        packet.set_checksum(pseudo_header_sum(emission.source, emission.destination, length));
+    } else {
+        packet.fill_checksum(&source, &destination);
+    }
+    length
+}
+
+/// The one's complement sum over the pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1), not inverted: what
+/// a device that completes checksums expects to find in the field.
+pub fn pseudo_header_sum(source: IpAddr, destination: IpAddr, length: usize) -> u16 {
+    let mut sum: u32 = u32::from(u8::from(IpProtocol::Tcp));
+    sum += (length >> 16) as u32 + (length & 0xffff) as u32;
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => sum += words_v4(source) + words_v4(destination),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => sum += words_v6(source) + words_v6(destination),
+        _ => unreachable!("both addresses of a connection are of one family"),
+    }
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    sum as u16
+}
+
+fn words_v4(address: Ipv4Addr) -> u32 {
+    let bits = address.to_bits();
+    (bits >> 16) + (bits & 0xffff)
+}
+
+fn words_v6(address: Ipv6Addr) -> u32 {
+    address.segments().iter().map(|&word| u32::from(word)).sum()
+}
