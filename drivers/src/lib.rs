@@ -9,8 +9,13 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod capture;
 pub mod doorbell;
+mod interface;
 pub mod memory;
+pub mod netns;
 pub mod port;
 pub mod rng;
+pub mod smoltcp_adapter;
+pub mod tap;
 pub mod time;

@@ -11,7 +11,7 @@ const TICK_BITS: u32 = 10;
 const LEVEL_BITS: u32 = 6;
 const SLOTS: usize = 1 << LEVEL_BITS;
 const LEVELS: usize = (u64::BITS - TICK_BITS).div_ceil(LEVEL_BITS) as usize;
-/// [`Wheel::next_deadline`] looks at no more timers than this.
+/// [`Wheel::next_deadline`] looks at no more timers than this in a slot of an upper level.
 const SCAN_MAX: usize = 16;
 const NONE: u32 = u32::MAX;
 const UNARMED: u16 = u16::MAX;
@@ -112,9 +112,11 @@ impl Wheel {
     /// one early call per level.
     pub fn next_deadline(&self) -> Option<Instant> {
         let place = self.first_place()?;
+        // Within one tick all are due at once, and only the exact instant makes the first of them fire.
+        let scan_max = if place < SLOTS { usize::MAX } else { SCAN_MAX };
         let mut earliest = Instant::FAR_FUTURE;
         let mut cursor = self.heads[place];
-        for _ in 0..SCAN_MAX {
+        for _ in 0..scan_max {
             if cursor == NONE {
                 return Some(earliest);
             }

@@ -31,7 +31,8 @@ impl Arrival {
 
     /// A second one like it.
     pub(super) fn copy(&self, pool: &mut Pool) -> Arrival {
-        let mut buffer = pool.take(self.bytes().len());
+        // As large as the first, not as long as the frame: it will go round like any other.
+        let mut buffer = pool.take(self.buffer.len());
         buffer[..self.bytes().len()].copy_from_slice(self.bytes());
         Arrival { buffer, ..*self }
     }

@@ -11,8 +11,12 @@ mod config;
 mod ecn;
 mod inbox;
 mod link;
+#[cfg(test)]
+mod measure;
 mod pool;
 mod switch;
+#[cfg(test)]
+mod switch_tests;
 #[cfg(test)]
 mod tests;
 

@@ -4,10 +4,10 @@ use core::time::Duration;
 
 use super::*;
 use crate::doorbell::poll_fds;
-use crate::port::{ReceiveChecksum, serialisation_time};
+use crate::port::ReceiveChecksum;
 use crate::time::{Clock, MonotonicClock};
 
-fn send(port: &mut MemoryPort, now: Instant, frame: &[u8]) -> bool {
+pub(super) fn send(port: &mut MemoryPort, now: Instant, frame: &[u8]) -> bool {
     port.transmit(now, frame.len(), TxOffload::default(), &mut |buffer| {
         buffer.copy_from_slice(frame);
         frame.len()
@@ -16,7 +16,7 @@ fn send(port: &mut MemoryPort, now: Instant, frame: &[u8]) -> bool {
 }
 
 /// A frame that tells its number and where it goes.
-fn frame(destination: [u8; 6], source: [u8; 6], number: u32, length: usize) -> Vec<u8> {
+pub(super) fn frame(destination: [u8; 6], source: [u8; 6], number: u32, length: usize) -> Vec<u8> {
     let mut frame = vec![0; length];
     frame[..6].copy_from_slice(&destination);
     frame[6..12].copy_from_slice(&source);
@@ -29,23 +29,23 @@ fn numbered(number: u32, length: usize) -> Vec<u8> {
     frame([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1], number, length)
 }
 
-fn number_of(bytes: &[u8]) -> u32 {
+pub(super) fn number_of(bytes: &[u8]) -> u32 {
     u32::from_be_bytes(bytes[14..18].try_into().unwrap())
 }
 
 /// Everything due at `now`.
-fn fetch(port: &mut MemoryPort, now: Instant) -> Vec<Vec<u8>> {
+pub(super) fn fetch(port: &mut MemoryPort, now: Instant) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     port.receive(now, usize::MAX, &mut |frame| frames.push(frame.bytes.to_vec())).unwrap();
     frames
 }
 
-fn numbers(port: &mut MemoryPort, now: Instant) -> Vec<u32> {
+pub(super) fn numbers(port: &mut MemoryPort, now: Instant) -> Vec<u32> {
     fetch(port, now).iter().map(|frame| number_of(frame)).collect()
 }
 
 /// Lets all frames arrive; each with the instant at which it did.
-fn drain(port: &mut MemoryPort) -> Vec<(Instant, Vec<u8>)> {
+pub(super) fn drain(port: &mut MemoryPort) -> Vec<(Instant, Vec<u8>)> {
     let mut all = Vec::new();
     let mut last = Instant::ZERO;
     while let Some(at) = port.next_arrival(last) {
@@ -403,97 +403,6 @@ fn a_dropped_end_is_noticed_after_its_last_frame_and_swallows_what_is_sent_to_it
     assert_eq!(b.link_statistics().dropped_unreachable_frames, 1);
     let fd = b.readiness().unwrap();
     poll_fds(&[fd], None).unwrap(); // a sleeper would be told, else this hangs
-}
-
-#[test]
-fn a_switch_floods_the_unknown_and_learns() {
-    let switch = Switch::new(5);
-    let mut ports: Vec<MemoryPort> = (0..3).map(|_| switch.connect(LinkConfig::default())).collect();
-    let macs: Vec<[u8; 6]> = ports.iter().map(|port| port.info().mac).collect();
-    let mut exchange = |from: usize, destination: [u8; 6], number| {
-        assert!(send(&mut ports[from], Instant::ZERO, &frame(destination, macs[from], number, 64)));
-        ports[from].flush(Instant::ZERO).unwrap();
-        ports.iter_mut().map(|port| numbers(port, Instant::ZERO)).collect::<Vec<_>>()
-    };
-    assert_eq!(exchange(0, [0xff; 6], 1), [vec![], vec![1], vec![1]], "broadcast");
-    assert_eq!(exchange(0, macs[1], 2), [vec![], vec![2], vec![2]], "not heard of yet");
-    assert_eq!(exchange(1, macs[0], 3), [vec![3], vec![], vec![]], "known from the broadcast");
-    assert_eq!(exchange(0, macs[1], 4), [vec![], vec![4], vec![]], "known from the answer");
-    assert_eq!(exchange(0, macs[0], 5), [vec![], vec![], vec![]], "to itself: filtered");
-    let statistics = switch.statistics();
-    assert_eq!(
-        (statistics.flooded_frames, statistics.forwarded_frames, statistics.filtered_frames),
-        (2, 2, 1)
-    );
-    assert_eq!(statistics.addresses, 2);
-    // A port that is dropped is forgotten, and its place can be taken.
-    drop(ports.remove(1));
-    assert_eq!(switch.statistics().addresses, 1);
-    let mut late = switch.connect(LinkConfig::default());
-    assert!(!macs.contains(&late.info().mac), "an address is never given twice");
-    assert!(send(&mut ports[0], Instant::ZERO, &frame(late.info().mac, macs[0], 6, 64)));
-    ports[0].flush(Instant::ZERO).unwrap();
-    assert_eq!(numbers(&mut late, Instant::ZERO), [6]);
-}
-
-#[test]
-fn the_address_table_is_bounded_and_short_frames_are_malformed() {
-    let switch = Switch::new(5);
-    let (mut a, mut b) = (switch.connect(LinkConfig::default()), switch.connect(LinkConfig::default()));
-    for number in 0..ADDRESSES_MAX as u32 + 10 {
-        let [p, q, r, s] = number.to_be_bytes();
-        assert!(send(&mut a, Instant::ZERO, &frame([0xff; 6], [2, 9, p, q, r, s], number, 64)));
-        a.flush(Instant::ZERO).unwrap();
-        fetch(&mut b, Instant::ZERO);
-    }
-    assert_eq!((switch.statistics().addresses, switch.statistics().unlearned), (ADDRESSES_MAX, 10));
-    for length in 1..14 {
-        assert!(send(&mut a, Instant::ZERO, &[2; 13][..length.min(13)]));
-    }
-    a.flush(Instant::ZERO).unwrap();
-    assert_eq!(switch.statistics().dropped_malformed_frames, 13);
-    assert_eq!(fetch(&mut b, Instant::ZERO).len(), 0);
-}
-
-#[test]
-fn two_senders_share_the_queue_of_a_switch_output_in_order_of_arrival() {
-    let config = LinkConfig {
-        rate_bits_per_second: 1_000_000_000,
-        delay: Duration::from_micros(10),
-        queue_bytes: 14 * 1500,
-        ..LinkConfig::default()
-    };
-    let switch = Switch::new(5);
-    let mut receiver = switch.connect(config.clone());
-    let (mut a, mut b) = (switch.connect(config.clone()), switch.connect(config));
-    let to = receiver.info().mac;
-    let (mac_a, mac_b) = (a.info().mac, b.info().mac);
-    assert!(send(&mut receiver, Instant::ZERO, &frame([0xff; 6], to, 0, 64)));
-    receiver.flush(Instant::ZERO).unwrap();
-    let start = Instant::from_millis(1);
-    // Each sends at line rate; b is asked to send later, but at the same instants.
-    for number in 0..13 {
-        assert!(send(&mut a, start, &frame(to, mac_a, number, 1500)));
-    }
-    a.flush(start).unwrap();
-    for number in 100..113 {
-        assert!(send(&mut b, start, &frame(to, mac_b, number, 1500)));
-    }
-    b.flush(start).unwrap();
-    let arrivals = drain(&mut receiver);
-    let order: Vec<u32> = arrivals.iter().map(|(_, frame)| number_of(frame)).collect();
-    assert_eq!(order[..6], [0, 100, 1, 101, 2, 102], "by arrival at the switch, not by call");
-    let gaps: Vec<Duration> = arrivals.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
-    assert!(
-        gaps.iter().all(|&gap| gap == Duration::from_micros(12)),
-        "the output is never faster than its rate"
-    );
-    // Two frames arrive while one leaves: the last one finds 26 - 1 - 12 queued.
-    assert_eq!(receiver.incoming().statistics().dropped_queue_frames, 0);
-    let first = start + 2 * (serialisation_time(1500, 1_000_000_000) + Duration::from_micros(10));
-    assert_eq!(arrivals[0].0, first, "two hops, each with rate and delay");
-    assert_eq!(order.len(), 26);
-    assert_eq!(receiver.incoming().statistics().queued_bytes_max, 14 * 1500);
 }
 
 /// Receives `expected` frames in real time, asleep in between, and checks their order.

@@ -61,6 +61,7 @@ impl Stack {
                 aborted: false,
                 parked: false,
                 ready_since: now,
+                turn_segments: 0,
             }
         });
         let id = id.expect("the table was found not to be full");
@@ -140,6 +141,7 @@ impl Stack {
                 aborted: false,
                 parked: false,
                 ready_since: now,
+                turn_segments: 0,
             }
         });
         let Some(id) = id else {

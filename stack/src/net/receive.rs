@@ -28,7 +28,7 @@ impl Stack {
                 if let Some(heard) = control::read_arp(bytes) {
                     self.hear(now, heard);
                 }
-                self.to_slow_path(frame.bytes);
+                self.hand_to_slow_path(frame.bytes);
             }
             Ok(Received::Icmpv4(packet)) => self.on_icmp(icmp::read_v4(packet.payload), frame.bytes),
             Ok(Received::Icmpv6(packet)) => {
@@ -131,7 +131,7 @@ impl Stack {
         match icmp {
             Icmp::Error(key) if self.table.find(&key).is_some() => self.statistics.icmp_errors_matched += 1,
             Icmp::Error(_) | Icmp::Foreign => self.statistics.icmp_errors_unmatched += 1,
-            Icmp::Query => self.to_slow_path(frame),
+            Icmp::Query => self.hand_to_slow_path(frame),
         }
     }
 
@@ -145,9 +145,11 @@ impl Stack {
         };
         let unicast = !packet.destination.is_multicast() && self.routes.is_ours(IpAddr::V6(target));
         if unicast && is_host(packet.source) {
+            self.statistics.rx_solicitations_unicast += 1;
             self.push_control(control::advertisement(self.mac, target, asker, mac));
+            return true;
         }
-        unicast
+        false
     }
 
     fn hear(&mut self, now: Instant, heard: Heard) {
@@ -164,7 +166,7 @@ impl Stack {
         }
     }
 
-    fn to_slow_path(&mut self, frame: &[u8]) {
+    fn hand_to_slow_path(&mut self, frame: &[u8]) {
         if self.slow_path.offer(frame) {
             self.statistics.rx_slow_path += 1;
         } else {

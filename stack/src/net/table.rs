@@ -56,6 +56,8 @@ pub(super) struct Entry {
     /// Waiting for the neighbour cache: transmits nothing.
     pub(super) parked: bool,
     pub(super) ready_since: Instant,
+    /// Segments sent in the present turn.
+    pub(super) turn_segments: usize,
 }
 
 #[derive(Default)]

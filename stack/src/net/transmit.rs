@@ -147,22 +147,27 @@ impl Stack {
         let outstanding = port.transmit_room(now).bytes_outstanding;
         let rate = port_rate.max(self.connection_rate(now, index, outstanding, port_rate));
         let (limit, super_segment_bytes) = (self.port_limit(rate), self.super_segment_bytes(rate));
-        let mut turn = Turn::More;
-        for _ in 0..self.config.segments_per_turn {
+        let turn = loop {
             let Some(entry) = self.table.get_mut(index) else { return Ok(Turn::Idle) };
+            if entry.turn_segments >= self.config.segments_per_turn {
+                break Turn::More;
+            }
             let room = port.transmit_room(now);
             if room.frames == 0 || room.bytes_outstanding > limit {
                 note_blocked(now, entry);
-                turn = Turn::PortFull;
-                break;
+                break Turn::PortFull;
             }
             let limit = TransmitLimit { super_segment_bytes };
             let Some(segment) = entry.connection.poll_transmit(now, &mut *entry.user, limit) else {
-                turn = Turn::Idle;
-                break;
+                break Turn::Idle;
             };
+            entry.turn_segments += 1;
             self.send(now, port, index, mac, &segment)?;
             *sent += 1;
+        };
+        // A turn that the port cut short goes on when there is room again, and is then no longer than any other.
+        if let Some(entry) = self.table.get_mut(index).filter(|_| turn != Turn::PortFull) {
+            entry.turn_segments = 0;
         }
         self.settle(now, index, Cause::TurnEnded);
         Ok(turn)

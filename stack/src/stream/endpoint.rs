@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::{Buf, Bytes, BytesMut};
 use crossbeam::channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 
-use super::StreamConfig;
+use super::{StreamConfig, TcpStream};
 use crate::endpoint::{Directive, Endpoint, Established, Waker};
 use crate::tcp::connection::CloseReason;
 use crate::tcp::source::{AckUrgency, Cut, Demand, SegmentSink, SegmentSource, SendState, SinkFault};
@@ -32,6 +32,8 @@ pub(super) struct Shared {
     pub(super) unread_bytes: AtomicUsize,
     /// The endpoint holds received bytes that the full queue did not take: the reader wakes it.
     pub(super) held_back: AtomicBool,
+    /// Nobody will read any more: what arrives is thrown away.
+    pub(super) reader_gone: AtomicBool,
     peer_finished: AtomicBool,
     established: OnceLock<Established>,
 }
@@ -72,11 +74,18 @@ pub(super) struct StreamEndpoint {
     sending: Bytes,
     writer_gone: bool,
     received: Option<Sender<Bytes>>,
-    reader_gone: bool,
     held: BytesMut,
     receive_buffer_bytes: usize,
     opened: Sender<Result<(), CloseReason>>,
+    /// A stream to be handed to the application when the handshake is complete.
+    accepted: Option<Accepted>,
     directive: Directive,
+}
+
+/// A stream on its way to [`super::TcpListener::accept`].
+pub(super) struct Accepted {
+    pub(super) queue: Sender<(TcpStream, SocketAddr)>,
+    pub(super) stream: TcpStream,
 }
 
 pub(super) fn pair(config: &StreamConfig) -> (StreamEndpoint, Ends) {
@@ -90,16 +99,21 @@ pub(super) fn pair(config: &StreamConfig) -> (StreamEndpoint, Ends) {
         sending: Bytes::new(),
         writer_gone: false,
         received: Some(received),
-        reader_gone: false,
         held: BytesMut::new(),
         receive_buffer_bytes: config.receive_buffer_bytes.max(RECEIVE_BUFFER_MIN),
         opened,
+        accepted: None,
         directive: Directive::Continue,
     };
     (endpoint, Ends { shared, to_send, received: reading, opened: has_opened })
 }
 
 impl StreamEndpoint {
+    /// Has the endpoint hand `accepted` over once it is established.
+    pub(super) fn with_accepted(self, accepted: Accepted) -> Self {
+        StreamEndpoint { accepted: Some(accepted), ..self }
+    }
+
     /// Gets the next written piece once the last is used up.
     fn fetch(&mut self) {
         while self.sending.is_empty() && !self.writer_gone {
@@ -122,10 +136,7 @@ impl StreamEndpoint {
         for marked in [false, true] {
             match queue.try_send(piece) {
                 Ok(()) => return,
-                Err(TrySendError::Disconnected(_)) => {
-                    self.reader_gone = true;
-                    return;
-                }
+                Err(TrySendError::Disconnected(_)) => return,
                 Err(TrySendError::Full(returned)) => piece = returned,
             }
             if !marked {
@@ -133,6 +144,10 @@ impl StreamEndpoint {
             }
         }
         self.held = BytesMut::from(piece);
+    }
+
+    fn reader_gone(&self) -> bool {
+        self.shared.reader_gone.load(Ordering::Acquire)
     }
 
     /// Lets the reader see the end, once it has been given everything.
@@ -175,7 +190,7 @@ impl SegmentSource for StreamEndpoint {
 
 impl SegmentSink for StreamEndpoint {
     fn deliver(&mut self, _now: Instant, bytes: &[u8]) -> Result<AckUrgency, SinkFault> {
-        if self.reader_gone {
+        if self.reader_gone() {
             // Nobody will ever read this. If nobody writes either, the peer shall know (RFC 9293 section 3.6.1).
             if self.writer_gone {
                 self.directive = Directive::Abort;
@@ -189,7 +204,7 @@ impl SegmentSink for StreamEndpoint {
     }
 
     fn room(&self) -> usize {
-        if self.reader_gone {
+        if self.reader_gone() {
             return self.receive_buffer_bytes;
         }
         self.receive_buffer_bytes.saturating_sub(self.shared.unread_bytes.load(Ordering::Acquire))
@@ -212,6 +227,12 @@ impl Endpoint for StreamEndpoint {
         let _ = self.shared.established.set(*established);
         // The application may have given up waiting.
         let _ = self.opened.try_send(Ok(()));
+        if let Some(Accepted { queue, stream }) = self.accepted.take()
+            && queue.try_send((stream, established.remote)).is_err()
+        {
+            // Others took the last places since the acceptor looked, or the listener is gone.
+            self.directive = Directive::Abort;
+        }
     }
 
     fn on_wake(&mut self, _now: Instant) {
@@ -234,9 +255,4 @@ impl Endpoint for StreamEndpoint {
         // Dropping the queues, after the reason is known, lets both halves see the end.
         self.received = None;
     }
-}
-
-/// Where a stream's ends are.
-pub(super) fn addresses(shared: &Shared) -> Option<(SocketAddr, SocketAddr)> {
-    shared.established().map(|established| (established.local, established.remote))
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::endpoint::pair;
+use super::endpoint::{Accepted, pair};
 use super::{StreamConfig, TcpStream};
 use crate::endpoint::{Acceptor, Endpoint};
 use crate::net::{ListenError, ListenOptions};
@@ -67,10 +67,17 @@ struct QueueAcceptor {
 }
 
 impl Acceptor for QueueAcceptor {
-    fn accept(&mut self, _now: Instant, _local: SocketAddr, remote: SocketAddr) -> Option<Box<dyn Endpoint>> {
+    fn accept(
+        &mut self,
+        _now: Instant,
+        _local: SocketAddr,
+        _remote: SocketAddr,
+    ) -> Option<Box<dyn Endpoint>> {
+        if self.waiting.is_full() {
+            return None;
+        }
         let (endpoint, ends) = pair(&self.config);
-        let stream = TcpStream::new(ends, &self.config);
-        self.waiting.try_send((stream, remote)).ok()?;
-        Some(Box::new(endpoint))
+        let accepted = Accepted { queue: self.waiting.clone(), stream: TcpStream::new(ends, &self.config) };
+        Some(Box::new(endpoint.with_accepted(accepted)))
     }
 }

@@ -43,7 +43,9 @@ fn error_of(reason: CloseReason) -> Option<io::Error> {
         CloseReason::Refused => ErrorKind::ConnectionRefused,
         CloseReason::Reset => ErrorKind::ConnectionReset,
         CloseReason::Aborted | CloseReason::Unusable => ErrorKind::ConnectionAborted,
-        CloseReason::ConnectTimeout | CloseReason::UserTimeout => ErrorKind::TimedOut,
+        CloseReason::ConnectTimeout | CloseReason::UserTimeout | CloseReason::KeepaliveTimeout => {
+            ErrorKind::TimedOut
+        }
         CloseReason::Unreachable => ErrorKind::HostUnreachable,
         CloseReason::PortGone => ErrorKind::NetworkDown,
         CloseReason::NoResources => ErrorKind::AddrNotAvailable,

@@ -9,8 +9,9 @@ use std::sync::atomic::Ordering;
 use bytes::{Buf, Bytes};
 use crossbeam::channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
-use super::endpoint::{Ends, PIECE_BYTES_MAX, Shared, addresses, pair};
+use super::endpoint::{Ends, PIECE_BYTES_MAX, Shared, pair};
 use super::{StreamConfig, error_of};
+use crate::endpoint::Established;
 use crate::shard::{ConnectError, ShardHandle};
 
 /// A blocking TCP socket over a shard. Dropping it sends FIN after everything written; bytes that arrive when
@@ -55,16 +56,18 @@ impl TcpStream {
             };
             io::Error::new(kind, error.to_string())
         })?;
+        let opened = ends.opened.clone();
+        let stream = TcpStream::new(ends, &config);
         let opened = match config.connect_timeout {
-            Some(timeout) => ends.opened.recv_timeout(timeout),
-            None => ends.opened.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(timeout) => opened.recv_timeout(timeout),
+            None => opened.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match opened {
-            Ok(Ok(())) => Ok(TcpStream::new(ends, &config)),
+            Ok(Ok(())) => Ok(stream),
             Ok(Err(reason)) => {
                 Err(error_of(reason).unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into()))
             }
-            // Dropping the ends ends the attempt as soon as it succeeds.
+            // Dropping the stream ends the connection as soon as it is made.
             Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
             Err(RecvTimeoutError::Disconnected) => Err(io::ErrorKind::NetworkDown.into()),
         }
@@ -90,14 +93,18 @@ impl TcpStream {
         (self.reader, self.writer)
     }
 
-    /// This end's address; `None` until the handshake is complete (a stream just accepted).
-    pub fn local_address(&self) -> Option<SocketAddr> {
-        addresses(&self.reader.shared).map(|(local, _)| local)
+    /// This end's address.
+    pub fn local_address(&self) -> SocketAddr {
+        self.established().local
     }
 
-    /// The other end's address; `None` until the handshake is complete.
-    pub fn peer_address(&self) -> Option<SocketAddr> {
-        addresses(&self.reader.shared).map(|(_, remote)| remote)
+    /// The other end's address.
+    pub fn peer_address(&self) -> SocketAddr {
+        self.established().remote
+    }
+
+    fn established(&self) -> &Established {
+        self.reader.shared.established().expect("applications get streams only once these are established")
     }
 
     /// How long a read waits before it fails with `TimedOut`; `None` waits without end.
@@ -145,6 +152,7 @@ impl ReadHalf {
     }
 
     fn shutdown(&mut self) {
+        self.shared.reader_gone.store(true, Ordering::Release);
         self.received = None;
         self.piece = Bytes::new();
         self.shared.wake();

@@ -9,6 +9,8 @@ use super::congestion::Algorithm;
 pub struct Config {
     /// MSS announced to the peer: what one received segment may carry (MTU less IP and TCP base headers), bytes.
     pub segment_size_max: u16,
+    /// Receive window at first, bytes. It doubles whenever a whole window was received within a few round trips.
+    pub receive_window_initial: u32,
     /// Largest receive window, bytes; also fixes the window scale.
     pub receive_window_max: u32,
     /// Congestion controller.
@@ -21,6 +23,10 @@ pub struct Config {
     pub sack: bool,
     /// Offer and use window scaling (RFC 7323).
     pub window_scaling: bool,
+    /// Offer explicit congestion notification (RFC 3168), and accept it when offered. DCTCP offers it regardless.
+    pub ecn: bool,
+    /// Probes of an idle connection (RFC 9293 section 3.8.4); `None` sends none.
+    pub keepalive: Option<Keepalive>,
     /// Retransmission timeout before the first RTT sample (RFC 6298: 1 s).
     pub rto_initial: Duration,
     /// Floor of the retransmission timeout; twice the smoothed RTT applies besides.
@@ -44,16 +50,37 @@ pub struct Config {
     pub holes_max: usize,
 }
 
+/// When an idle connection is probed, and given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence of the peer before the first probe.
+    pub idle: Duration,
+    /// Time between probes.
+    pub interval: Duration,
+    /// Unanswered probes after which the connection ends with [`CloseReason::KeepaliveTimeout`].
+    pub probes_max: u32,
+}
+
+impl Config {
+    /// Whether ECN is offered: asked for, or needed by the controller.
+    pub(crate) fn offers_ecn(&self) -> bool {
+        self.ecn || self.algorithm == Algorithm::Dctcp
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Config {
             segment_size_max: 1460,
+            receive_window_initial: 256 << 10,
             receive_window_max: 4 << 20,
             algorithm: Algorithm::default(),
             initial_window_segments: 10,
             timestamps: true,
             sack: true,
             window_scaling: true,
+            ecn: false,
+            keepalive: None,
             rto_initial: Duration::from_secs(1),
             rto_min: Duration::from_millis(1),
             rto_max: Duration::from_secs(60),
@@ -92,6 +119,9 @@ pub enum CloseReason {
     /// Outstanding data was not acknowledged for the user timeout.
     #[error("the peer did not acknowledge data within the user timeout")]
     UserTimeout,
+    /// The peer answered none of the keepalive probes.
+    #[error("the peer answered no keepalive probe")]
+    KeepaliveTimeout,
     /// No route or no neighbour (ARP/NDP) answered.
     #[error("host unreachable")]
     Unreachable,
@@ -101,6 +131,13 @@ pub enum CloseReason {
     /// No local port was free, the local address is in use, or the table is full.
     #[error("no free local address or table entry")]
     NoResources,
+}
+
+impl CloseReason {
+    /// Whether something went wrong, as opposed to an end that either side wanted.
+    pub const fn is_failure(self) -> bool {
+        !matches!(self, CloseReason::Finished | CloseReason::Aborted | CloseReason::Refused)
+    }
 }
 
 /// What happened on a connection, for its owner.

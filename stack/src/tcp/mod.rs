@@ -7,6 +7,7 @@
 mod config;
 pub mod congestion;
 pub mod connection;
+mod ecn;
 mod flight;
 mod rate;
 mod reassembly;
@@ -20,4 +21,5 @@ pub mod source;
 pub mod state;
 pub mod statistics;
 mod timers;
+pub mod trace;
 pub mod wire;

@@ -47,8 +47,8 @@ impl RateSampler {
         self.app_limited_until > 0
     }
 
-    /// A segment leaves; `pipe` excludes it.
-    pub(crate) fn stamp(&mut self, now: Instant, pipe: u64) -> SendStamp {
+    /// A segment of `bytes` leaves; `pipe` is what was out before it.
+    pub(crate) fn stamp(&mut self, now: Instant, pipe: u64, bytes: u64) -> SendStamp {
         if pipe == 0 {
             self.first_sent_at = now;
             self.delivered_at = now;
@@ -58,7 +58,7 @@ impl RateSampler {
             delivered_at: self.delivered_at,
             first_sent_at: self.first_sent_at,
             lost: self.lost,
-            pipe,
+            pipe: pipe + bytes,
             app_limited: self.is_app_limited(),
         }
     }

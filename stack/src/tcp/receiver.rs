@@ -45,7 +45,11 @@ pub(crate) struct Receiver {
     pub(crate) window_end: u64,
     /// RCV.NXT as last told to the peer (RFC 7323 "Last.ACK.sent").
     pub(crate) acked: u64,
+    /// Largest window offered now; grows up to `window_max`.
+    window: u64,
     window_max: u64,
+    /// A window's worth began to be received at this instant, and ends at this offset.
+    tuning: (Instant, u64),
     segment_size: u64,
     /// Largest payload seen: what a full segment of this peer is (RFC 1122 section 4.2.3.2), bytes.
     full_segment: u64,
@@ -65,6 +69,7 @@ pub(crate) struct Receiver {
 /// Bounds and sizes of a [`Receiver`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReceiverLimits {
+    pub(crate) window_bytes: u64,
     pub(crate) window_max_bytes: u64,
     pub(crate) segment_size: u64,
     pub(crate) out_of_order_bytes_max: usize,
@@ -80,7 +85,9 @@ impl Receiver {
             next: 0,
             window_end: 0,
             acked: 0,
+            window: limits.window_bytes.min(limits.window_max_bytes),
             window_max: limits.window_max_bytes,
+            tuning: (Instant::ZERO, 0),
             segment_size: limits.segment_size,
             full_segment: 1,
             room: limits.window_max_bytes,
@@ -97,12 +104,23 @@ impl Receiver {
     pub(crate) fn on_syn(&mut self, initial: SeqNumber) {
         self.initial = initial;
         self.next = 1;
-        self.window_end = 1 + self.room.min(self.window_max);
+        // No more than a SYN can have promised: what is promised once cannot be taken back.
+        self.window_end = 1 + u64::from(self.syn_window());
         self.due = AckDue::Now;
+    }
+
+    /// The window field of a SYN: never scaled (RFC 7323 section 2.2).
+    pub(crate) fn syn_window(&self) -> u16 {
+        self.room.min(self.window).min(u64::from(u16::MAX)) as u16
     }
 
     pub(crate) fn due(&self) -> AckDue {
         self.due
+    }
+
+    /// Whether in-order bytes wait for their acknowledgement.
+    pub(crate) fn has_unacked(&self) -> bool {
+        self.unacked_bytes > 0
     }
 
     pub(crate) fn acknowledge_now(&mut self) {
@@ -251,6 +269,19 @@ impl Receiver {
         }
     }
 
+    /// A whole window received within four round trips means that the window may be what limits the peer: offer
+    /// twice as much (after "dynamic right-sizing", Fisk and Feng 2001).
+    pub(crate) fn tune(&mut self, now: Instant, round_trip: Option<Duration>) {
+        let (since, target) = self.tuning;
+        if self.next < target || self.window >= self.window_max {
+            return;
+        }
+        if target > 0 && round_trip.is_some_and(|rtt| now - since <= rtt * 4) {
+            self.window = (self.window * 2).min(self.window_max);
+        }
+        self.tuning = (now, self.next + self.window);
+    }
+
     /// The whole segment lies before the window: report it as a duplicate (RFC 2883 section 4).
     pub(crate) fn note_duplicate(&mut self, offset: u64, length: u64) {
         self.duplicate = Some((offset, offset + length));
@@ -264,9 +295,10 @@ impl Receiver {
         let gain = could.saturating_sub(told);
         // Receiver's silly window avoidance (RFC 9293 section 3.8.6.2.2), and no flood of updates while the peer
         // still has plenty.
-        let worthwhile = gain >= (self.window_max / 2).min(2 * self.segment_size);
-        let wanted = told < 2 * self.segment_size || gain >= self.window_max / 2;
-        if self.next > 0 && worthwhile && wanted {
+        let worthwhile = gain >= (self.window / 2).min(2 * self.segment_size);
+        let wanted = told < 2 * self.segment_size || gain >= self.window / 2;
+        // Before the first byte the window of the SYN is enough: every acknowledgement says more.
+        if self.next > 1 && worthwhile && wanted {
             self.due = AckDue::Now;
             return true;
         }
@@ -275,14 +307,14 @@ impl Receiver {
 
     /// Where the right edge may go.
     fn window_target(&self) -> u64 {
-        self.window_end.max(self.next + self.room.min(self.window_max))
+        self.window_end.max(self.next + self.room.min(self.window))
     }
 
     /// The window field for a segment that leaves now; moves the right edge. `shift` is our window scale.
     pub(crate) fn advertise(&mut self, shift: u8) -> u16 {
         let target = self.window_target();
         let gain = target - self.window_end;
-        if gain >= self.segment_size.min(self.window_max / 2) || self.window_end < self.next {
+        if gain >= self.segment_size.min(self.window / 2) || self.window_end < self.next {
             self.window_end = target;
         }
         // The field rounds down by the scale; the edge itself stays, so that it never moves left.

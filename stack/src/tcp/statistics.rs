@@ -63,6 +63,12 @@ statistics_table! {
         duplicate_segments: "segments", "Segments received again, in whole or in part";
         dsacks_received: "blocks", "Duplicate SACK reports from the peer (RFC 2883)";
         unacceptable_segments: "segments", "Segments outside the receive window";
+        marked_segments: "segments", "Segments received with the Congestion Experienced mark (RFC 3168)";
+        congestion_echoes: "segments", "Acknowledgements received with ECE";
+        icmp_ignored: "messages", "ICMP errors not about a segment in flight (RFC 5927)";
+        icmp_unreachable: "messages", "ICMP unreachable errors about a segment in flight";
+        path_mtu_reductions: "events", "Times the segment size was reduced for the path MTU";
+        keepalive_probes: "segments", "Keepalive probes sent";
         challenge_acks: "segments", "Challenge acknowledgements sent (RFC 5961)";
         paws_rejected: "segments", "Segments rejected for an old timestamp (RFC 7323)";
         bad_acks: "segments", "Acknowledgements of data never sent or long gone";

@@ -15,17 +15,20 @@ pub(crate) enum Timer {
     DelayedAck,
     /// The pacer lets the next segment go.
     Pacing,
+    /// Keepalive probe (RFC 9293 section 3.8.4).
+    Keepalive,
     /// End of TIME-WAIT.
     TimeWait,
 }
 
 impl Timer {
-    pub(crate) const ALL: [Timer; 6] = [
+    pub(crate) const ALL: [Timer; 7] = [
         Timer::Retransmit,
         Timer::Reorder,
         Timer::Persist,
         Timer::DelayedAck,
         Timer::Pacing,
+        Timer::Keepalive,
         Timer::TimeWait,
     ];
 }

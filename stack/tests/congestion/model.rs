@@ -410,12 +410,14 @@ impl World {
 
     fn enqueue(&mut self, index: usize, id: u64) {
         let waiting = self.queue.len() as u64 * WIRE;
+        // The head of the queue is the one in service.
+        let behind = (self.queue.len() as u64).saturating_sub(1);
         let residue = if self.busy { self.service_end.since(self.now) } else { Duration::ZERO };
         if waiting + WIRE > self.path.queue_bytes {
             self.flows[index].drops += 1;
             return;
         }
-        let wait = residue.as_nanos() as u64 + self.queue.len() as u64 * self.wire_time().as_nanos() as u64;
+        let wait = residue.as_nanos() as u64 + behind * self.wire_time().as_nanos() as u64;
         self.delays.push((self.now, wait));
         self.queue.push_back((index, id));
         if !self.busy {
@@ -433,9 +435,8 @@ impl World {
 
     fn on_departed(&mut self) {
         self.busy = false;
-        if let Some((flow, id)) = self.queue.pop_front()
-            && (self.path.loss_ppm == 0 || self.random(1_000_000) >= self.path.loss_ppm)
-        {
+        let lost = self.path.loss_ppm != 0 && self.random(1_000_000) < self.path.loss_ppm;
+        if let (Some((flow, id)), false) = (self.queue.pop_front(), lost) {
             self.at(self.now + self.path.delay, Event::Arrived(flow, id));
         }
         if !self.queue.is_empty() {

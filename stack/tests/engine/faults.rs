@@ -37,6 +37,8 @@ fn random_path(random: &mut Random) -> Path {
         reorder: fault(random),
         duplicate: fault(random),
         cut: false,
+        mark_above: [None, Some(10_000)][random.below(2) as usize],
+        payload_max: usize::MAX,
     }
 }
 
@@ -46,7 +48,8 @@ fn every_byte_arrives_once_in_order_over_a_thousand_faulty_links() {
         let _seed = Seed(seed);
         let mut random = Random::new(seed + 1);
         let config = Config {
-            algorithm: if random.chance(0.5) { Algorithm::Bbr } else { Algorithm::Cubic },
+            algorithm: Algorithm::ALL[random.below(Algorithm::ALL.len() as u64) as usize],
+            ecn: random.chance(0.5),
             sack: random.chance(0.9),
             timestamps: random.chance(0.8),
             window_scaling: random.chance(0.9),

@@ -92,7 +92,11 @@ fn a_refused_connection_says_so() {
     let reset = reset_for(&syn).expect("a SYN is answered");
     pair.paths[0].cut = true;
     pair.nodes[1].tcp = None;
-    pair.schedule(pair.now, 0, InFlight { header: reset, payload: vec![] });
+    pair.schedule(
+        pair.now,
+        0,
+        InFlight { header: reset, payload: vec![], ecn_capable: false, marked: false },
+    );
     let now = pair.now;
     let Some(tcp) = &mut pair.nodes[0].tcp else { panic!("node 0 connects") };
     tcp.on_segment(

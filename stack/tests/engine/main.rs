@@ -2,7 +2,10 @@
 
 mod pair;
 
+mod congestion;
 mod faults;
+mod keepalive;
 mod lifecycle;
+mod path;
 mod recovery;
 mod windows;

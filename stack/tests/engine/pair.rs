@@ -50,6 +50,10 @@ pub(crate) struct Path {
     pub duplicate: f64,
     /// Nothing gets through.
     pub cut: bool,
+    /// ECN-capable segments are marked when the queue holds more than this, bytes.
+    pub mark_above: Option<u64>,
+    /// Segments with more payload than this are swallowed.
+    pub payload_max: usize,
 }
 
 impl Default for Path {
@@ -62,6 +66,8 @@ impl Default for Path {
             reorder: 0.0,
             duplicate: 0.0,
             cut: false,
+            mark_above: None,
+            payload_max: usize::MAX,
         }
     }
 }
@@ -96,7 +102,9 @@ impl SegmentSource for App {
 
     fn cut(&mut self, now: Instant, state: &SendState, cut: &mut dyn Cut) {
         assert_eq!(state.stream_offset, 1 + self.cut, "the engine and the source agree on the offset");
-        let count = if self.urgent {
+        let count = if self.urgent && cut.room() < 100 {
+            0
+        } else if self.urgent {
             self.urgent = false;
             self.urgent_cuts.push((now, cut.urgent_only()));
             self.total += 100;
@@ -153,6 +161,8 @@ impl SegmentSink for App {
 pub(crate) struct InFlight {
     pub header: Header,
     pub payload: Vec<u8>,
+    pub ecn_capable: bool,
+    pub marked: bool,
 }
 
 #[derive(Debug)]
@@ -183,6 +193,11 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
+    /// How long a byte that leaves `from` now waits in the queue.
+    pub(crate) fn queueing(&self, from: usize) -> Duration {
+        self.busy_until[from] - self.now
+    }
+
     /// Node 0 connects to node 1.
     pub(crate) fn new(seed: u64, config: Config) -> Self {
         let mut random = Random::new(seed);
@@ -237,7 +252,12 @@ impl Pair {
             };
             let payload = tcp.payload(&outgoing).concat();
             self.check_outgoing(from, &outgoing, &payload);
-            let segment = InFlight { header: outgoing.header, payload };
+            let segment = InFlight {
+                header: outgoing.header,
+                payload,
+                ecn_capable: outgoing.ecn_capable,
+                marked: false,
+            };
             if self.keep_log {
                 self.sent[from].push((now, segment.clone()));
             }
@@ -274,7 +294,8 @@ impl Pair {
         let bytes = segment.payload.len() as u64 + 78;
         let free_at = self.busy_until[from].max(self.now);
         let backlog = (free_at - self.now).as_nanos() as u64 * path.bits_per_second / 8 / 1_000_000_000;
-        if path.cut || backlog + bytes > path.queue_bytes || self.random.chance(path.loss) {
+        let too_long = segment.payload.len() > path.payload_max;
+        if path.cut || too_long || backlog + bytes > path.queue_bytes || self.random.chance(path.loss) {
             self.drops += 1;
             return;
         }
@@ -286,7 +307,9 @@ impl Pair {
             if self.random.chance(path.reorder) {
                 at += Duration::from_nanos(self.random.below(4 * path.delay.as_nanos() as u64 + 1));
             }
-            self.schedule(at, 1 - from, segment.clone());
+            let mut segment = segment.clone();
+            segment.marked = segment.ecn_capable && path.mark_above.is_some_and(|limit| backlog > limit);
+            self.schedule(at, 1 - from, segment);
         }
     }
 
@@ -300,8 +323,11 @@ impl Pair {
 
     fn arrive(&mut self, to: usize, segment: &InFlight) {
         let now = self.now;
-        let incoming =
-            Segment { header: segment.header, payload: &segment.payload, congestion_experienced: false };
+        let incoming = Segment {
+            header: segment.header,
+            payload: &segment.payload,
+            congestion_experienced: segment.marked,
+        };
         let header = &segment.header;
         let config = self.config[to].clone();
         let node = &mut self.nodes[to];

@@ -11,7 +11,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn saturated(seed: u64, algorithm: Algorithm, loss: f64, time: Duration) -> (Pair, f64) {
     let path = Path { loss, ..Path::default() };
-    let config = Config { algorithm, ..Config::default() };
+    let config = Config { algorithm, receive_window_initial: 4 << 20, ..Config::default() };
     let mut pair = Pair::new(seed, config);
     pair.establish();
     pair.paths[0] = path;

@@ -6,6 +6,7 @@ use core::str::FromStr;
 use super::CongestionControl;
 use super::bbr::Bbr;
 use super::cubic::Cubic;
+use super::dctcp::Dctcp;
 
 /// Which controller a connection uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -16,17 +17,20 @@ pub enum Algorithm {
     /// BBR (draft-ietf-ccwg-bbr).
     #[default]
     Bbr,
+    /// DCTCP (RFC 8257): for fabrics whose switches mark; brings ECN with it.
+    Dctcp,
 }
 
 impl Algorithm {
     /// Every algorithm, in the order in which help texts name them.
-    pub const ALL: &'static [Algorithm] = &[Algorithm::Bbr, Algorithm::Cubic];
+    pub const ALL: &'static [Algorithm] = &[Algorithm::Bbr, Algorithm::Cubic, Algorithm::Dctcp];
 
     /// Name as options and reports spell it; [`FromStr`] reads it back.
     pub const fn name(self) -> &'static str {
         match self {
             Algorithm::Cubic => "cubic",
             Algorithm::Bbr => "bbr",
+            Algorithm::Dctcp => "dctcp",
         }
     }
 
@@ -42,6 +46,7 @@ impl Algorithm {
         match self {
             Algorithm::Cubic => Box::new(Cubic::new(segment_size, initial_window_segments)),
             Algorithm::Bbr => Box::new(Bbr::new(segment_size, initial_window_segments, seed)),
+            Algorithm::Dctcp => Box::new(Dctcp::new(segment_size, initial_window_segments)),
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::time::Instant;
 mod algorithm;
 pub mod bbr;
 pub mod cubic;
+pub mod dctcp;
 pub mod hystart;
 mod random;
 mod usage;
@@ -66,7 +67,7 @@ pub struct RateSample {
     pub prior_delivered: u64,
     /// Bytes lost between the sampled segment's departure and now.
     pub lost: u64,
-    /// Bytes in the pipe when the sampled segment was sent.
+    /// Bytes in the pipe when the sampled segment was sent, the segment included.
     pub pipe_at_send: u64,
     /// Whether the sampled segment was sent while the sender had too little to send.
     pub app_limited: bool,

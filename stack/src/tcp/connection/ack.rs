@@ -46,6 +46,9 @@ impl Connection {
         if advanced {
             self.check_spurious(now, header, &delivery);
         }
+        if delivery.duplicate_reported {
+            self.check_needless(now);
+        }
         self.check_tail_probe(now, ack, &delivery, advanced);
         let newly_lost = self.detect_loss(now, advanced);
         if una_before == 0 {
@@ -56,6 +59,7 @@ impl Connection {
         if newly_delivered == 0 && newly_lost == 0 {
             return;
         }
+        let ce_marked = self.note_congestion_echo(now, header, self.una - una_before);
         let was_recovering = self.recovery != Recovery::Open;
         self.advance_recovery(now);
         self.report_ack(
@@ -66,6 +70,7 @@ impl Connection {
                 newly_lost,
                 pipe_before,
                 rtt: delivery.newest_rtt.map(|(_, rtt)| rtt),
+                ce_marked,
                 was_recovering,
             },
         );
@@ -156,10 +161,7 @@ impl Connection {
         let (Some(_), Some(timestamps)) = (self.timestamps, header.options.timestamps) else { return };
         let older = (timestamps.echo.wrapping_sub(timestamp) as i32) < 0;
         if older && self.recovery != Recovery::Open {
-            self.statistics.spurious_recoveries += 1;
-            self.flight.unmark_lost();
-            self.recovery = Recovery::Open;
-            self.congestion.on_event(now, CongestionEvent::Undo, self.flight.pipe());
+            self.undo_recovery(now);
             // The acknowledgement is of the original, so its round trip is known after all (RFC 4015 section 3.2):
             // without it a path that became slower would time out for ever.
             if let Some(first_sent_at) = delivery.newest_retransmitted {
@@ -167,6 +169,25 @@ impl Connection {
                 self.backoff = 0;
             }
         }
+    }
+
+    /// Every retransmission was reported a duplicate, so nothing had been lost (RFC 3708).
+    fn check_needless(&mut self, now: Instant) {
+        let Some(balance) = self.undo_balance.filter(|balance| *balance > 0) else { return };
+        self.undo_balance = Some(balance - 1);
+        if balance == 1 {
+            self.undo_recovery(now);
+        }
+    }
+
+    fn undo_recovery(&mut self, now: Instant) {
+        self.statistics.spurious_recoveries += 1;
+        self.trace.undo(now);
+        self.undo = None;
+        self.undo_balance = None;
+        self.flight.unmark_lost();
+        self.recovery = Recovery::Open;
+        self.congestion.on_event(now, CongestionEvent::Undo, self.flight.pipe());
     }
 
     /// Marks lost what the latest news condemns, and enters recovery for it. Returns the bytes.
@@ -184,6 +205,7 @@ impl Connection {
             self.detect_loss_by_duplicates(advanced)
         };
         if lost > 0 {
+            self.trace.loss(now, lost);
             self.rate.on_lost(lost);
             if !in_recovery {
                 self.enter_recovery(now, pipe_before);
@@ -210,6 +232,7 @@ impl Connection {
         self.statistics.recoveries += 1;
         self.recovery = Recovery::Fast { until: self.next };
         self.undo = Some(Undo::Waiting);
+        self.undo_balance = Some(0);
         self.tail_probe = None;
         self.congestion.on_event(now, CongestionEvent::Loss, pipe);
         self.reduction =
@@ -228,6 +251,18 @@ impl Connection {
             self.rack.on_recovery_end();
             self.congestion.on_event(now, CongestionEvent::RecoveryEnd, self.flight.pipe());
         }
+    }
+
+    /// ECE: the controller hears of it once a round trip (RFC 3168 section 6.1.2), and of the bytes every time.
+    fn note_congestion_echo(&mut self, now: Instant, header: &Header, newly_acked: u64) -> u64 {
+        let Some(ecn) = self.ecn.as_mut().filter(|_| header.flags.ece) else { return 0 };
+        self.statistics.congestion_echoes += 1;
+        if self.una >= ecn.reduced_until && self.recovery == Recovery::Open {
+            ecn.reduced = true;
+            ecn.reduced_until = self.next;
+            self.congestion.on_event(now, CongestionEvent::EcnEcho, self.flight.pipe());
+        }
+        newly_acked
     }
 
     fn report_ack(&mut self, now: Instant, report: AckReport) {
@@ -252,7 +287,7 @@ impl Connection {
             delivered: self.rate.delivered(),
             round_start,
             app_limited,
-            ce_marked: 0,
+            ce_marked: report.ce_marked,
             in_recovery: report.was_recovering && !matches!(self.recovery, Recovery::Timeout { .. }),
         });
         if matches!(self.recovery, Recovery::Fast { .. }) {
@@ -271,5 +306,6 @@ struct AckReport {
     newly_lost: u64,
     pipe_before: u64,
     rtt: Option<Duration>,
+    ce_marked: u64,
     was_recovering: bool,
 }

@@ -78,6 +78,11 @@ impl Connection {
             (Some(timestamps), Some(state)) => state.recent = Some(timestamps.value),
             _ => self.timestamps = None,
         }
+        // RFC 3168 section 6.1.1: a SYN offers with ECE and CWR, a SYN-ACK agrees with ECE alone.
+        let agreed = header.flags.ece && header.flags.cwr == header.ack.is_none();
+        if !agreed {
+            self.ecn = None;
+        }
         self.congestion.set_segment_size(self.segment_size() as u64);
         self.window_edge = 1 + u64::from(header.window);
         self.peer_window_max = u64::from(header.window);
@@ -112,7 +117,7 @@ impl Connection {
         if !header.flags.syn {
             return;
         }
-        self.last_heard_at = now;
+        self.note_heard(now);
         self.take_syn(header);
         if acceptable {
             self.process_ack(now, self.next, header);
@@ -134,7 +139,7 @@ impl Connection {
     /// SYN or SYN-ACK, first or again.
     pub(super) fn transmit_syn(&mut self, now: Instant) -> Option<Outgoing> {
         if self.next == 0 {
-            let stamp = self.rate.stamp(now, 0);
+            let stamp = self.rate.stamp(now, 0, 1);
             self.flight.push(SentSegment {
                 offset: 0,
                 length: 1,
@@ -150,8 +155,12 @@ impl Connection {
             self.next = 1;
             self.timeout_base = now;
         } else if self.flight.first_lost().is_some() {
-            let stamp = self.rate.stamp(now, self.flight.pipe());
+            let stamp = self.rate.stamp(now, self.flight.pipe(), 1);
             self.flight.on_retransmitted(0, now, stamp);
+            if self.state == State::SynSent {
+                // Some network may have dropped it for its ECN bits (RFC 3168 section 6.1.1.1).
+                self.ecn = None;
+            }
             self.statistics.retransmits += 1;
         } else {
             return None;
@@ -159,12 +168,12 @@ impl Connection {
         let answering = self.state == State::SynReceived;
         let mut header = Header { seq: self.initial.at(0), ..Header::default() };
         header.flags.syn = true;
+        if self.ecn.is_some() {
+            header.flags.ece = true;
+            header.flags.cwr = !answering;
+        }
         // The window of a SYN is never scaled (RFC 7323 section 2.2).
-        header.window = if answering {
-            self.receiver.advertise(0)
-        } else {
-            self.config.receive_window_max.min(u32::from(u16::MAX)) as u16
-        };
+        header.window = if answering { self.receiver.advertise(0) } else { self.receiver.syn_window() };
         if answering {
             header.ack = Some(self.receiver.initial.at(self.receiver.next));
             self.receiver.on_ack_sent();

@@ -12,6 +12,7 @@ impl Connection {
     /// Input. A segment arrived for this connection.
     pub fn on_segment(&mut self, now: Instant, segment: &Segment<'_>, sink: &mut dyn SegmentSink) {
         self.statistics.segments_received += 1;
+        self.trace.received(now, &segment.header, segment.payload.len());
         match self.state {
             State::Closed => return,
             State::SynSent => self.on_segment_in_syn_sent(now, segment, sink),
@@ -55,7 +56,7 @@ impl Connection {
             self.statistics.bad_acks += 1;
             return self.challenge(now);
         }
-        self.last_heard_at = now;
+        self.note_heard(now);
         self.note_timestamp(header, offset);
         self.note_duplicate_ack(segment, ack);
         self.update_window(header, offset, ack);
@@ -120,7 +121,7 @@ impl Connection {
             && !header.flags.syn
             && let Some(ack) = self.initial.offset_near(ack, self.una).filter(|ack| *ack <= self.next)
         {
-            self.last_heard_at = now;
+            self.note_heard(now);
             self.update_window(header, offset, ack);
             self.process_ack(now, ack, header);
             self.on_fin_acknowledged(now);
@@ -132,7 +133,7 @@ impl Connection {
         match header.ack.and_then(|ack| self.initial.offset_near(ack, self.una)) {
             // Simultaneous open: the peer's SYN-ACK acknowledges our SYN (RFC 9293 section 3.5, figure 8).
             Some(ack) if ack == self.next => {
-                self.last_heard_at = now;
+                self.note_heard(now);
                 self.process_ack(now, ack, header);
                 self.establish();
                 self.receiver.acknowledge_now();
@@ -200,6 +201,22 @@ impl Connection {
         }
     }
 
+    /// ECN marks of a segment with payload.
+    fn note_mark(&mut self, segment: &Segment<'_>) {
+        let Some(ecn) = self.ecn.as_mut().filter(|_| !segment.payload.is_empty()) else { return };
+        let (marked, cwr) = (segment.congestion_experienced, segment.header.flags.cwr);
+        self.statistics.marked_segments += u64::from(marked);
+        if ecn.on_payload(marked, cwr, self.receiver.next, self.receiver.has_unacked()) {
+            self.receiver.acknowledge_now();
+        }
+    }
+
+    /// The peer is alive.
+    pub(super) fn note_heard(&mut self, now: Instant) {
+        self.last_heard_at = now;
+        self.keepalive_probes = 0;
+    }
+
     fn on_fin_acknowledged(&mut self, now: Instant) {
         if self.fin_at.is_none_or(|fin| self.una <= fin) {
             return;
@@ -230,10 +247,12 @@ impl Connection {
         if !self.state.may_receive() || (segment.payload.is_empty() && !fin) {
             return;
         }
+        self.note_mark(segment);
         let received = match self.receiver.on_payload(now, offset, segment.payload, fin, sink) {
             Ok(received) => received,
             Err(_) => return self.close_with_reset(CloseReason::Unusable),
         };
+        self.receiver.tune(now, self.rtt.smoothed());
         self.statistics.payload_bytes_received += received.delivered_bytes;
         self.statistics.duplicate_segments += u64::from(received.duplicate);
         self.statistics.out_of_order_segments += u64::from(received.out_of_order);

@@ -4,12 +4,14 @@ mod ack;
 mod handshake;
 mod input;
 mod output;
+mod path;
 mod timeout;
 
 use core::time::Duration;
 
-pub use super::config::{CloseReason, Config, Event, TransmitLimit};
-use super::congestion::CongestionControl;
+pub use super::config::{CloseReason, Config, Event, Keepalive, TransmitLimit};
+use super::congestion::{Algorithm, CongestionControl};
+use super::ecn::{EchoStyle, Ecn};
 use super::flight::Flight;
 use super::rate::RateSampler;
 use super::receiver::{AckDue, Receiver, ReceiverLimits};
@@ -22,6 +24,7 @@ pub use super::state::State;
 use super::state::Transition;
 use super::statistics::ConnectionStatistics;
 use super::timers::{Timer, TimerTable};
+use super::trace::Trace;
 use crate::time::Instant;
 
 /// Bytes of the timestamps option with its padding, in every segment once negotiated.
@@ -89,6 +92,8 @@ pub struct Connection {
     /// Payload and options that one segment to the peer may carry.
     peer_segment_size: u16,
     sack: bool,
+    /// Present while ECN is negotiated, or offered and not yet answered.
+    ecn: Option<Ecn>,
     timestamps: Option<TimestampState>,
     timestamp_offset: u32,
 
@@ -100,6 +105,8 @@ pub struct Connection {
     reduction: RateReduction,
     /// Set while the acknowledgement of the first retransmission may still tell that the loss was not real (RFC 3522).
     undo: Option<Undo>,
+    /// Retransmissions of the present or last recovery that no D-SACK has called needless yet (RFC 3708).
+    undo_balance: Option<u32>,
     duplicate_acks: u64,
     tail_probe: Option<TailProbe>,
     tail_probe_due: bool,
@@ -113,6 +120,7 @@ pub struct Connection {
     probe_base: Instant,
     window_probe_due: bool,
     window_probe_backoff: u32,
+    keepalive_probes: u32,
     /// After a persist timeout less than a segment may be sent (RFC 9293 section 3.8.6.2.1).
     silly_window_override: bool,
     next_round_delivered: u64,
@@ -128,6 +136,9 @@ pub struct Connection {
     timers: TimerTable,
     challenge: (Instant, u32),
     statistics: ConnectionStatistics,
+    trace: Trace,
+    /// `retransmits` as of the last traced segment: tells whether the next one is one.
+    retransmits_traced: u64,
 }
 
 /// What tells a spurious recovery from a real one (RFC 3522 section 3.2).
@@ -144,6 +155,14 @@ enum Undo {
 struct TimestampState {
     /// TS.Recent, once the peer has sent one.
     recent: Option<u32>,
+}
+
+/// DCTCP needs to know exactly which bytes were marked; its receiver tells when it runs DCTCP itself.
+fn echo_style(config: &Config) -> EchoStyle {
+    match config.algorithm {
+        Algorithm::Dctcp => EchoStyle::Precise,
+        _ => EchoStyle::Classic,
+    }
 }
 
 /// The window scale that lets the window field express `window_bytes`.
@@ -180,6 +199,7 @@ impl Connection {
             window_scaling: config.window_scaling,
             peer_segment_size: SEGMENT_SIZE_DEFAULT.min(config.segment_size_max),
             sack: config.sack,
+            ecn: config.offers_ecn().then(|| Ecn::new(echo_style(config))),
             timestamps: config.timestamps.then(TimestampState::default),
             timestamp_offset,
             congestion: config.algorithm.build(
@@ -193,6 +213,7 @@ impl Connection {
             recovery: Recovery::Open,
             reduction: RateReduction::default(),
             undo: None,
+            undo_balance: None,
             duplicate_acks: 0,
             tail_probe: None,
             tail_probe_due: false,
@@ -202,6 +223,7 @@ impl Connection {
             probe_base: now,
             window_probe_due: false,
             window_probe_backoff: 0,
+            keepalive_probes: 0,
             silly_window_override: false,
             next_round_delivered: 0,
             paced_until: now,
@@ -210,6 +232,7 @@ impl Connection {
             last_heard_at: now,
             blocked: Blocked::Nothing,
             receiver: Receiver::new(ReceiverLimits {
+                window_bytes: u64::from(config.receive_window_initial),
                 window_max_bytes: window_max,
                 segment_size,
                 out_of_order_bytes_max: config.out_of_order_bytes_max,
@@ -219,13 +242,16 @@ impl Connection {
             timers: TimerTable::default(),
             challenge: (now, 0),
             statistics: ConnectionStatistics::default(),
+            trace: Trace::default(),
+            retransmits_traced: 0,
             config: config.clone(),
         }
     }
 
     /// Input. The sink will take `room` more bytes (the application has consumed).
     pub fn set_receive_room(&mut self, _now: Instant, room: usize) {
-        if self.state.may_receive() {
+        // Before the handshake is complete the room bounds what SYN or SYN-ACK promise.
+        if self.state.may_receive() || matches!(self.state, State::SynSent | State::SynReceived) {
             self.receiver.set_room(room as u64);
         }
     }
@@ -271,6 +297,11 @@ impl Connection {
     /// Counters.
     pub fn statistics(&self) -> &ConnectionStatistics {
         &self.statistics
+    }
+
+    /// The last segments and events.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
     }
 
     /// State of the sender, as a cut would see it at `now`.
@@ -361,6 +392,9 @@ impl Connection {
     }
 
     fn finish_closing(&mut self, reason: CloseReason) {
+        if reason.is_failure() && !self.trace.is_empty() {
+            tracing::debug!(target: "outrider::tcp", %reason, trace = %self.trace, "connection failed");
+        }
         self.close_reason.get_or_insert(reason);
         self.timers.disarm_all();
         self.receiver.clear();
@@ -388,6 +422,7 @@ impl Connection {
             AckDue::No | AckDue::Now => self.timers.disarm(Timer::DelayedAck),
         }
         self.arm_retransmit(now);
+        self.arm_keepalive();
     }
 
     /// An acknowledgement that answers something suspicious, limited in rate (RFC 5961 section 7).
@@ -399,6 +434,15 @@ impl Connection {
             self.challenge.1 += 1;
             self.statistics.challenge_acks += 1;
             self.receiver.acknowledge_now();
+        }
+    }
+}
+
+impl Drop for Connection {
+    /// A failed assertion anywhere in the thread shows what led to it.
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.trace.is_empty() {
+            tracing::error!(target: "outrider::tcp", trace = %self.trace, "dropped by a panic");
         }
     }
 }

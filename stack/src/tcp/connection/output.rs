@@ -5,11 +5,12 @@ use core::time::Duration;
 use super::{Connection, Recovery, Undo};
 use crate::tcp::config::TransmitLimit;
 use crate::tcp::congestion::CongestionEvent;
+use crate::tcp::ecn::Ecn;
 use crate::tcp::flight::SentSegment;
 use crate::tcp::receiver::AckDue;
 use crate::tcp::recovery::TailProbe;
 use crate::tcp::ring::ByteRing;
-use crate::tcp::segment::{Header, Options, Outgoing, Timestamps};
+use crate::tcp::segment::{Flags, Header, Options, Outgoing, Timestamps};
 use crate::tcp::source::{Blocked, Cut, Demand, SegmentSource};
 use crate::tcp::state::{State, Transition};
 use crate::tcp::timers::Timer;
@@ -67,7 +68,7 @@ impl Connection {
         let outgoing = match self.state {
             State::Closed => None,
             State::SynSent | State::SynReceived => self.transmit_syn(now),
-            State::TimeWait | State::FinWait2 => self.transmit_ack(now),
+            State::TimeWait => self.transmit_ack(now),
             _ => self.transmit_stream(now, source, limit),
         };
         self.settle(now);
@@ -77,6 +78,9 @@ impl Connection {
     fn count(&mut self, now: Instant, outgoing: Outgoing) -> Outgoing {
         self.statistics.segments_sent += 1;
         self.last_sent_at = now;
+        let again = self.statistics.retransmits != self.retransmits_traced;
+        self.retransmits_traced = self.statistics.retransmits;
+        self.trace.sent(now, &outgoing.header, outgoing.payload_length, again);
         outgoing
     }
 
@@ -99,6 +103,9 @@ impl Connection {
         limit: TransmitLimit,
     ) -> Option<Outgoing> {
         self.timers.disarm(Timer::Pacing);
+        if let Some(outgoing) = self.transmit_marked_ack(now) {
+            return Some(outgoing);
+        }
         let overtakes = self.flight.has_lost()
             && source.urgent_overtakes()
             && self.state.may_send()
@@ -120,7 +127,7 @@ impl Connection {
             return Some(outgoing);
         }
         if core::mem::take(&mut self.window_probe_due) {
-            return Some(self.transmit_window_probe(now));
+            return Some(self.transmit_probe(now));
         }
         self.transmit_ack(now)
     }
@@ -138,9 +145,24 @@ impl Connection {
         })
     }
 
+    /// An acknowledgement of the bytes before a change of the mark (RFC 8257 section 3.2).
+    fn transmit_marked_ack(&mut self, now: Instant) -> Option<Outgoing> {
+        let marked = self.ecn.as_mut()?.take_pending()?;
+        let due = self.receiver.due();
+        let mut header = self.header_at(now, self.next, 0);
+        // What it leaves unacknowledged is still due.
+        if due != AckDue::No {
+            self.receiver.acknowledge_now();
+        }
+        header.ack = Some(self.receiver.initial.at(marked.next));
+        header.flags.ece = marked.echo;
+        self.statistics.acks_sent += 1;
+        Some(self.bare(header))
+    }
+
     /// RFC 9293 section 3.8.6.1, with an old sequence number so that no new byte is spent: the answer tells the window.
-    fn transmit_window_probe(&mut self, now: Instant) -> Outgoing {
-        self.statistics.window_probes += 1;
+    fn transmit_probe(&mut self, now: Instant) -> Outgoing {
+        self.statistics.window_probes += u64::from(self.keepalive_probes == 0);
         let header = self.header_at(now, self.una - 1, 4);
         self.bare(header)
     }
@@ -157,7 +179,7 @@ impl Connection {
         let header = Header {
             seq: self.initial.at(offset),
             ack: Some(self.receiver.initial.at(self.receiver.next)),
-            flags: Default::default(),
+            flags: Flags { ece: self.ecn.as_ref().is_some_and(Ecn::echo), ..Flags::default() },
             window,
             options: Options { timestamps: self.timestamps_now(now), sack, ..Options::default() },
         };
@@ -244,7 +266,7 @@ impl Connection {
         }
         let segment = *self.flight.at(offset).expect("what is retransmitted is in flight");
         let pipe = self.flight.pipe();
-        let stamp = self.rate.stamp(now, pipe);
+        let stamp = self.rate.stamp(now, pipe, u64::from(segment.length));
         self.flight.on_retransmitted(offset, now, stamp);
         let payload_length = segment.length as usize - usize::from(segment.control);
         self.statistics.retransmits += 1;
@@ -252,6 +274,7 @@ impl Connection {
         if self.undo == Some(Undo::Waiting) {
             self.undo = Some(Undo::Retransmitted { timestamp: self.timestamp_at(now), end: segment.end() });
         }
+        self.undo_balance = self.undo_balance.map(|balance| balance.saturating_add(1));
         if segment.offset == self.una {
             self.timeout_base = now;
         }
@@ -282,6 +305,7 @@ impl Connection {
         }
         let last = *self.flight.back()?;
         self.statistics.tail_probes += 1;
+        self.trace.tail_probe(now);
         self.tail_probe = Some(TailProbe { end: self.next, is_retransmission: true });
         // Only the last segment's worth of a long one (RFC 8985 section 7.3).
         let size = self.segment_size() as u64;
@@ -353,12 +377,12 @@ impl Connection {
     ) -> Outgoing {
         let offset = self.next;
         let pipe = self.flight.pipe();
-        let stamp = self.rate.stamp(now, pipe);
+        let space = length as u32 + u32::from(fin);
+        let stamp = self.rate.stamp(now, pipe, u64::from(space));
         if self.flight.is_empty() {
             self.timeout_base = now;
             self.progress_at = now;
         }
-        let space = length as u32 + u32::from(fin);
         self.flight.push(SentSegment {
             offset,
             length: space,
@@ -384,12 +408,17 @@ impl Connection {
         let mut header = self.header_at(now, offset, if sack_blocks > 0 { sack_blocks } else { 0 });
         header.flags.psh = urgent || push;
         header.flags.fin = fin;
+        // Only new data is marked ECN-capable, and only new data says CWR (RFC 3168 sections 6.1.2 and 6.1.5).
+        let ecn_capable = self.ecn.is_some() && length > 0;
+        if let Some(ecn) = self.ecn.as_mut().filter(|_| ecn_capable) {
+            header.flags.cwr = core::mem::take(&mut ecn.reduced);
+        }
         Outgoing {
             header,
             payload_offset: offset,
             payload_length: length,
             segment_size: self.segment_size(),
-            ecn_capable: false,
+            ecn_capable,
         }
     }
 

@@ -31,6 +31,9 @@ impl Connection {
         if self.timers.take_expired(Timer::Persist, now) {
             self.on_persist(now);
         }
+        if self.timers.take_expired(Timer::Keepalive, now) {
+            self.on_keepalive(now);
+        }
         if self.timers.take_expired(Timer::Retransmit, now) {
             self.on_retransmit_timer(now);
         }
@@ -111,6 +114,8 @@ impl Connection {
             return self.close_with_reset(CloseReason::UserTimeout);
         }
         self.statistics.retransmission_timeouts += 1;
+        self.trace.timeout(now, self.next - self.una);
+        tracing::debug!(target: "outrider::tcp", trace = %self.trace, "retransmission timeout");
         if self.flight.front().is_some_and(|segment| segment.sacked) {
             // The peer took back what it had SACKed (RFC 2018 section 8).
             self.flight.forget_sacks();
@@ -120,12 +125,37 @@ impl Connection {
         self.rate.on_lost(lost);
         if self.backoff == 0 {
             self.undo = Some(Undo::Waiting);
+            self.undo_balance = Some(0);
             self.congestion.on_event(now, CongestionEvent::Timeout, pipe);
         }
         self.recovery = Recovery::Timeout { until: self.next };
         self.tail_probe = None;
         self.backoff += 1;
         self.timeout_base = now;
+    }
+
+    /// An idle connection is probed; one with data in flight or a shut window has timers of its own.
+    pub(super) fn arm_keepalive(&mut self) {
+        let Some(keepalive) = self.config.keepalive else { return };
+        if !self.state.is_synchronised() || self.state == State::TimeWait || !self.flight.is_empty() {
+            return self.timers.disarm(Timer::Keepalive);
+        }
+        let wait = match self.keepalive_probes {
+            0 => keepalive.idle,
+            probes => keepalive.idle + keepalive.interval * probes,
+        };
+        self.timers.arm(Timer::Keepalive, self.last_heard_at + wait);
+    }
+
+    /// RFC 9293 section 3.8.4, with an old sequence number like the window probe.
+    fn on_keepalive(&mut self, _now: Instant) {
+        let Some(keepalive) = self.config.keepalive else { return };
+        if self.keepalive_probes >= keepalive.probes_max {
+            return self.close_with_reset(CloseReason::KeepaliveTimeout);
+        }
+        self.keepalive_probes += 1;
+        self.statistics.keepalive_probes += 1;
+        self.window_probe_due = true;
     }
 
     pub(super) fn window_probe_interval(&self) -> Duration {

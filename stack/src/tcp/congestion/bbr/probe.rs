@@ -126,13 +126,15 @@ impl Bbr {
             State::Down if self.is_time_to_cruise(ack) => self.state = State::Cruise,
             State::Cruise if self.is_time_to_probe(ack.now) => self.start_refill(),
             State::Refill if ack.round_start => self.start_up(ack.delivered),
-            State::Up => {
-                if self.is_time_to_go_down(ack) {
-                    self.cycle.prev_too_high = false;
-                    self.start_down(ack.now, ack.delivered);
-                }
-            }
+            State::Up => self.check_up_done(ack),
             _ => {}
+        }
+    }
+
+    fn check_up_done(&mut self, ack: &Ack) {
+        if self.is_time_to_go_down(ack) {
+            self.cycle.prev_too_high = false;
+            self.start_down(ack.now, ack.delivered);
         }
     }
 
