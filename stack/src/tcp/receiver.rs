@@ -192,9 +192,13 @@ impl Receiver {
         if self.fin_at == Some(self.next) {
             self.next += 1;
             self.window_end = self.window_end.max(self.next);
-            self.due = AckDue::Now;
             received.finished = true;
             sink.on_peer_finished(now);
+            if sink.finish_urgency() == AckUrgency::Now {
+                self.due = AckDue::Now;
+            } else if self.due == AckDue::No {
+                self.due = AckDue::At(now + self.ack_delay);
+            }
         } else if fin {
             self.due = AckDue::Now;
         }

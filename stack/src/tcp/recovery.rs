@@ -76,6 +76,11 @@ impl Rack {
         }
     }
 
+    /// An original was delivered after a later one.
+    pub(crate) fn reordering_seen(&self) -> bool {
+        self.reordering_seen
+    }
+
     /// A recovery ended.
     pub(crate) fn on_recovery_end(&mut self) {
         self.window_persist = self.window_persist.saturating_sub(1);

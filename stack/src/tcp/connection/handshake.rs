@@ -147,6 +147,7 @@ impl Connection {
                 sacked: false,
                 lost: false,
                 urgent: false,
+                push: false,
                 transmissions: 1,
                 sent_at: now,
                 first_sent_at: now,

@@ -1,13 +1,17 @@
 //! The connection: one per peer, driven by its owner.
 
 mod ack;
+mod adjust;
 mod handshake;
 mod input;
+mod inspect;
 mod output;
 mod path;
 mod timeout;
 
 use core::time::Duration;
+
+pub use inspect::{Inspection, RecoveryState};
 
 pub use super::config::{CloseReason, Config, Event, Keepalive, TransmitLimit};
 use super::congestion::{Algorithm, CongestionControl};
