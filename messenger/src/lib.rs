@@ -1,2 +1,24 @@
-//! Ceph-style messenger over Outrider's own TCP.
+//! Ceph-style messenger over Outrider's own TCP: heartbeats ride ahead of the queue on the data connection.
 #![forbid(unsafe_code)]
+
+mod api;
+pub mod codec;
+mod features;
+mod message;
+mod name;
+pub mod oob;
+mod random;
+mod report;
+pub mod session;
+pub mod transport;
+
+pub use api::{
+    ConnectError, Connection, Dispatcher, Messenger, MessengerBuilder, OobRegistration, SendError,
+    StartError, TrySendError,
+};
+pub use features::Features;
+pub use message::{LANES, Message, lane_of, priority};
+pub use name::{EntityKind, EntityName, ParseNameError};
+pub use oob::{OobMessage, OobOp, OobPart, OobStatistics, OobTurn, RegisterError};
+pub use report::{Echo, LaneReport, Occupancy, PingReport, ReceiveReport, SendReport};
+pub use session::ConnectionStatistics;

@@ -1,5 +1,8 @@
 //! One stack, and its peer played frame by frame: address resolution, the slow path, and what must be refused.
 
+// Helpers of tests may unwrap like tests.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::Duration;
@@ -271,9 +274,8 @@ fn icmp_errors_are_counted_by_whom_they_are_about() {
     assert_eq!(notes.get().closed, None);
 }
 
-#[test]
-fn every_unusable_frame_has_its_counter() {
-    let mut lone = Lone::new(12);
+/// A SYN with one thing wrong, and the counter it belongs to.
+fn unusable_frames(lone: &Lone) -> Vec<(&'static str, Vec<u8>)> {
     let mac = lone.mac();
     let good = lone.tcp(address(PEER), address(HERE), &syn(1), &[]);
     let change = |at: usize, value: u8| {
@@ -287,7 +289,7 @@ fn every_unusable_frame_has_its_counter() {
         frame
     };
     let from = |source: &str| lone.tcp(address(source), address(HERE), &syn(1), &[]);
-    let frames: Vec<(&str, Vec<u8>)> = vec![
+    vec![
         ("rx_dropped_truncated", good[..13].to_vec()),
         ("rx_dropped_truncated", good[..30].to_vec()),
         ("rx_dropped_not_ours", change(0, 0x04)),
@@ -325,8 +327,13 @@ fn every_unusable_frame_has_its_counter() {
             ),
         ),
         ("rx_dropped_no_connection", good.clone()),
-    ];
-    for (name, frame) in frames {
+    ]
+}
+
+#[test]
+fn every_unusable_frame_has_its_counter() {
+    let mut lone = Lone::new(12);
+    for (name, frame) in unusable_frames(&lone) {
         let value = |lone: &Lone| {
             let table = lone.host.stack.statistics().table();
             table.iter().find(|row| row.name == name).expect("a counter of the table").value
@@ -335,6 +342,11 @@ fn every_unusable_frame_has_its_counter() {
         lone.send(&frame);
         assert_eq!(value(&lone), before + 1, "{name}: {frame:02x?}");
     }
+}
+
+#[test]
+fn a_segment_with_a_bad_option_is_counted_as_such() {
+    let mut lone = Lone::new(14);
     let bad_option = {
         let mut bytes = lone.tcp(address(PEER), address(HERE), &syn(1), &[2, 77, 0, 0]);
         bytes[14 + 20 + 12] = 6 << 4;

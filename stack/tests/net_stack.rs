@@ -1,5 +1,8 @@
 //! Two stacks on a cable: connections begin, carry bytes both ways, share the port, and end.
 
+// Helpers of tests may unwrap like tests.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::net::SocketAddr;

@@ -1,5 +1,8 @@
 //! Segments to bytes and back: every combination of options, and bytes that nobody meant.
 
+// Helpers of tests may unwrap like tests.
+#![allow(clippy::unwrap_used)]
+
 use std::net::IpAddr;
 
 use outrider_drivers::port::ReceiveChecksum;
@@ -14,11 +17,9 @@ use proptest::{prop_assert, prop_assert_eq, proptest};
 const PORTS: Ports = Ports { source: 40_000, destination: 6_800 };
 
 fn addresses(v6: bool) -> (IpAddr, IpAddr) {
-    if v6 {
-        ("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap())
-    } else {
-        ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap())
-    }
+    let (source, destination) = if v6 { ("fd00::1", "fd00::2") } else { ("10.0.0.1", "10.0.0.2") };
+    let read = |text: &str| text.parse().expect("an address of the test");
+    (read(source), read(destination))
 }
 
 fn envelope(v6: bool, checksum: ReceiveChecksum) -> Envelope {

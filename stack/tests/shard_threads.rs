@@ -1,5 +1,8 @@
 //! Two shards on a cable, in real time: commands, wakes, idle sleep, stopping, a port that goes away.
 
+// Helpers of tests may unwrap like tests.
+#![allow(clippy::unwrap_used)]
+
 #[path = "common/endpoints.rs"]
 mod endpoints;
 
@@ -153,7 +156,7 @@ fn every_wake_is_delivered_even_to_a_sleeping_shard() {
 fn wakes_from_many_threads_are_merged_and_the_last_one_counts() {
     let (a, b) = shards(Polling::default());
     let acceptor = CheckedAcceptor::new(Plan { finish: false, ..Plan::server(0) });
-    let _guard = b.handle().listen(server(), ListenOptions::default(), Box::new(acceptor.clone())).unwrap();
+    let _guard = b.handle().listen(server(), ListenOptions::default(), Box::new(acceptor)).unwrap();
     let notes = Notes::default();
     let plan = Plan { finish: false, ..Plan::client(0) };
     a.handle().connect(server(), Checked::new(plan, &notes)).unwrap();

@@ -1,5 +1,8 @@
 //! Byte streams of application threads over two shards, in real time, and the endpoints that live on the shard.
 
+// Helpers of tests may unwrap like tests.
+#![allow(clippy::unwrap_used)]
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::Arc;

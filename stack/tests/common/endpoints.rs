@@ -1,5 +1,7 @@
 //! Endpoints that send a known pattern, check what they receive against one, and note what they were told.
 
+#![allow(dead_code, unreachable_pub)]
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 

@@ -153,3 +153,18 @@ fn a_path_that_becomes_twenty_times_longer_does_not_time_out_for_ever() {
         assert!(smoothed > Duration::from_millis(3), "{smoothed:?}");
     }
 }
+
+#[test]
+fn segments_that_trickle_do_not_time_out_while_the_peer_delays_its_acknowledgement() {
+    let mut pair = Pair::new(10, Config::default());
+    pair.establish();
+    for _ in 0..500 {
+        // Slower than twice the round trip, faster than the peer's delayed acknowledgement.
+        pair.nodes[0].app.total += 1448;
+        pair.run_for(Duration::from_micros(2400));
+    }
+    pair.run_for(Duration::from_millis(100));
+    assert_eq!(pair.nodes[1].app.received, 500 * 1448);
+    let statistics = pair.tcp(0).statistics();
+    assert_eq!((statistics.retransmission_timeouts, statistics.retransmits), (0, 0), "{statistics:?}");
+}

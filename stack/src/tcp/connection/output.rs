@@ -386,8 +386,12 @@ impl Connection {
         let space = length as u32 + u32::from(fin);
         let stamp = self.rate.stamp(now, pipe, u64::from(space));
         if self.flight.is_empty() {
-            self.timeout_base = now;
             self.progress_at = now;
+        }
+        if self.flight.segment_count() < 2 {
+            // A peer may hold the acknowledgement of a lone segment until the second arrives: its round trip is what
+            // the timeout is about, not the time the first has waited.
+            self.timeout_base = now;
         }
         self.flight.push(SentSegment {
             offset,

@@ -1,0 +1,72 @@
+//! The command line: what clap reads, and nothing else.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{connect, demo, oob, serve};
+
+/// Everything on the command line.
+#[derive(Debug, Parser)]
+#[command(name = "bench", version, about = "The measuring tool of Outrider", long_about = None)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands, one file each under `commands/`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Heartbeats under a saturating load on an in-process 1 Gbit/s cable, out of band and in order; needs no root
+    Demo(demo::Arguments),
+    /// The same experiment by link, rate, delay, queue, loss, congestion control and interval
+    Oob(oob::Arguments),
+    /// A node that waits for peers: a messenger that echoes messages, or plain TCP (`--bytes`)
+    Serve(serve::Arguments),
+    /// A messenger that dials a peer, loads it and watches its heartbeats
+    Connect(connect::Arguments),
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Common {
+    /// Write the result as JSON to this file; `-` is standard output, and the table then goes to standard error
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Seed of everything that is drawn: losses, initial sequence numbers, cookies
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// How long to measure, in seconds: each variant at each point of an experiment, or the life of a node
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub(crate) seconds: Option<f64>,
+}
+
+/// Shortest and longest measurement in seconds.
+const SECONDS_MIN: f64 = 0.1;
+const SECONDS_MAX: f64 = 86_400.0;
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let wanted = format!("expected a number of seconds from {SECONDS_MIN} to {SECONDS_MAX}");
+    let value: f64 = text.parse().map_err(|_| wanted.clone())?;
+    if (SECONDS_MIN..=SECONDS_MAX).contains(&value) { Ok(value) } else { Err(wanted) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_measurement_has_a_sensible_length() {
+        assert_eq!(seconds("2.5"), Ok(2.5));
+        for text in ["0", "-1", "NaN", "inf", "x", "1e9"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+}

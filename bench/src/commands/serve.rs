@@ -1,0 +1,221 @@
+//! `serve`: a node that waits for peers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use outrider_messenger::{Connection, Dispatcher, EntityName, Message, OobMessage};
+use outrider_stack::endpoint::Acceptor;
+use outrider_stack::net::ListenOptions;
+use outrider_stack::shard::ShardReport;
+use outrider_stack::stream::discard::{DiscardAcceptor, DiscardCounters};
+use outrider_stack::stream::echo::EchoAcceptor;
+use serde_json::{Map, Value, json};
+
+use crate::cli::Common;
+use crate::error::BenchError;
+use crate::host::Host;
+use crate::node::{Addressing, Node, NodeOptions, spawn_shard};
+use crate::place::Place;
+use crate::progress::Progress;
+use crate::report::{Report, check_writable, print_stdout, publish};
+use crate::stop::Stop;
+use crate::table;
+use crate::under_load::Congestion;
+
+/// Bytes that a plain TCP connection holds at most before its window closes.
+const BYTES_HELD_MAX: usize = 1 << 20;
+
+/// What plain TCP service is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Service {
+    /// Bytes come back (RFC 862)
+    Echo,
+    /// Bytes are thrown away (RFC 863)
+    Discard,
+}
+
+impl Service {
+    fn acceptor(self) -> Box<dyn Acceptor> {
+        match self {
+            Service::Echo => Box::new(EchoAcceptor { ring_bytes: BYTES_HELD_MAX }),
+            Service::Discard => {
+                let counters = Arc::new(DiscardCounters::default());
+                Box::new(DiscardAcceptor { counters, room_bytes: BYTES_HELD_MAX })
+            }
+        }
+    }
+}
+
+/// Name, count and unit.
+type Figure = (&'static str, u64, &'static str);
+
+/// Options of `serve`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    place: Place,
+    /// TCP port to listen on
+    #[arg(long, value_name = "PORT", default_value_t = 7000)]
+    peer_port: u16,
+    /// Speak plain TCP to any client instead of the messenger's protocol
+    #[arg(long, value_enum)]
+    bytes: Option<Service>,
+    /// Congestion control
+    #[arg(long, value_enum, default_value = "bbr")]
+    congestion: Congestion,
+}
+
+/// Runs it.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
+    let common = &arguments.common;
+    let place = &arguments.place;
+    let congestion = arguments.congestion.algorithm()?;
+    check_writable(common)?;
+    let stop = Stop::on_signals()?;
+    let addressing = Addressing {
+        address: (place.address.address, place.address.prefix),
+        gateway: place.gateway,
+        congestion,
+        seed: common.seed,
+    };
+    let port = place.open(common.seed)?;
+    let local = SocketAddr::new(place.address.address, arguments.peer_port);
+    let served = match arguments.bytes {
+        Some(service) => {
+            let shard = spawn_shard(port, &addressing)?;
+            let listening = shard
+                .handle()
+                .listen(local, ListenOptions::default(), service.acceptor())
+                .map_err(|error| BenchError::failed(format!("cannot listen on {local}: {error}")))?;
+            arguments.announce(local)?;
+            stop.wait(arguments.length(), &mut |_| Ok(()))?;
+            drop(listening);
+            (Vec::new(), shard.stop())
+        }
+        None => {
+            let answering = Arc::new(Answering::default());
+            let options = NodeOptions {
+                name: EntityName::osd(0),
+                bind: Some(local),
+                dispatcher: answering.clone(),
+                send_budget_bytes: None,
+            };
+            let node = Node::start(port, &addressing, options)?;
+            arguments.announce(local)?;
+            arguments.watch(&stop, &answering)?;
+            (answering.figures(), node.stop())
+        }
+    };
+    arguments.publish(served)
+}
+
+impl Arguments {
+    fn length(&self) -> Option<Duration> {
+        self.common.seconds.map(Duration::from_secs_f64)
+    }
+
+    fn announce(&self, local: SocketAddr) -> Result<(), BenchError> {
+        print_stdout(&format!("listening on {local} ({})\n", self.place.port))
+    }
+
+    /// Waits for the end, with a live line per second on a terminal.
+    fn watch(&self, stop: &Stop, answering: &Answering) -> Result<(), BenchError> {
+        let progress = Progress::new(self.length().unwrap_or_default());
+        let mut before = 0;
+        stop.wait(self.length(), &mut |passed| {
+            progress.advance(passed);
+            let bytes = answering.payload_bytes.load(Ordering::Relaxed);
+            let rate = (bytes - before) as f64 * 8.0 / passed.as_secs_f64();
+            before = bytes;
+            progress.line(&format!(
+                "received {}   heartbeats {}   sessions {}",
+                table::bits_per_second(rate),
+                answering.heartbeats.load(Ordering::Relaxed),
+                answering.sessions.load(Ordering::Relaxed)
+            ));
+            Ok(())
+        })
+    }
+
+    /// Prints what was served. A port that failed is an error after that.
+    fn publish(&self, (mut figures, shard): (Vec<Figure>, ShardReport)) -> Result<(), BenchError> {
+        figures.extend(shard.statistics.table().iter().map(|row| (row.name, row.value, row.unit)));
+        figures.push(("port_rx_dropped", shard.port.rx_dropped, "frames"));
+        figures.push(("port_tx_dropped", shard.port.tx_dropped, "frames"));
+        let rows: Vec<Vec<String>> = figures
+            .iter()
+            .filter(|(_, value, _)| *value > 0)
+            .map(|(name, value, unit)| vec![(*name).to_owned(), value.to_string(), (*unit).to_owned()])
+            .collect();
+        let result: Map<String, Value> =
+            figures.iter().map(|(name, value, _)| ((*name).to_owned(), json!(value))).collect();
+        let parameters = [
+            ("port", json!(self.place.port.to_string())),
+            ("address", json!(self.place.address.to_string())),
+            ("peer_port", json!(self.peer_port)),
+            ("congestion", json!(self.congestion.name())),
+            ("seed", json!(self.common.seed)),
+        ];
+        let report = Report {
+            experiment: "serve",
+            link: self.place.port.to_string(),
+            parameters: parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            host: Host::this(),
+            results: vec![result],
+            ratios: Vec::new(),
+        };
+        publish(&self.common, &report, &table::numbers(&["what", "count", "of"], &rows))?;
+        match shard.error {
+            Some(error) => Err(BenchError::failed(format!("{}: {error}", self.place.port))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Answers every message with itself. (Heartbeats are echoed by the messenger.)
+#[derive(Debug, Default)]
+struct Answering {
+    sessions: AtomicU64,
+    messages: AtomicU64,
+    payload_bytes: AtomicU64,
+    heartbeats: AtomicU64,
+    parts: AtomicU64,
+}
+
+impl Answering {
+    fn figures(&self) -> Vec<Figure> {
+        let Answering { sessions, messages, payload_bytes, heartbeats, parts } = self;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        vec![
+            ("sessions", read(sessions), "sessions"),
+            ("messages", read(messages), "messages"),
+            ("payload_bytes", read(payload_bytes), "bytes"),
+            ("heartbeats", read(heartbeats), "messages"),
+            ("heartbeat_parts", read(parts), "parts"),
+        ]
+    }
+}
+
+impl Dispatcher for Answering {
+    fn ms_dispatch(&self, connection: &Connection, message: Message) -> Result<(), Message> {
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        self.payload_bytes.fetch_add(message.payload.len() as u64, Ordering::Relaxed);
+        // A peer that went away gets no answer; its session ends by itself.
+        let _ = connection.send_message(message);
+        Ok(())
+    }
+
+    fn ms_dispatch_oob(&self, _: &Connection, message: OobMessage) {
+        self.heartbeats.fetch_add(1, Ordering::Relaxed);
+        self.parts.fetch_add(message.parts.len() as u64, Ordering::Relaxed);
+    }
+
+    fn ms_handle_accept(&self, _: &Connection) {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,226 @@
+//! A node: a port, the shard that runs TCP on it, and a messenger.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use outrider_drivers::port::Port;
+use outrider_drivers::time::{Clock, MonotonicClock};
+use outrider_messenger::{Connection, Dispatcher, EntityName, Messenger, transport};
+use outrider_stack::net::StackConfig;
+use outrider_stack::shard::{self, Polling, Shard, ShardConfig, ShardHandle, ShardReport};
+use outrider_stack::tcp::congestion::Algorithm;
+use outrider_stack::tcp::connection::Config as TcpConfig;
+
+use crate::error::BenchError;
+
+/// How long an idle shard spins before it sleeps. Longer costs the processor that other threads of a small machine
+/// need; without any, each frame of a fast link pays for a wake-up.
+const SPIN: Duration = Duration::from_micros(20);
+
+/// Bytes of an IPv4 and of an IPv6 header plus a TCP header, all without options.
+const HEADERS_V4: usize = 40;
+const HEADERS_V6: usize = 60;
+
+/// What a shard needs besides its port.
+#[derive(Clone, Debug)]
+pub(crate) struct Addressing {
+    /// Address and prefix length of the node.
+    pub(crate) address: (IpAddr, u8),
+    /// Router for everything outside the prefix.
+    pub(crate) gateway: Option<IpAddr>,
+    /// Congestion controller of its connections.
+    pub(crate) congestion: Algorithm,
+    /// Seed of sequence numbers and cookies.
+    pub(crate) seed: u64,
+}
+
+/// Starts a shard on `port`.
+pub(crate) fn spawn_shard(port: Box<dyn Port>, addressing: &Addressing) -> Result<Shard, BenchError> {
+    let info = port.info().clone();
+    let headers = if addressing.address.0.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
+    let segment_size = u16::try_from(info.mtu.saturating_sub(headers)).unwrap_or(u16::MAX);
+    let tcp = TcpConfig {
+        segment_size_max: segment_size,
+        algorithm: addressing.congestion,
+        ..TcpConfig::default()
+    };
+    let mut stack = StackConfig { tcp, ..StackConfig::new([addressing.address]) };
+    if let Some(gateway) = addressing.gateway {
+        stack = stack.with_gateway(gateway);
+    }
+    let config = ShardConfig {
+        name: info.name.clone(),
+        stack,
+        polling: Polling::Adaptive { spin: SPIN },
+        core: None,
+        seed: addressing.seed,
+        clock: Arc::new(MonotonicClock),
+    };
+    shard::spawn(port, config)
+        .map_err(|error| BenchError::failed(format!("cannot run TCP on {}: {error}", info.name)))
+}
+
+/// A messenger on a shard of its own.
+pub(crate) struct Node {
+    messenger: Messenger,
+    shard: Shard,
+}
+
+/// What a messenger needs besides its shard.
+pub(crate) struct NodeOptions {
+    /// Who it is.
+    pub(crate) name: EntityName,
+    /// Where it listens, if it does.
+    pub(crate) bind: Option<SocketAddr>,
+    /// Who gets what arrives.
+    pub(crate) dispatcher: Arc<dyn Dispatcher>,
+    /// Bytes a connection may hold, unsent and in flight.
+    pub(crate) send_budget_bytes: Option<usize>,
+}
+
+impl Node {
+    /// Starts the shard and the messenger.
+    pub(crate) fn start(
+        port: Box<dyn Port>,
+        addressing: &Addressing,
+        options: NodeOptions,
+    ) -> Result<Self, BenchError> {
+        let shard = spawn_shard(port, addressing)?;
+        let mut builder = Messenger::builder(options.name)
+            .nonce(addressing.seed)
+            .transport(Arc::new(transport::Userspace::new(vec![shard.handle()])))
+            .dispatcher(options.dispatcher)
+            .dispatch_threads(1);
+        if let Some(address) = options.bind {
+            builder = builder.bind(address);
+        }
+        if let Some(bytes) = options.send_budget_bytes {
+            builder = builder.send_budget_bytes(bytes);
+        }
+        let messenger = builder
+            .start()
+            .map_err(|error| BenchError::failed(format!("cannot start {}: {error}", options.name)))?;
+        Ok(Node { messenger, shard })
+    }
+
+    /// The messenger.
+    pub(crate) fn messenger(&self) -> &Messenger {
+        &self.messenger
+    }
+
+    /// The shard, for its statistics.
+    pub(crate) fn shard(&self) -> ShardHandle {
+        self.shard.handle()
+    }
+
+    /// Ends every session in order, which takes as long as TIME-WAIT, and gives the final statistics.
+    pub(crate) fn stop(self) -> ShardReport {
+        self.messenger.shutdown();
+        self.messenger.wait();
+        self.shard.stop()
+    }
+
+    /// Ends at once, for a node whose peer ends too, and gives the final statistics.
+    pub(crate) fn stop_now(self) -> ShardReport {
+        self.messenger.shutdown();
+        let report = self.shard.stop();
+        self.messenger.wait();
+        report
+    }
+}
+
+/// What the dispatcher of a dialled connection tells those who wait for its session.
+#[derive(Debug, Default)]
+pub(crate) struct SessionSignals {
+    /// The session is ready.
+    pub(crate) connected: Signal,
+    /// The peer did not want it. Raised before `lost`.
+    pub(crate) refused: Signal,
+    /// It has ended, or could not be made.
+    pub(crate) lost: Signal,
+}
+
+impl SessionSignals {
+    /// Waits until the session of `connection` is ready.
+    pub(crate) fn wait(
+        &self,
+        connection: &Connection,
+        patience: Duration,
+        advice: &str,
+    ) -> Result<(), BenchError> {
+        let deadline = now() + patience;
+        while !self.connected.wait(LOOK.min(deadline - now())) {
+            if !self.lost.is_raised() && now() < deadline {
+                continue;
+            }
+            let peer = connection.peer_address();
+            let why = match connection.fault() {
+                Some(fault) => fault.to_string(),
+                None if self.refused.is_raised() => "the connection was refused".to_owned(),
+                None if self.lost.is_raised() => {
+                    "the host is unreachable or has reset the connection".to_owned()
+                }
+                None => format!("no answer within {patience:?}"),
+            };
+            return Err(BenchError::failed(format!("no session with {peer}: {why}; {advice}")));
+        }
+        Ok(())
+    }
+}
+
+/// Between looks at a second condition while waiting for a first.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The clock of the whole process.
+pub(crate) fn now() -> outrider_drivers::time::Instant {
+    MonotonicClock.now()
+}
+
+/// A flag that a thread can wait for.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    raised: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Signal {
+    /// Raises it, for good.
+    pub(crate) fn raise(&self) {
+        *self.raised.lock().expect("no thread panics while it holds the flag") = true;
+        self.changed.notify_all();
+    }
+
+    /// Whether it has been raised.
+    pub(crate) fn is_raised(&self) -> bool {
+        *self.raised.lock().expect("no thread panics while it holds the flag")
+    }
+
+    /// Waits until it is raised, at most `patience`; returns whether it is.
+    pub(crate) fn wait(&self, patience: Duration) -> bool {
+        let raised = self.raised.lock().expect("no thread panics while it holds the flag");
+        let (raised, _) = self
+            .changed
+            .wait_timeout_while(raised, patience, |raised| !*raised)
+            .expect("no thread panics while it holds the flag");
+        *raised
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_raised_signal_ends_every_wait() {
+        let signal = Arc::new(Signal::default());
+        assert!(!signal.wait(Duration::ZERO));
+        let waiting = std::thread::spawn({
+            let signal = signal.clone();
+            move || signal.wait(Duration::from_secs(60))
+        });
+        signal.raise();
+        assert!(waiting.join().unwrap());
+        assert!(signal.is_raised());
+    }
+}

@@ -1,0 +1,283 @@
+//! One slice: a world is built, loaded, measured and taken down.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrider_drivers::port::PortError;
+use outrider_messenger::{Connection, EntityName, OobRegistration};
+
+use super::ends::{Departures, Receiver, Sender};
+use super::heartbeats::{InOrder, register};
+use super::load::{Load, RightOfWay};
+use super::tally::{Counts, Recent, Samples, Tally};
+use super::{Point, Variant};
+use crate::error::BenchError;
+use crate::host::cpu_seconds;
+use crate::lab::Lab;
+use crate::node::{Addressing, Node, NodeOptions, SessionSignals, now};
+
+/// Load runs this long before anything counts: congestion control has found the rate by then.
+pub(super) const WARM_UP: Duration = Duration::from_millis(500);
+/// Between settling the window and its begin.
+const WINDOW_LEAD: Duration = Duration::from_millis(20);
+/// How long the session may take to come up, at any loss that is worth measuring.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long heartbeats that were due within the window are waited for after it.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
+/// Between looks at whether they have arrived.
+const DRAIN_STEP: Duration = Duration::from_millis(2);
+/// Between live lines.
+const SECOND: Duration = Duration::from_secs(1);
+
+const PREFIX: u8 = 24;
+const SENDER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
+const RECEIVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2));
+const PORT: u16 = 7000;
+
+/// What one slice is to do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub(super) point: Point,
+    pub(super) variant: Variant,
+    pub(super) seed: u64,
+    /// Measured; the warm-up comes before it.
+    pub(super) length: Duration,
+}
+
+/// A live report.
+#[derive(Clone, Debug)]
+pub(super) struct Second {
+    /// Time since the last one.
+    pub(super) passed: Duration,
+    /// Whether it counts, or belongs to the warm-up.
+    pub(super) measuring: bool,
+    /// Payload received in it, bits per second.
+    pub(super) goodput_bps: f64,
+    /// Heartbeats in it.
+    pub(super) recent: Recent,
+}
+
+/// What one slice, or several of them together, measured.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Slice {
+    pub(crate) samples: Samples,
+    pub(crate) counts: Counts,
+    pub(crate) payload_bytes: u64,
+    /// Frame bytes that the receiver's port took off the link.
+    pub(crate) link_bytes: u64,
+    pub(crate) measured: Duration,
+    pub(crate) cpu_seconds: f64,
+    pub(crate) retransmits: u64,
+}
+
+impl Slice {
+    /// Adds another slice of the same variant.
+    pub(crate) fn add(&mut self, other: &Slice) {
+        // Exhaustive, so that a new figure cannot be forgotten here.
+        let Slice { samples, counts, payload_bytes, link_bytes, measured, cpu_seconds, retransmits } = other;
+        self.samples.merge(samples);
+        self.counts.add(*counts);
+        self.payload_bytes += payload_bytes;
+        self.link_bytes += link_bytes;
+        self.measured += *measured;
+        self.cpu_seconds += cpu_seconds;
+        self.retransmits += retransmits;
+    }
+}
+
+/// The world of a slice while it runs.
+struct World {
+    sender: Node,
+    receiver: Node,
+    connection: Connection,
+    tally: Arc<Tally>,
+    departures: Arc<Departures>,
+    session: Arc<SessionSignals>,
+    // Last: what the ports are attached to goes after those who use them.
+    _lab: Lab,
+}
+
+/// Heartbeats of either kind while they run.
+enum Heartbeats {
+    OutOfBand(Vec<OobRegistration>),
+    InOrder(InOrder),
+}
+
+/// Readings at an instant; differences of two are what was measured between them.
+struct Reading {
+    at: outrider_drivers::time::Instant,
+    payload_bytes: u64,
+    link_bytes: u64,
+    retransmits: u64,
+    cpu_seconds: f64,
+}
+
+impl Plan {
+    /// Runs the slice; `each_second` is called about every second.
+    pub(super) fn run(&self, each_second: &mut dyn FnMut(&Second)) -> Result<Slice, BenchError> {
+        let world = self.build()?;
+        let right_of_way = Arc::new(RightOfWay::default());
+        let load = Load::start(&world.connection, self.point.message_size.0 as usize, &right_of_way)?;
+        let heartbeats = self.start_heartbeats(&world, &right_of_way)?;
+
+        world.pass(WARM_UP, false, each_second)?;
+        // Both ends of the window are settled before the first heartbeat in it is due: then no heartbeat is counted
+        // by one node and not by the other.
+        let from = now() + WINDOW_LEAD;
+        world.tally.window.open(from);
+        world.tally.window.close(from + self.length);
+        world.pass(from - now(), false, each_second)?;
+        let before = world.read();
+        world.pass(from + self.length - now(), true, each_second)?;
+        let after = world.read();
+        world.drain();
+
+        let slice = world.measured(&before, &after);
+        world.take_down(heartbeats, load)?;
+        Ok(slice)
+    }
+
+    fn build(&self) -> Result<World, BenchError> {
+        let mut lab = Lab::build(&self.point, self.seed)?;
+        let (port_a, port_b) = lab.take_ports();
+        let congestion = self.point.congestion.algorithm()?;
+        let tally = Arc::new(Tally::default());
+        let departures = Arc::new(Departures::default());
+        let session = Arc::new(SessionSignals::default());
+        let address = SocketAddr::new(RECEIVER, PORT);
+        let budget = Some(self.point.send_budget.0 as usize);
+
+        let addressing =
+            |address, seed| Addressing { address: (address, PREFIX), gateway: None, congestion, seed };
+        let receiver = Node::start(
+            port_b,
+            &addressing(RECEIVER, self.seed.wrapping_mul(2).wrapping_add(1)),
+            NodeOptions {
+                name: EntityName::osd(2),
+                bind: Some(address),
+                dispatcher: Arc::new(Receiver { tally: tally.clone() }),
+                send_budget_bytes: budget,
+            },
+        )?;
+        let dispatcher = Sender {
+            tally: tally.clone(),
+            departures: departures.clone(),
+            session: session.clone(),
+            samples_occupancy: false,
+        };
+        let sender = Node::start(
+            port_a,
+            &addressing(SENDER, self.seed.wrapping_mul(2)),
+            NodeOptions {
+                name: EntityName::osd(1),
+                bind: None,
+                dispatcher: Arc::new(dispatcher),
+                send_budget_bytes: budget,
+            },
+        )?;
+        let connection = sender
+            .messenger()
+            .connect_to(address)
+            .map_err(|error| BenchError::failed(format!("cannot connect to {address}: {error}")))?;
+        session.wait(&connection, CONNECT_PATIENCE, "try less --loss")?;
+        Ok(World { sender, receiver, connection, tally, departures, session, _lab: lab })
+    }
+
+    fn start_heartbeats(
+        &self,
+        world: &World,
+        right_of_way: &Arc<RightOfWay>,
+    ) -> Result<Heartbeats, BenchError> {
+        let interval = self.point.interval.0;
+        self.variant.check()?;
+        if self.variant == Variant::Oob {
+            let registrations = register(&world.connection, interval, &world.tally, &world.departures)?;
+            return Ok(Heartbeats::OutOfBand(registrations));
+        }
+        InOrder::start(&world.connection, interval, &world.tally, right_of_way).map(Heartbeats::InOrder)
+    }
+}
+
+impl World {
+    /// Lets `length` pass, reporting about every second.
+    fn pass(
+        &self,
+        length: Duration,
+        measuring: bool,
+        each_second: &mut dyn FnMut(&Second),
+    ) -> Result<(), BenchError> {
+        let end = now() + length;
+        loop {
+            let (began, bytes) = (now(), self.tally.payload_bytes());
+            let left = end - began;
+            if left.is_zero() {
+                return Ok(());
+            }
+            if self.session.lost.wait(left.min(SECOND)) {
+                return Err(BenchError::failed("the connection was lost while it was measured"));
+            }
+            let passed = now() - began;
+            let received = self.tally.payload_bytes() - bytes;
+            each_second(&Second {
+                passed,
+                measuring,
+                goodput_bps: received as f64 * 8.0 / passed.as_secs_f64(),
+                recent: self.tally.take_recent(),
+            });
+        }
+    }
+
+    fn read(&self) -> Reading {
+        Reading {
+            at: now(),
+            payload_bytes: self.tally.payload_bytes(),
+            link_bytes: self.receiver.shard().statistics().port.rx_bytes,
+            retransmits: self.connection.occupancy().send.retransmits,
+            cpu_seconds: cpu_seconds(),
+        }
+    }
+
+    /// Waits for heartbeats that were due within the window and are still on their way. The load goes on meanwhile.
+    fn drain(&self) {
+        let deadline = now() + DRAIN_PATIENCE;
+        loop {
+            let counts = self.tally.counts();
+            if counts.received >= counts.sent || now() >= deadline {
+                return;
+            }
+            std::thread::sleep(DRAIN_STEP);
+        }
+    }
+
+    fn measured(&self, before: &Reading, after: &Reading) -> Slice {
+        Slice {
+            samples: self.tally.distributions(),
+            counts: self.tally.counts(),
+            payload_bytes: after.payload_bytes - before.payload_bytes,
+            link_bytes: after.link_bytes - before.link_bytes,
+            measured: after.at - before.at,
+            cpu_seconds: after.cpu_seconds - before.cpu_seconds,
+            retransmits: after.retransmits - before.retransmits,
+        }
+    }
+
+    fn take_down(self, heartbeats: Heartbeats, load: Load) -> Result<(), BenchError> {
+        self.connection.mark_down();
+        match heartbeats {
+            Heartbeats::OutOfBand(registrations) => drop(registrations),
+            Heartbeats::InOrder(thread) => thread.stop(),
+        }
+        load.join();
+        let failed = |error| BenchError::failed(format!("a port failed while it was measured: {error}"));
+        if let Some(error) = self.sender.stop_now().error {
+            return Err(failed(error));
+        }
+        match self.receiver.stop_now().error {
+            // The other end of a cable goes with the sender.
+            None | Some(PortError::Gone { .. }) => {}
+            Some(error) => return Err(failed(error)),
+        }
+        Ok(())
+    }
+}

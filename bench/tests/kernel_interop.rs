@@ -1,0 +1,229 @@
+//! Plain TCP and ping between the kernel of this host and `serve` on a TAP device, each test in a network namespace of
+//! its own; and `connect` against `serve`.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::Duration;
+
+use common::{assert_success, bench, in_namespace, may_use_namespaces};
+use serde_json::Value;
+
+/// Bytes sent each way.
+const TRANSFER_BYTES: usize = 4 << 20;
+/// A transfer that has not moved for so long is stuck: far above any retransmission timeout that 1 % loss can cause.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// Runs a command that must succeed.
+fn must(line: &str) {
+    let mut words = line.split_whitespace();
+    let program = words.next().expect("a command");
+    let output = Command::new(program).args(words).output().unwrap_or_else(|e| panic!("{line}: {e}"));
+    assert_success(line, &output);
+}
+
+/// A running `bench serve`; killed if the test fails.
+struct Server {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Server {
+    /// Starts it and waits until it listens.
+    fn start(line: &str) -> Self {
+        let mut child = bench()
+            .args(line.split_whitespace())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the tool was built beside this test");
+        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        let mut told = String::new();
+        out.read_line(&mut told).expect("readable");
+        assert!(told.starts_with("listening on 10.77.0.2:7000"), "{told:?}, {:?}", child.try_wait());
+        Server { child, out }
+    }
+
+    /// Ends it as a user would and returns what it printed after the first line.
+    fn stop(mut self) -> String {
+        must(&format!("kill -TERM {}", self.child.id()));
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).expect("readable");
+        let status = self.child.wait().expect("it was started");
+        assert!(status.success(), "{status}: {rest}");
+        rest
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Already gone after `stop`.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The count that the table of `serve` gives for `name`.
+fn figure(table: &str, name: &str) -> u64 {
+    let row = table.lines().find(|line| line.split_whitespace().next() == Some(name));
+    let count = row.and_then(|row| row.split_whitespace().nth(1)).and_then(|count| count.parse().ok());
+    count.unwrap_or(0)
+}
+
+/// Bytes that no shift or repetition of themselves equals.
+fn pattern(length: usize) -> Vec<u8> {
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+/// Of the two rules that lose frames, how many have not lost any.
+fn rules_that_dropped_nothing() -> usize {
+    let output = Command::new("nft").args(["list", "ruleset"]).output().expect("nft made the rules");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(text.matches("counter packets").count(), 2, "{text}");
+    text.matches("counter packets 0 ").count()
+}
+
+/// Sends the pattern through the echo and compares what comes back, to the end of the stream.
+fn transfer() {
+    let stream = TcpStream::connect("10.77.0.2:7000").expect("the server listens");
+    stream.set_read_timeout(Some(STUCK)).expect("a valid time");
+    stream.set_write_timeout(Some(STUCK)).expect("a valid time");
+    let sent = pattern(TRANSFER_BYTES);
+    let mut back = Vec::with_capacity(TRANSFER_BYTES);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            (&stream).write_all(&sent).expect("the echo takes all");
+            stream.shutdown(Shutdown::Write).expect("an open connection");
+        });
+        (&stream).read_to_end(&mut back).expect("the echo gives all back and ends in order");
+    });
+    assert_eq!(back.len(), sent.len());
+    assert!(back == sent, "byte {:?} differs", back.iter().zip(&sent).position(|(a, b)| a != b));
+}
+
+fn echo_at_loss(percent: u32) {
+    if !may_use_namespaces() {
+        return;
+    }
+    in_namespace(move || {
+        let server = Server::start(
+            "serve --port tap:or0 --address 10.77.0.2/24 --host-address 10.77.0.1/24 --bytes echo",
+        );
+        if percent > 0 {
+            must("nft add table netdev lab");
+            for hook in ["ingress", "egress"] {
+                must(&format!(
+                    "nft add chain netdev lab {hook} {{ type filter hook {hook} device or0 priority 0 ; }}"
+                ));
+                must(&format!(
+                    "nft add rule netdev lab {hook} meta protocol ip numgen random mod 100 < {percent} counter drop"
+                ));
+            }
+        }
+        transfer();
+        transfer();
+        if percent > 0 {
+            assert_eq!(rules_that_dropped_nothing(), 0, "the lossy link lost nothing");
+        }
+        let told = server.stop();
+        assert_eq!(figure(&told, "established"), 2, "{told}");
+        assert_eq!(figure(&told, "closed_in_order") + figure(&told, "closed_otherwise"), 2, "{told}");
+        assert!(figure(&told, "tx_payload_bytes") >= 2 * TRANSFER_BYTES as u64, "{told}");
+    });
+}
+
+#[test]
+fn the_kernel_gets_back_what_it_sent() {
+    echo_at_loss(0);
+}
+
+#[test]
+fn the_kernel_gets_back_what_it_sent_when_one_frame_in_a_hundred_is_lost_each_way() {
+    echo_at_loss(1);
+}
+
+#[test]
+fn ping_is_answered() {
+    if !may_use_namespaces() {
+        return;
+    }
+    in_namespace(|| {
+        let server = Server::start(
+            "serve --port tap:or0 --address 10.77.0.2/24 --host-address 10.77.0.1/24 --bytes discard",
+        );
+        must("ping -c 3 -i 0.2 -W 5 10.77.0.2");
+        must("ping -c 1 -W 5 -s 1400 10.77.0.2");
+        server.stop();
+    });
+}
+
+#[test]
+fn a_second_node_on_the_same_device_is_told_that_it_is_in_use() {
+    if !may_use_namespaces() {
+        return;
+    }
+    in_namespace(|| {
+        let line = "serve --port tap:or0 --address 10.77.0.2/24 --bytes echo";
+        let server = Server::start(line);
+        let second: Output = bench().args(line.split_whitespace()).output().expect("built");
+        let told = String::from_utf8_lossy(&second.stderr).into_owned();
+        assert_eq!(second.status.code(), Some(1), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+        assert!(told.contains("tap:or0"), "{told}");
+        server.stop();
+    });
+}
+
+#[test]
+fn a_peer_that_does_not_listen_or_does_not_exist_is_told_apart() {
+    if !may_use_namespaces() {
+        return;
+    }
+    in_namespace(|| {
+        for (peer, wanted) in [("10.77.0.1:7000", "refused"), ("10.77.0.9:7000", "unreachable")] {
+            let line = format!(
+                "connect --port tap:or0 --address 10.77.0.2/24 --host-address 10.77.0.1/24 --peer {peer}"
+            );
+            let output = bench().args(line.split_whitespace()).output().expect("built");
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{told}");
+            assert_eq!(told.lines().count(), 1, "{told}");
+            assert!(told.contains(wanted) && told.contains(peer), "{told}");
+        }
+    });
+}
+
+#[test]
+fn two_messengers_talk_across_a_bridge() {
+    if !may_use_namespaces() {
+        return;
+    }
+    in_namespace(|| {
+        must("ip link add orbr type bridge stp_state 0 forward_delay 0");
+        for device in ["or0", "or1"] {
+            must(&format!("ip tuntap add {device} mode tap"));
+            must(&format!("ip link set {device} master orbr up"));
+        }
+        must("ip link set orbr up");
+        let server = Server::start("serve --port tap:or0 --address 10.77.0.2/24");
+        let line = "connect --port tap:or1 --address 10.77.0.3/24 --peer 10.77.0.2:7000 --seconds 1 --json -";
+        let output = bench().args(line.split_whitespace()).output().expect("built");
+        assert_success(line, &output);
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let result = &report["results"][0];
+        assert!(result["heartbeat"]["received"].as_u64().is_some_and(|n| n > 0), "{report:#}");
+        assert!(result["heartbeat"]["rtt_us"]["p50"].as_f64().is_some_and(|n| n > 0.0), "{report:#}");
+        assert!(result["goodput_bps"].as_f64().is_some_and(|n| n > 0.0), "{report:#}");
+        let told = server.stop();
+        assert!(figure(&told, "heartbeats") > 0 && figure(&told, "messages") > 0, "{told}");
+    });
+}

@@ -1,0 +1,308 @@
+//! The streaming decoder: bytes in, at any division, whole units out.
+
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, CodecError, Crc32c, FLAG_FIRST, FLAG_LAST,
+    MESSAGE_HEADER_BYTES, MessageHeader,
+};
+use crate::message::{LANES, Message, lane_of};
+
+/// A message's buffer starts at its announced length up to this many bytes; beyond, it grows as bytes arrive, so
+/// that a peer cannot make this end allocate what it never sends.
+const BUFFER_AT_ONCE_BYTES: usize = 256 << 10;
+
+/// What the decoder lets pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecoderLimits {
+    /// Largest message payload.
+    pub message_bytes_max: u32,
+    /// Message chunk payload allowed before the first grant, cumulative.
+    pub credit_limit: u64,
+}
+
+/// A whole unit off the stream, its checksums verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decoded {
+    /// Any chunk that is not part of a message.
+    Chunk {
+        /// Its kind.
+        kind: ChunkKind,
+        /// Its id.
+        id: u64,
+        /// Its payload.
+        payload: Bytes,
+    },
+    /// A message, complete.
+    Message {
+        /// The message.
+        message: Message,
+        /// Its number within its lane.
+        id: u64,
+        /// Receive credit that it holds until it is dispatched.
+        credit_bytes: u64,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// Number of the message in progress, or of the next.
+    next_id: u64,
+    partial: Option<Partial>,
+}
+
+#[derive(Debug)]
+struct Partial {
+    header: MessageHeader,
+    buffer: BytesMut,
+}
+
+/// The chunk being read.
+#[derive(Debug)]
+struct Body {
+    header: ChunkHeader,
+    remaining: usize,
+    crc: Crc32c,
+    target: Target,
+}
+
+#[derive(Debug)]
+enum Target {
+    Chunk(BytesMut),
+    MessageHeader { bytes: [u8; MESSAGE_HEADER_BYTES], filled: usize },
+    Message,
+}
+
+/// The decoder of one stream, from the first chunk on. Each in-order byte is copied once, into the buffer of the
+/// message that it belongs to; one message per lane may be in progress.
+///
+/// Input: [`Self::decode`], [`Self::set_credit_limit`]. Read at any time: [`Self::spent`], [`Self::completed`].
+/// After an error the decoder is of no more use.
+#[derive(Debug)]
+pub struct Decoder {
+    limits: DecoderLimits,
+    header: [u8; CHUNK_HEADER_BYTES],
+    header_filled: usize,
+    body: Option<Body>,
+    lanes: [Lane; LANES],
+    spent: u64,
+    completed: u64,
+}
+
+impl Decoder {
+    /// A decoder at the start of a stream (after the banner).
+    pub fn new(limits: DecoderLimits) -> Self {
+        Decoder {
+            limits,
+            header: [0; CHUNK_HEADER_BYTES],
+            header_filled: 0,
+            body: None,
+            lanes: Default::default(),
+            spent: 0,
+            completed: 0,
+        }
+    }
+
+    /// Raises the credit limit; a lower one is ignored, for a grant cannot be taken back.
+    pub fn set_credit_limit(&mut self, limit: u64) {
+        self.limits.credit_limit = self.limits.credit_limit.max(limit);
+    }
+
+    /// The credit limit in force.
+    pub fn credit_limit(&self) -> u64 {
+        self.limits.credit_limit
+    }
+
+    /// Credit spent by the peer: message chunk payload announced so far.
+    pub fn spent(&self) -> u64 {
+        self.spent
+    }
+
+    /// Credit spent on messages that are complete.
+    pub fn completed(&self) -> u64 {
+        self.completed
+    }
+
+    /// Whether the stream stands between two chunks: where a side may end.
+    pub fn is_between_chunks(&self) -> bool {
+        self.body.is_none() && self.header_filled == 0
+    }
+
+    /// Memory held for messages in progress.
+    #[cfg(test)]
+    pub(super) fn buffered_capacity(&self) -> usize {
+        self.lanes
+            .iter()
+            .filter_map(|lane| lane.partial.as_ref())
+            .map(|partial| partial.buffer.capacity())
+            .sum()
+    }
+
+    /// Takes bytes off the front of `input` until a unit is whole or `input` is empty.
+    ///
+    /// # Errors
+    /// The stream is corrupt, or breaks a rule or a limit.
+    pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Decoded>, CodecError> {
+        loop {
+            if self.body.is_none() {
+                let Some(header) = self.take_header(input)? else { return Ok(None) };
+                let target = self.open(&header)?;
+                let remaining = header.length as usize;
+                self.body = Some(Body { header, remaining, crc: Crc32c::default(), target });
+            }
+            if let Some(whole) = self.take_body(input)? {
+                return Ok(Some(whole));
+            }
+            if input.is_empty() {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn take_header(&mut self, input: &mut &[u8]) -> Result<Option<ChunkHeader>, CodecError> {
+        if self.header_filled == 0
+            && let Some((head, rest)) = input.split_first_chunk::<CHUNK_HEADER_BYTES>()
+        {
+            *input = rest;
+            return ChunkHeader::decode(head).map(Some);
+        }
+        let wanted = CHUNK_HEADER_BYTES - self.header_filled;
+        let (piece, rest) = input.split_at(wanted.min(input.len()));
+        self.header[self.header_filled..self.header_filled + piece.len()].copy_from_slice(piece);
+        self.header_filled += piece.len();
+        *input = rest;
+        if self.header_filled < CHUNK_HEADER_BYTES {
+            return Ok(None);
+        }
+        self.header_filled = 0;
+        ChunkHeader::decode(&self.header).map(Some)
+    }
+
+    /// Checks a chunk against what came before and decides where its payload goes.
+    fn open(&mut self, header: &ChunkHeader) -> Result<Target, CodecError> {
+        if header.kind != ChunkKind::Message {
+            return Ok(Target::Chunk(BytesMut::with_capacity(header.length as usize)));
+        }
+        let lane = &self.lanes[usize::from(header.lane)];
+        let first = header.flags & FLAG_FIRST != 0;
+        if header.id != lane.next_id {
+            return Err(CodecError::OutOfSequence {
+                lane: header.lane,
+                id: header.id,
+                expected: lane.next_id,
+            });
+        }
+        if first == lane.partial.is_some() {
+            return Err(CodecError::BadStart { lane: header.lane, id: header.id });
+        }
+        let needed = self.spent + u64::from(header.length);
+        if needed > self.limits.credit_limit {
+            return Err(CodecError::CreditExceeded { needed, granted: self.limits.credit_limit });
+        }
+        let malformed = |what| CodecError::Malformed { kind: ChunkKind::Message, what };
+        self.spent = needed;
+        match &lane.partial {
+            None if (header.length as usize) < MESSAGE_HEADER_BYTES => {
+                Err(malformed("first chunk shorter than the message header"))
+            }
+            None => Ok(Target::MessageHeader { bytes: [0; MESSAGE_HEADER_BYTES], filled: 0 }),
+            Some(_) if header.length == 0 => Err(malformed("empty continuation")),
+            Some(partial) => {
+                check_length(header, partial.buffer.len(), header.length as usize, partial.header.length)?;
+                Ok(Target::Message)
+            }
+        }
+    }
+
+    fn take_body(&mut self, input: &mut &[u8]) -> Result<Option<Decoded>, CodecError> {
+        let Some(body) = &mut self.body else { return Ok(None) };
+        while body.remaining > 0 && !input.is_empty() {
+            let lane = &mut self.lanes[usize::from(body.header.lane)];
+            let wanted = match &body.target {
+                Target::MessageHeader { filled, .. } => MESSAGE_HEADER_BYTES - filled,
+                Target::Chunk(_) | Target::Message => body.remaining,
+            };
+            let (piece, rest) = input.split_at(wanted.min(input.len()));
+            *input = rest;
+            body.remaining -= piece.len();
+            body.crc.update(piece);
+            match &mut body.target {
+                Target::Chunk(buffer) => buffer.extend_from_slice(piece),
+                Target::MessageHeader { bytes, filled } => {
+                    bytes[*filled..*filled + piece.len()].copy_from_slice(piece);
+                    *filled += piece.len();
+                    if *filled == MESSAGE_HEADER_BYTES {
+                        let message = MessageHeader::decode(bytes);
+                        lane.partial = Some(begin(&body.header, message, &self.limits)?);
+                        body.target = Target::Message;
+                    }
+                }
+                Target::Message => {
+                    if let Some(partial) = &mut lane.partial {
+                        partial.append(piece);
+                    }
+                }
+            }
+        }
+        if body.remaining > 0 { Ok(None) } else { self.close() }
+    }
+
+    /// The chunk's last byte is in: verifies it and hands out what it completes.
+    fn close(&mut self) -> Result<Option<Decoded>, CodecError> {
+        let Some(Body { header, crc, target, .. }) = self.body.take() else { return Ok(None) };
+        let computed = crc.value();
+        if computed != header.payload_crc {
+            let ChunkHeader { kind, id, payload_crc: received, .. } = header;
+            return Err(CodecError::PayloadCorrupt { kind, id, computed, received });
+        }
+        if let Target::Chunk(buffer) = target {
+            return Ok(Some(Decoded::Chunk { kind: header.kind, id: header.id, payload: buffer.freeze() }));
+        }
+        if header.flags & FLAG_LAST == 0 {
+            return Ok(None);
+        }
+        let lane = &mut self.lanes[usize::from(header.lane)];
+        let Some(Partial { header: message, buffer }) = lane.partial.take() else { return Ok(None) };
+        lane.next_id += 1;
+        let credit_bytes = (MESSAGE_HEADER_BYTES + buffer.len()) as u64;
+        self.completed += credit_bytes;
+        let MessageHeader { kind, priority, tid, length: _ } = message;
+        let message = Message { kind, priority, tid, payload: buffer.freeze() };
+        Ok(Some(Decoded::Message { message, id: header.id, credit_bytes }))
+    }
+}
+
+impl Partial {
+    fn append(&mut self, piece: &[u8]) {
+        let total = self.header.length as usize;
+        if self.buffer.capacity() - self.buffer.len() < piece.len() {
+            // Doubling, but never beyond what the message can need.
+            let target = (self.buffer.len() + piece.len()).max(self.buffer.len() * 2).min(total);
+            self.buffer.reserve(target - self.buffer.len());
+        }
+        self.buffer.extend_from_slice(piece);
+    }
+}
+
+fn begin(chunk: &ChunkHeader, message: MessageHeader, limits: &DecoderLimits) -> Result<Partial, CodecError> {
+    if message.length > limits.message_bytes_max {
+        return Err(CodecError::MessageTooLong { length: message.length, limit: limits.message_bytes_max });
+    }
+    if lane_of(message.priority) != usize::from(chunk.lane) {
+        return Err(CodecError::BadLane { kind: ChunkKind::Message, lane: chunk.lane });
+    }
+    check_length(chunk, 0, chunk.length as usize - MESSAGE_HEADER_BYTES, message.length)?;
+    let capacity = (message.length as usize).min(BUFFER_AT_ONCE_BYTES);
+    Ok(Partial { header: message, buffer: BytesMut::with_capacity(capacity) })
+}
+
+/// LAST must be set exactly on the chunk that completes the announced length.
+fn check_length(chunk: &ChunkHeader, before: usize, more: usize, announced: u32) -> Result<(), CodecError> {
+    let received = before as u64 + more as u64;
+    let complete = received == u64::from(announced);
+    let last = chunk.flags & FLAG_LAST != 0;
+    if received > u64::from(announced) || complete != last {
+        return Err(CodecError::LengthMismatch { id: chunk.id, received, announced });
+    }
+    Ok(())
+}

@@ -1,0 +1,244 @@
+//! The send queue: four lanes, strict between them, first in first out within one, cut into chunks on demand.
+
+use std::collections::VecDeque;
+
+use outrider_stack::tcp::source::Cut;
+
+use crate::codec::{
+    CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, Crc32c, FLAG_FIRST, FLAG_LAST, MESSAGE_HEADER_BYTES,
+    MessageHeader,
+};
+use crate::message::{LANES, Message, lane_of};
+use crate::report::LaneReport;
+
+/// A piece of a message shorter than this is not worth a header: the end of a segment is left empty instead.
+const TAIL_BYTES_MIN: usize = 64;
+
+/// The segment being cut, with a count of what was put in.
+pub(super) struct Writer<'a> {
+    cut: &'a mut dyn Cut,
+    written: usize,
+    segment_size: usize,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(cut: &'a mut dyn Cut, segment_size: usize) -> Self {
+        Writer { cut, written: 0, segment_size: segment_size.max(1) }
+    }
+
+    pub(super) fn room(&self) -> usize {
+        self.cut.room()
+    }
+
+    pub(super) fn urgent_only(&self) -> bool {
+        self.cut.urgent_only()
+    }
+
+    pub(super) fn written(&self) -> usize {
+        self.written
+    }
+
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        self.written += bytes.len();
+        self.cut.append(bytes);
+    }
+
+    /// Appends a chunk that is whole in itself, if there is room for it.
+    pub(super) fn append_chunk(&mut self, kind: ChunkKind, id: u64, payload: &[u8]) -> bool {
+        if self.room() < CHUNK_HEADER_BYTES + payload.len() {
+            return false;
+        }
+        self.append(&ChunkHeader::whole(kind, id, payload).encode());
+        self.append(payload);
+        true
+    }
+
+    /// Room up to the next boundary between the segments that a super-segment will be cut into, so that each of
+    /// these begins with a chunk header; a tail too short for a chunk of `needed` bytes is joined to the next.
+    fn room_in_segment(&self, needed: usize) -> usize {
+        let tail = self.segment_size - self.written % self.segment_size;
+        let room = if tail < needed { tail + self.segment_size } else { tail };
+        room.min(self.room())
+    }
+}
+
+struct Outgoing {
+    message: Message,
+    /// Bytes of message header and payload already cut.
+    cut: usize,
+}
+
+impl Outgoing {
+    fn total(&self) -> usize {
+        MESSAGE_HEADER_BYTES + self.message.payload.len()
+    }
+}
+
+#[derive(Default)]
+struct Lane {
+    queue: VecDeque<Outgoing>,
+    bytes: u64,
+    /// Number of the message at the front.
+    front_id: u64,
+}
+
+/// What became of the message at the front when a chunk was asked for.
+pub(super) enum Step {
+    /// A chunk was appended; the message has more.
+    Chunk,
+    /// The last chunk of a message was appended; its payload length.
+    Completed { payload_bytes: usize },
+    /// The peer takes no message of this length; it was taken off the queue.
+    Refused { payload_bytes: usize },
+    /// No room in the segment, no credit, or nothing to send.
+    Stop,
+}
+
+/// Messages that wait to be cut, and the peer's credit for them.
+#[derive(Default)]
+pub(super) struct SendQueue {
+    lanes: [Lane; LANES],
+    credit_limit: u64,
+    credit_spent: u64,
+    message_bytes_max: u32,
+}
+
+impl SendQueue {
+    pub(super) fn push(&mut self, message: Message) {
+        let outgoing = Outgoing { message, cut: 0 };
+        let lane = &mut self.lanes[lane_of(outgoing.message.priority)];
+        lane.bytes += outgoing.total() as u64;
+        lane.queue.push_back(outgoing);
+    }
+
+    /// The peer's limits, known since its Hello.
+    pub(super) fn set_limits(&mut self, credit_limit: u64, message_bytes_max: u32) {
+        self.credit_limit = credit_limit;
+        self.message_bytes_max = message_bytes_max;
+    }
+
+    pub(super) fn credit_limit(&self) -> u64 {
+        self.credit_limit
+    }
+
+    pub(super) fn set_credit_limit(&mut self, limit: u64) {
+        self.credit_limit = limit;
+    }
+
+    fn credit_left(&self) -> usize {
+        usize::try_from(self.credit_limit.saturating_sub(self.credit_spent)).unwrap_or(usize::MAX)
+    }
+
+    /// The lane whose turn it is.
+    fn next_lane(&self) -> Option<usize> {
+        (0..LANES).rev().find(|&lane| !self.lanes[lane].queue.is_empty())
+    }
+
+    /// Whether there is something to send and credit to send it.
+    pub(super) fn is_sendable(&self) -> bool {
+        self.next_needs().is_some_and(|needed| needed <= self.credit_left())
+    }
+
+    /// Whether there is something to send and no credit to send it.
+    pub(super) fn is_out_of_credit(&self) -> bool {
+        self.next_needs().is_some_and(|needed| needed > self.credit_left())
+    }
+
+    /// Payload that the next chunk must have at least: a message header is not divided.
+    fn next_needs(&self) -> Option<usize> {
+        let front = self.lanes[self.next_lane()?].queue.front()?;
+        Some(if front.cut == 0 { MESSAGE_HEADER_BYTES } else { 1 })
+    }
+
+    pub(super) fn report(&self) -> [LaneReport; LANES] {
+        core::array::from_fn(|lane| LaneReport {
+            bytes: self.lanes[lane].bytes,
+            messages: self.lanes[lane].queue.len() as u64,
+        })
+    }
+
+    /// Forgets everything and tells how many messages and payload bytes that were.
+    pub(super) fn clear(&mut self) -> (u64, u64) {
+        let (mut messages, mut bytes) = (0, 0);
+        for lane in &mut self.lanes {
+            for outgoing in lane.queue.drain(..) {
+                messages += 1;
+                bytes += outgoing.message.payload.len() as u64;
+            }
+            lane.bytes = 0;
+        }
+        (messages, bytes)
+    }
+
+    /// Appends the next chunk, if it may be sent and has room.
+    pub(super) fn append_chunk(&mut self, writer: &mut Writer<'_>) -> Step {
+        let credit_left = self.credit_left();
+        let Some(index) = self.next_lane() else { return Step::Stop };
+        let lane = &mut self.lanes[index];
+        let Some(front) = lane.queue.front_mut() else { return Step::Stop };
+        let (total, first) = (front.total(), front.cut == 0);
+        if first && front.message.payload.len() > self.message_bytes_max as usize {
+            lane.bytes -= total as u64;
+            let payload_bytes = front.message.payload.len();
+            lane.queue.pop_front();
+            return Step::Refused { payload_bytes };
+        }
+        let left = total - front.cut;
+        let needed = CHUNK_HEADER_BYTES + left.min(TAIL_BYTES_MIN);
+        let room = writer.room_in_segment(needed);
+        if room < needed || credit_left < if first { MESSAGE_HEADER_BYTES } else { 1 } {
+            return Step::Stop;
+        }
+        let length = left.min(room - CHUNK_HEADER_BYTES).min(credit_left);
+        let last = length == left;
+        let chunk = ChunkToCut { lane: index, id: lane.front_id, length, last };
+        append_message_chunk(writer, front, &chunk);
+        front.cut += length;
+        lane.bytes -= length as u64;
+        self.credit_spent += length as u64;
+        if !last {
+            return Step::Chunk;
+        }
+        let payload_bytes = front.message.payload.len();
+        lane.queue.pop_front();
+        lane.front_id += 1;
+        Step::Completed { payload_bytes }
+    }
+}
+
+struct ChunkToCut {
+    lane: usize,
+    id: u64,
+    length: usize,
+    last: bool,
+}
+
+fn append_message_chunk(writer: &mut Writer<'_>, outgoing: &Outgoing, chunk: &ChunkToCut) {
+    let message = &outgoing.message;
+    let first = outgoing.cut == 0;
+    let header = MessageHeader {
+        kind: message.kind,
+        priority: message.priority,
+        length: message.payload.len() as u32,
+        tid: message.tid,
+    };
+    let header = header.encode();
+    let head: &[u8] = if first { &header } else { &[] };
+    let from = outgoing.cut.saturating_sub(MESSAGE_HEADER_BYTES);
+    let body = &message.payload[from..from + chunk.length - head.len()];
+    let mut crc = Crc32c::default();
+    crc.update(head);
+    crc.update(body);
+    let header = ChunkHeader {
+        kind: ChunkKind::Message,
+        flags: if first { FLAG_FIRST } else { 0 } | if chunk.last { FLAG_LAST } else { 0 },
+        tag_length: 0,
+        lane: chunk.lane as u8,
+        length: chunk.length as u32,
+        id: chunk.id,
+        payload_crc: crc.value(),
+    };
+    writer.append(&header.encode());
+    writer.append(head);
+    writer.append(body);
+}

@@ -1,0 +1,468 @@
+//! The session: bytes in, next segment out. Sans-IO; it does not know which transport carries it.
+//!
+//! A [`Session`] lives as long as one connection of the transport ([`Endpoint`] puts it there). What shall outlive the
+//! connection (a lossless session's unacknowledged messages) belongs to the layer above.
+
+mod credit;
+mod endpoint;
+mod error;
+mod lanes;
+mod oob;
+mod receive;
+mod send;
+#[cfg(test)]
+mod tests;
+
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use outrider_stack::endpoint::{Directive, Established};
+use outrider_stack::tcp::source::SendState;
+use outrider_stack::time::Instant;
+
+use crate::codec::{
+    AUTH_METHOD_NONE, Auth, Banner, ChunkHeader, ChunkKind, CloseCode, Decoder, DecoderLimits, Hello, VERSION,
+};
+use crate::features::Features;
+use crate::message::Message;
+use crate::name::EntityName;
+use crate::oob::{OobMessage, OobRequest, OobStatistics, RegisterError};
+use crate::report::{ReceiveReport, SendReport};
+
+pub use endpoint::{Endpoint, SessionUser};
+pub use error::{FirstBytes, SessionError};
+pub use receive::Delivery;
+pub use send::CutSummary;
+
+use credit::ReceiveCredit;
+use lanes::SendQueue;
+use oob::OobState;
+
+/// Smallest receive credit that a session works with, bytes.
+pub const RECEIVE_CREDIT_BYTES_MIN: u64 = 4096;
+
+/// Parameters of a session.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// This end's name.
+    pub name: EntityName,
+    /// Tells this life of the entity from the next.
+    pub nonce: u64,
+    /// Where this end listens.
+    pub addresses: Vec<SocketAddr>,
+    /// Features offered.
+    pub supported: Features,
+    /// Features that the peer must have.
+    pub required: Features,
+    /// Reported to the peer; kept by whoever hands messages to [`Session::send`].
+    pub send_budget_bytes: u64,
+    /// Receive credit window, bytes; at least [`RECEIVE_CREDIT_BYTES_MIN`].
+    pub receive_credit_bytes: u64,
+    /// Largest message payload taken.
+    pub message_bytes_max: u32,
+    /// What the sink offers the transport at any time, bytes. Credit bounds memory, so this only bounds the window.
+    pub receive_room_bytes: usize,
+    /// From the connection's establishment to the peer's Ready.
+    pub handshake_timeout: Duration,
+    /// After an orderly end was asked for: time without an acknowledgement until the connection is reset.
+    pub close_linger: Duration,
+    /// Seed of the jitter.
+    pub seed: u64,
+}
+
+impl SessionConfig {
+    /// The defaults for an entity.
+    pub fn new(name: EntityName) -> Self {
+        SessionConfig {
+            name,
+            nonce: 0,
+            addresses: Vec::new(),
+            supported: Features::KNOWN,
+            required: Features::REQUIRED,
+            send_budget_bytes: 4 << 20,
+            receive_credit_bytes: 16 << 20,
+            message_bytes_max: 256 << 20,
+            receive_room_bytes: 64 << 20,
+            handshake_timeout: Duration::from_secs(10),
+            close_linger: Duration::from_secs(1),
+            seed: 0,
+        }
+    }
+}
+
+/// Who is at the other end, and what was agreed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name.
+    pub name: EntityName,
+    /// Its nonce.
+    pub nonce: u64,
+    /// Where it listens.
+    pub addresses: Vec<SocketAddr>,
+    /// What it supports, unknown bits included.
+    pub features: Features,
+    /// Largest message payload that it takes.
+    pub message_bytes_max: u32,
+}
+
+/// What a session tells its user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionEvent {
+    /// Both sides have accepted each other.
+    Ready(Peer),
+    /// A message is complete. Its user answers with [`Session::queued_for_dispatch`] or [`Session::dispatched_at_once`].
+    Message {
+        /// The message.
+        message: Message,
+        /// When its last byte was delivered.
+        arrived_at: Instant,
+        /// Receive credit that it holds.
+        credit_bytes: u64,
+    },
+    /// An OOB message arrived.
+    Oob(Box<OobMessage>),
+    /// The peer answered a keepalive; the time since it was sent.
+    KeepaliveAck(Duration),
+    /// The peer ended the session, with its reason if it gave one.
+    PeerClosed(Option<CloseCode>),
+    /// The session failed.
+    Fault(SessionError),
+    /// Both sides have ended their streams and the peer has all of ours: what follows is the transport's own affair
+    /// (such as TIME-WAIT). The last event.
+    Ended,
+}
+
+/// Counts of a session. Bytes are of message payloads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionStatistics {
+    /// Messages whose last byte was cut into a segment.
+    pub messages_sent: u64,
+    /// Their payload bytes.
+    pub bytes_sent: u64,
+    /// Messages received whole.
+    pub messages_received: u64,
+    /// Their payload bytes.
+    pub bytes_received: u64,
+    /// Messages discarded because the peer does not take their length.
+    pub messages_refused: u64,
+    /// Segments that this session put bytes into.
+    pub segments_cut: u64,
+    /// Bytes handed to the transport, headers and all.
+    pub stream_bytes_sent: u64,
+    /// Bytes taken from the transport in order.
+    pub stream_bytes_received: u64,
+    /// Grants of receive credit sent.
+    pub credits_sent: u64,
+    /// Grants of receive credit received.
+    pub credits_received: u64,
+}
+
+/// Messages that no longer count against the send budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Released {
+    /// How many.
+    pub messages: u64,
+    /// Their payload bytes.
+    pub payload_bytes: u64,
+}
+
+/// What the peer may send now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Banner,
+    Hello,
+    Auth,
+    Ready,
+    Open,
+    /// Nothing counts any more: the peer has closed, or the session has failed.
+    Over,
+}
+
+impl Phase {
+    fn awaited(self) -> &'static str {
+        match self {
+            Phase::Banner => "awaiting the banner",
+            Phase::Hello => "awaiting Hello",
+            Phase::Auth => "awaiting Auth",
+            Phase::Ready => "awaiting Ready",
+            Phase::Open => "open",
+            Phase::Over => "over",
+        }
+    }
+}
+
+/// Control chunks that are due. Each kind at most once: a newer one takes an older one's place.
+#[derive(Debug, Default)]
+struct Control {
+    keepalive: bool,
+    keepalive_ack: Option<u64>,
+    close: Option<CloseCode>,
+}
+
+/// A message whose last byte left with the segment that ended at this stream offset.
+#[derive(Clone, Copy, Debug)]
+struct Unacked {
+    end: u64,
+    payload_bytes: u64,
+}
+
+/// A session over one connection.
+///
+/// - Input from the user: [`Self::send`], [`Self::register_oob`], [`Self::send_keepalive`], [`Self::dispatched`],
+///   [`Self::close`]; after them the transport must ask for demand again.
+/// - Input from the transport: [`Self::on_established`], then [`Self::deliver`], [`Self::peek_ahead`],
+///   [`Self::on_acked`], [`Self::on_peer_finished`]. After each, [`Self::poll_event`] until `None`: there is at most
+///   one event for each chunk delivered.
+/// - Output to the transport: [`Self::demand`], [`Self::cut`], [`Self::next_demand`], [`Self::finished`],
+///   [`Self::directive`].
+pub struct Session {
+    config: SessionConfig,
+    phase: Phase,
+    established: Option<Established>,
+    handshake_deadline: Option<Instant>,
+    close_deadline: Option<Instant>,
+    abort: bool,
+    /// Whether messages and OOB may be sent: our Ready has been queued, and no Close.
+    can_send: bool,
+    closing: bool,
+    peer_finished: bool,
+    banner: Vec<u8>,
+    peer_features: Features,
+    peer: Option<Peer>,
+    /// Handshake bytes that are still to be sent.
+    handshake: VecDeque<u8>,
+    control: Control,
+    queue: SendQueue,
+    oob: OobState,
+    decoder: Decoder,
+    credit: ReceiveCredit,
+    unacked: VecDeque<Unacked>,
+    released: Released,
+    sent_end: u64,
+    acked: u64,
+    last_heard: Option<Instant>,
+    events: VecDeque<SessionEvent>,
+    statistics: ConnectionStatistics,
+}
+
+impl Session {
+    /// A session that waits for its connection.
+    pub fn new(mut config: SessionConfig) -> Self {
+        config.receive_credit_bytes = config.receive_credit_bytes.max(RECEIVE_CREDIT_BYTES_MIN);
+        let limits = DecoderLimits {
+            message_bytes_max: config.message_bytes_max,
+            credit_limit: config.receive_credit_bytes,
+        };
+        let mut session = Session {
+            phase: Phase::Banner,
+            established: None,
+            handshake_deadline: None,
+            close_deadline: None,
+            abort: false,
+            can_send: false,
+            closing: false,
+            peer_finished: false,
+            banner: Vec::new(),
+            peer_features: Features::NONE,
+            peer: None,
+            handshake: VecDeque::new(),
+            control: Control::default(),
+            queue: SendQueue::default(),
+            oob: OobState::new(config.seed),
+            decoder: Decoder::new(limits),
+            credit: ReceiveCredit::new(config.receive_credit_bytes),
+            unacked: VecDeque::new(),
+            released: Released::default(),
+            sent_end: 0,
+            acked: 0,
+            last_heard: None,
+            events: VecDeque::new(),
+            statistics: ConnectionStatistics::default(),
+            config,
+        };
+        session.open_handshake();
+        session
+    }
+
+    /// Input. The connection is there: banner, Hello and Auth leave at once, without waiting for the peer's.
+    pub fn on_established(&mut self, now: Instant, established: &Established) {
+        self.established = Some(*established);
+        // The segment that completed the transport's handshake may have brought the peer's Ready already.
+        if self.phase != Phase::Open && !self.closing {
+            self.handshake_deadline = Some(now + self.config.handshake_timeout);
+        }
+    }
+
+    /// Our side of the handshake up to Ready. Made at the start, so that it comes first whatever happens.
+    fn open_handshake(&mut self) {
+        let banner =
+            Banner { version: VERSION, supported: self.config.supported, required: self.config.required };
+        self.handshake.extend(banner.encode());
+        let hello = Hello {
+            name: self.config.name,
+            nonce: self.config.nonce,
+            addresses: self.config.addresses.clone(),
+            receive_credit_bytes: self.config.receive_credit_bytes,
+            message_bytes_max: self.config.message_bytes_max,
+        };
+        self.push_handshake(ChunkKind::Hello, &hello.encode());
+        self.push_handshake(ChunkKind::Auth, &Auth { method: AUTH_METHOD_NONE }.encode());
+    }
+
+    fn push_handshake(&mut self, kind: ChunkKind, payload: &[u8]) {
+        self.handshake.extend(ChunkHeader::whole(kind, 0, payload).encode());
+        self.handshake.extend(payload);
+    }
+
+    /// Input. Queues a message; returns it when the session is closing. Who calls keeps the send budget.
+    ///
+    /// # Errors
+    /// The session is closing or over.
+    pub fn send(&mut self, message: Message) -> Result<(), Message> {
+        if self.closing || self.phase == Phase::Over {
+            return Err(message);
+        }
+        self.queue.push(message);
+        Ok(())
+    }
+
+    /// Input. Registers an op; its turns begin once both sides are ready.
+    ///
+    /// # Errors
+    /// See [`RegisterError`].
+    pub fn register_oob(&mut self, now: Instant, request: OobRequest) -> Result<(), RegisterError> {
+        if self.closing || self.phase == Phase::Over {
+            return Err(RegisterError::Closed);
+        }
+        self.oob.registry.insert(now, request)
+    }
+
+    /// Input. Asks the peer for an answer; see [`SessionEvent::KeepaliveAck`].
+    pub fn send_keepalive(&mut self) {
+        self.control.keepalive = true;
+    }
+
+    /// Input. A message given by [`SessionEvent::Message`] now waits for its dispatcher.
+    pub fn queued_for_dispatch(&mut self, arrived_at: Instant, credit_bytes: u64) {
+        self.credit.queued(arrived_at, credit_bytes);
+    }
+
+    /// Input. A message given by [`SessionEvent::Message`] has been dispatched without waiting.
+    pub fn dispatched_at_once(&mut self, credit_bytes: u64) {
+        self.credit.dispatched_at_once(credit_bytes);
+    }
+
+    /// Input. The `count` messages that waited longest have been dispatched.
+    pub fn dispatched(&mut self, count: u64) {
+        self.credit.dispatched(count);
+    }
+
+    /// Input. Ends the session in order: what was not cut is dropped, Close and the end of the stream follow.
+    pub fn close(&mut self, now: Instant, code: CloseCode) {
+        if self.closing {
+            return;
+        }
+        self.stop_sending(now);
+        if self.established.is_none() {
+            self.abort = true;
+        } else {
+            self.control.close = Some(code);
+        }
+    }
+
+    fn stop_sending(&mut self, now: Instant) {
+        self.closing = true;
+        self.can_send = false;
+        self.handshake_deadline = None;
+        self.close_deadline.get_or_insert(now + self.config.close_linger);
+        self.oob.registry.stop();
+        let (messages, payload_bytes) = self.queue.clear();
+        self.released.messages += messages;
+        self.released.payload_bytes += payload_bytes;
+    }
+
+    /// Notices the end of an orderly close.
+    fn check_ended(&mut self) {
+        if self.close_deadline.is_some()
+            && self.peer_finished
+            && self.finished()
+            && self.bytes_in_flight() == 0
+        {
+            self.close_deadline = None;
+            self.events.push_back(SessionEvent::Ended);
+        }
+    }
+
+    /// Output. What happened.
+    pub fn poll_event(&mut self) -> Option<SessionEvent> {
+        self.events.pop_front()
+    }
+
+    /// Output. What has left the send budget since the last call.
+    pub fn take_released(&mut self) -> Released {
+        core::mem::take(&mut self.released)
+    }
+
+    /// Output. What shall be done with the connection.
+    pub fn directive(&self) -> Directive {
+        if self.abort { Directive::Abort } else { Directive::Continue }
+    }
+
+    /// What the sink takes at any time, bytes.
+    pub fn receive_room(&self) -> usize {
+        self.config.receive_room_bytes
+    }
+
+    /// Who is at the other end, once [`SessionEvent::Ready`] was given.
+    pub fn peer(&self) -> Option<&Peer> {
+        self.peer.as_ref().filter(|_| self.phase == Phase::Open)
+    }
+
+    /// When bytes last arrived.
+    pub fn last_heard(&self) -> Option<Instant> {
+        self.last_heard
+    }
+
+    /// Counts so far.
+    pub fn statistics(&self) -> ConnectionStatistics {
+        self.statistics
+    }
+
+    /// Counts of OOB messages so far.
+    pub fn oob_statistics(&self) -> OobStatistics {
+        self.oob.statistics()
+    }
+
+    /// Bytes cut and not acknowledged by the peer's transport, by this session's own count.
+    pub fn bytes_in_flight(&self) -> u64 {
+        self.sent_end.saturating_sub(self.acked)
+    }
+
+    /// The sending side, with what the transport says about its own.
+    pub fn send_report(&self, state: &SendState) -> SendReport {
+        let lanes = self.queue.report();
+        SendReport {
+            unsent_bytes: lanes.iter().map(|lane| lane.bytes).sum(),
+            unsent_messages: lanes.iter().map(|lane| lane.messages).sum(),
+            lanes,
+            bytes_in_flight: state.bytes_in_flight,
+            send_budget_bytes: self.config.send_budget_bytes,
+            oldest_unacked_age: state.oldest_unacked_age,
+            retransmits: state.retransmits,
+            congestion_window: state.congestion_window,
+            peer_window: state.peer_window,
+            smoothed_rtt: state.smoothed_rtt,
+            blocked: if self.queue.is_out_of_credit() {
+                outrider_stack::tcp::source::Blocked::Credit
+            } else {
+                state.blocked
+            },
+        }
+    }
+
+    /// The receiving side.
+    pub fn receive_report(&self, now: Instant) -> ReceiveReport {
+        self.credit.report(now, self.decoder.credit_limit(), self.decoder.spent())
+    }
+}

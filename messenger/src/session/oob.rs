@@ -1,0 +1,208 @@
+//! A session's OOB state: what it sends when, and what it has received.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use outrider_stack::tcp::source::SendState;
+use outrider_stack::time::Instant;
+
+use super::lanes::Writer;
+use super::{Phase, Session, SessionError, SessionEvent};
+use crate::codec::{
+    CHUNK_HEADER_BYTES, ChunkKind, OOB_PART_HEADER_BYTES, OOB_PAYLOAD_BYTES_MAX, OOB_REPORT_BYTES, OobPayload,
+};
+use crate::features::Features;
+use crate::oob::{OobMessage, OobStatistics, Registry};
+use crate::report::{Echo, PingReport};
+
+/// Sequences remembered as delivered ahead of a gap. More arrive in order instead.
+const AHEAD_MAX: usize = 1024;
+/// Room kept free in a segment for TCP options that come and go: the space of a TCP header's options.
+const TCP_OPTIONS_BYTES_MAX: usize = 40;
+
+/// The peer's last OOB message, for the echo.
+#[derive(Clone, Copy)]
+struct Heard {
+    sequence: u64,
+    departed_at: Instant,
+    arrived_at: Instant,
+}
+
+pub(super) struct OobState {
+    pub(super) registry: Registry,
+    last_sent: u64,
+    heard: Option<Heard>,
+    /// Arrival of the peer's last OOB message with parts.
+    last_parts_at: Option<Instant>,
+    /// When the peer shall have its echo at the latest.
+    echo_due: Option<Instant>,
+    last_in_order: u64,
+    ahead: BTreeSet<u64>,
+    statistics: OobStatistics,
+}
+
+impl OobState {
+    pub(super) fn new(seed: u64) -> Self {
+        OobState {
+            registry: Registry::new(seed),
+            last_sent: 0,
+            heard: None,
+            last_parts_at: None,
+            echo_due: None,
+            last_in_order: 0,
+            ahead: BTreeSet::new(),
+            statistics: OobStatistics::default(),
+        }
+    }
+
+    /// When an OOB message is due next.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.registry.earliest().into_iter().chain(self.echo_due).min()
+    }
+
+    pub(super) fn statistics(&self) -> OobStatistics {
+        let turns = self.registry.turns();
+        OobStatistics {
+            superseded: turns.superseded,
+            skipped: turns.skipped,
+            refused: turns.refused,
+            ..self.statistics
+        }
+    }
+
+    /// Takes note of an OOB message that is to be delivered now.
+    fn hear(&mut self, now: Instant, payload: &OobPayload) {
+        let report = &payload.report;
+        if self.heard.is_none_or(|heard| heard.sequence < report.sequence) {
+            self.heard =
+                Some(Heard { sequence: report.sequence, departed_at: report.departed_at, arrived_at: now });
+        }
+        self.statistics.received += 1;
+        self.statistics.parts_received += payload.parts.len() as u64;
+        // A mere echo is not echoed: two sides would never stop.
+        if payload.parts.is_empty() {
+            return;
+        }
+        // If a message of our own leaves before the peer's next one comes, the echo rides in it.
+        let interval = self.last_parts_at.replace(now).map(|last| now.since(last)).unwrap_or_default();
+        let due = self.registry.earliest().filter(|due| *due <= now + interval).unwrap_or(now);
+        self.echo_due = Some(self.echo_due.map_or(due, |owed| owed.min(due)));
+    }
+
+    fn echo(&self, now: Instant) -> Option<Echo> {
+        let Heard { sequence, departed_at, arrived_at } = self.heard?;
+        Some(Echo { sequence, departed_at, held: now.since(arrived_at) })
+    }
+}
+
+impl Session {
+    /// Whether OOB messages may be sent at all.
+    pub(super) fn may_send_oob(&self) -> bool {
+        self.can_send && self.agreed_features().contains(Features::OOB)
+    }
+
+    pub(super) fn is_oob_due(&self, now: Instant) -> bool {
+        self.may_send_oob() && self.oob.next_due().is_some_and(|due| due <= now)
+    }
+
+    /// Bytes that one part may have at most: what is left of a segment when nothing else is in it.
+    fn part_bytes_max(&self) -> usize {
+        let segment = self.established.map_or(0, |established| established.segment_size);
+        let segment = segment.min(CHUNK_HEADER_BYTES + OOB_PAYLOAD_BYTES_MAX);
+        let taken = TCP_OPTIONS_BYTES_MAX + CHUNK_HEADER_BYTES + OOB_REPORT_BYTES + OOB_PART_HEADER_BYTES;
+        segment.saturating_sub(taken)
+    }
+
+    /// Appends the OOB message that is due, if one is. Returns whether it did.
+    pub(super) fn cut_oob(&mut self, now: Instant, state: &SendState, writer: &mut Writer<'_>) -> bool {
+        if !self.is_oob_due(now) {
+            return false;
+        }
+        let segment = self.established.map_or(0, |established| established.segment_size);
+        let room = writer.room().min(segment).min(CHUNK_HEADER_BYTES + OOB_PAYLOAD_BYTES_MAX);
+        let Some(room) = room.checked_sub(CHUNK_HEADER_BYTES + OOB_REPORT_BYTES) else { return false };
+        let sequence = self.oob.last_sent + 1;
+        let part_bytes_max = self.part_bytes_max();
+        let collected = self.oob.registry.collect(now, sequence, room, part_bytes_max);
+        let echo_due = self.oob.echo_due.filter(|due| *due <= now);
+        let Some(due) = collected.earliest_due.into_iter().chain(echo_due).min() else { return false };
+        let report = PingReport {
+            sequence,
+            departed_at: now,
+            waited: now.since(due),
+            echo: self.oob.echo(now),
+            send: self.send_report(state),
+            receive: self.receive_report(now),
+        };
+        let parts = collected.parts.len() as u64;
+        let payload = OobPayload { report, parts: collected.parts }.encode();
+        if !writer.append_chunk(ChunkKind::Oob, sequence, &payload) {
+            debug_assert!(false, "the room was checked above");
+            return false;
+        }
+        self.oob.last_sent = sequence;
+        self.oob.echo_due = None;
+        self.oob.statistics.sent += 1;
+        self.oob.statistics.parts_sent += parts;
+        true
+    }
+
+    /// An OOB chunk in its turn.
+    pub(super) fn on_oob(
+        &mut self,
+        now: Instant,
+        sequence: u64,
+        payload: &Bytes,
+    ) -> Result<(), SessionError> {
+        let last = self.oob.last_in_order;
+        if sequence <= last {
+            return Err(SessionError::OobSequence { sequence, last });
+        }
+        self.oob.last_in_order = sequence;
+        let seen = self.oob.ahead.remove(&sequence);
+        // What was seen ahead and lies before this one will never come in order.
+        self.oob.ahead = self.oob.ahead.split_off(&sequence);
+        let payload = OobPayload::decode(sequence, payload)?;
+        if seen {
+            self.oob.statistics.duplicates += 1;
+            return Ok(());
+        }
+        self.hear_oob(now, payload, false);
+        Ok(())
+    }
+
+    /// Bytes that arrived ahead of a gap: delivers the OOB messages at their start, each once.
+    /// Returns whether there were any.
+    pub fn peek_ahead(&mut self, now: Instant, bytes: &[u8]) -> bool {
+        if self.phase != Phase::Open {
+            return false;
+        }
+        let mut any = false;
+        for (sequence, payload) in crate::codec::scan_ahead(bytes) {
+            any = true;
+            if sequence <= self.oob.last_in_order || self.oob.ahead.contains(&sequence) {
+                self.oob.statistics.duplicates += 1;
+                continue;
+            }
+            if self.oob.ahead.len() >= AHEAD_MAX {
+                break;
+            }
+            // A malformed one is judged when its turn comes.
+            let Ok(payload) = OobPayload::decode(sequence, &Bytes::copy_from_slice(payload)) else { break };
+            self.oob.ahead.insert(sequence);
+            self.oob.statistics.ahead_of_gap += 1;
+            self.hear_oob(now, payload, true);
+        }
+        if any {
+            self.last_heard = Some(now);
+        }
+        any
+    }
+
+    fn hear_oob(&mut self, now: Instant, payload: OobPayload, ahead_of_gap: bool) {
+        self.oob.hear(now, &payload);
+        let OobPayload { report, parts } = payload;
+        let message = OobMessage { parts, report, arrived_at: now, ahead_of_gap };
+        self.events.push_back(SessionEvent::Oob(Box::new(message)));
+    }
+}

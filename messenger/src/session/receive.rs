@@ -1,0 +1,200 @@
+//! The receiving half: banner, handshake, chunks.
+
+use bytes::Bytes;
+use outrider_stack::time::Instant;
+
+use super::error::FirstBytes;
+use super::{Peer, Phase, RECEIVE_CREDIT_BYTES_MIN, Session, SessionError, SessionEvent};
+use crate::codec::{
+    AUTH_METHOD_NONE, Auth, BANNER_BYTES, Banner, BannerError, ChunkKind, CloseCode, Decoded, Hello,
+    decode_u64,
+};
+use crate::features::Features;
+
+/// What [`Session::deliver`] found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// An OOB message was among the bytes.
+    pub oob: bool,
+}
+
+impl Session {
+    /// Input. The next bytes of the stream, in order.
+    ///
+    /// # Errors
+    /// The stream is unusable: the connection must be reset. The same error is given as
+    /// [`SessionEvent::Fault`]. A peer that is merely refused is told so in order, without an error here.
+    pub fn deliver(&mut self, now: Instant, bytes: &[u8]) -> Result<Delivery, SessionError> {
+        self.last_heard = Some(now);
+        self.statistics.stream_bytes_received += bytes.len() as u64;
+        let mut delivery = Delivery::default();
+        match self.take(now, bytes, &mut delivery) {
+            Ok(()) => Ok(delivery),
+            Err(error) => {
+                self.phase = Phase::Over;
+                self.events.push_back(SessionEvent::Fault(error));
+                if let Some(code) = error.close_code() {
+                    self.close(now, code);
+                    return Ok(delivery);
+                }
+                self.stop_sending(now);
+                self.abort = true;
+                Err(error)
+            }
+        }
+    }
+
+    fn take(&mut self, now: Instant, mut bytes: &[u8], delivery: &mut Delivery) -> Result<(), SessionError> {
+        if self.phase == Phase::Banner {
+            self.take_banner(&mut bytes)?;
+        }
+        while !bytes.is_empty() && self.phase != Phase::Over {
+            match self.decoder.decode(&mut bytes)? {
+                None => {}
+                Some(Decoded::Chunk { kind, id, payload }) => {
+                    delivery.oob |= kind == ChunkKind::Oob;
+                    self.on_chunk(now, kind, id, &payload)?;
+                }
+                Some(Decoded::Message { message, id: _, credit_bytes }) => {
+                    self.expect_open(ChunkKind::Message)?;
+                    if self.closing {
+                        continue; // Nobody is there to take it any more.
+                    }
+                    self.statistics.messages_received += 1;
+                    self.statistics.bytes_received += message.payload.len() as u64;
+                    self.events.push_back(SessionEvent::Message { message, arrived_at: now, credit_bytes });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_banner(&mut self, bytes: &mut &[u8]) -> Result<(), SessionError> {
+        let wanted = BANNER_BYTES - self.banner.len();
+        let (piece, rest) = bytes.split_at(wanted.min(bytes.len()));
+        self.banner.extend_from_slice(piece);
+        let banner = Banner::decode(&self.banner).map_err(|error| match error {
+            BannerError::NotOutrider => SessionError::NotOutrider(FirstBytes::new(&self.banner)),
+            BannerError::Version(version) => SessionError::Version(version),
+            BannerError::Corrupt => SessionError::BannerCorrupt,
+        })?;
+        *bytes = rest;
+        let Some(banner) = banner else { return Ok(()) };
+        let lacking = self.config.required.without(banner.supported);
+        if !lacking.is_empty() {
+            return Err(SessionError::PeerLacksFeatures(lacking));
+        }
+        let unknown = banner.required.without(self.config.supported);
+        if !unknown.is_empty() {
+            return Err(SessionError::PeerRequiresFeatures(unknown));
+        }
+        self.peer_features = banner.supported;
+        self.phase = Phase::Hello;
+        Ok(())
+    }
+
+    /// Features that both sides have.
+    pub(super) fn agreed_features(&self) -> Features {
+        self.config.supported.and(self.peer_features)
+    }
+
+    fn expect_open(&self, kind: ChunkKind) -> Result<(), SessionError> {
+        if self.phase == Phase::Open {
+            return Ok(());
+        }
+        Err(SessionError::UnexpectedChunk { kind, phase: self.phase.awaited() })
+    }
+
+    fn on_chunk(
+        &mut self,
+        now: Instant,
+        kind: ChunkKind,
+        id: u64,
+        payload: &Bytes,
+    ) -> Result<(), SessionError> {
+        match (kind, self.phase) {
+            (ChunkKind::Close, _) => self.on_close(now, CloseCode::decode(payload)?),
+            (ChunkKind::Hello, Phase::Hello) => self.on_hello(payload)?,
+            (ChunkKind::Auth, Phase::Auth) => self.on_auth(payload)?,
+            (ChunkKind::Ready, Phase::Ready) => self.on_ready(now),
+            (ChunkKind::Oob, Phase::Open) if self.closing => {}
+            (ChunkKind::Oob, Phase::Open) => self.on_oob(now, id, payload)?,
+            (ChunkKind::Keepalive, Phase::Open) => {
+                self.control.keepalive_ack = Some(decode_u64(kind, payload)?);
+            }
+            (ChunkKind::KeepaliveAck, Phase::Open) => {
+                let elapsed = now.since(Instant::from_nanos(decode_u64(kind, payload)?));
+                self.events.push_back(SessionEvent::KeepaliveAck(elapsed));
+            }
+            (ChunkKind::Credit, Phase::Open) => {
+                let (from, to) = (self.queue.credit_limit(), decode_u64(kind, payload)?);
+                if to < from {
+                    return Err(SessionError::CreditShrunk { from, to });
+                }
+                self.queue.set_credit_limit(to);
+                self.statistics.credits_received += 1;
+            }
+            (kind, _) => {
+                return Err(SessionError::UnexpectedChunk { kind, phase: self.phase.awaited() });
+            }
+        }
+        Ok(())
+    }
+
+    fn on_hello(&mut self, payload: &[u8]) -> Result<(), SessionError> {
+        let Hello { name, nonce, addresses, receive_credit_bytes, message_bytes_max } =
+            Hello::decode(payload)?;
+        if receive_credit_bytes < RECEIVE_CREDIT_BYTES_MIN {
+            return Err(SessionError::UnusableLimits { credit_bytes: receive_credit_bytes });
+        }
+        self.queue.set_limits(receive_credit_bytes, message_bytes_max);
+        self.peer = Some(Peer { name, nonce, addresses, features: self.peer_features, message_bytes_max });
+        self.phase = Phase::Auth;
+        Ok(())
+    }
+
+    /// The peer is accepted: our Ready leaves, and messages may follow it at once. If the peer does not accept us, it
+    /// closes without having looked at them.
+    fn on_auth(&mut self, payload: &[u8]) -> Result<(), SessionError> {
+        let Auth { method } = Auth::decode(payload)?;
+        if method != AUTH_METHOD_NONE {
+            return Err(SessionError::AuthMethod(method));
+        }
+        self.phase = Phase::Ready;
+        if !self.closing {
+            self.push_handshake(ChunkKind::Ready, &[]);
+            self.can_send = true;
+        }
+        Ok(())
+    }
+
+    fn on_ready(&mut self, now: Instant) {
+        self.phase = Phase::Open;
+        self.handshake_deadline = None;
+        if let Some(peer) = self.peer.clone().filter(|_| !self.closing) {
+            if self.agreed_features().contains(Features::OOB) {
+                self.oob.registry.start(now);
+            }
+            self.events.push_back(SessionEvent::Ready(peer));
+        }
+    }
+
+    fn on_close(&mut self, now: Instant, code: CloseCode) {
+        self.phase = Phase::Over;
+        if !self.closing {
+            self.stop_sending(now);
+            self.events.push_back(SessionEvent::PeerClosed(Some(code)));
+        }
+    }
+
+    /// Input. No more bytes will come.
+    pub fn on_peer_finished(&mut self, now: Instant) {
+        self.phase = Phase::Over;
+        self.peer_finished = true;
+        if !self.closing {
+            self.stop_sending(now);
+            self.events.push_back(SessionEvent::PeerClosed(None));
+        }
+        self.check_ended();
+    }
+}

@@ -1,0 +1,178 @@
+//! The sending half: demand, and the cut.
+
+use outrider_stack::tcp::source::{Cut, Demand, SendState};
+use outrider_stack::time::Instant;
+
+use super::lanes::{Step, Writer};
+use super::{Session, SessionError, SessionEvent, Unacked};
+use crate::codec::{ChunkKind, encode_close, encode_u64};
+use crate::features::Features;
+
+/// What a cut put into its segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CutSummary {
+    /// An OOB message.
+    pub oob: bool,
+    /// Bytes in all.
+    pub bytes: usize,
+}
+
+impl Session {
+    /// Output. What there is to send.
+    pub fn demand(&mut self, now: Instant) -> Demand {
+        self.check_deadlines(now);
+        if self.abort || self.established.is_none() {
+            Demand::Nothing
+        } else if !self.handshake.is_empty() {
+            Demand::Data
+        } else if self.is_oob_due(now) {
+            Demand::Urgent
+        } else if self.has_control() || (self.can_send && self.queue.is_sendable()) {
+            Demand::Data
+        } else {
+            Demand::Nothing
+        }
+    }
+
+    /// Output. When [`Self::demand`] may rise, or a time limit run out, by the passing of time alone.
+    pub fn next_demand(&self) -> Option<Instant> {
+        let oob = if self.may_send_oob() { self.oob.next_due() } else { None };
+        oob.into_iter().chain(self.handshake_deadline).chain(self.close_deadline).min()
+    }
+
+    /// Output. Whether OOB messages may leave before retransmissions: the peer looks for them ahead of gaps.
+    pub fn urgent_overtakes(&self) -> bool {
+        self.peer_features.contains(Features::OOB_AHEAD)
+    }
+
+    /// Output. Whether the last byte has been cut and the end of the stream shall follow.
+    pub fn finished(&self) -> bool {
+        self.closing && self.handshake.is_empty() && self.control.close.is_none()
+    }
+
+    fn check_deadlines(&mut self, now: Instant) {
+        if self.handshake_deadline.is_some_and(|deadline| deadline <= now) {
+            self.handshake_deadline = None;
+            let error = SessionError::HandshakeTimeout;
+            self.events.push_back(SessionEvent::Fault(error));
+            if let Some(code) = error.close_code() {
+                self.close(now, code);
+            }
+        }
+        if self.close_deadline.is_some_and(|deadline| deadline <= now) {
+            self.close_deadline = None;
+            self.abort = true;
+        }
+    }
+
+    fn has_control(&self) -> bool {
+        self.control.close.is_some()
+            || (self.can_send
+                && (self.control.keepalive
+                    || self.control.keepalive_ack.is_some()
+                    || self.grant_due().is_some()))
+    }
+
+    fn grant_due(&self) -> Option<u64> {
+        let decoder = &self.decoder;
+        self.credit.grant(decoder.credit_limit(), decoder.spent(), decoder.completed())
+    }
+
+    /// Output. Cuts the next segment: handshake, OOB, control, messages by priority.
+    pub fn cut(&mut self, now: Instant, state: &SendState, cut: &mut dyn Cut) -> CutSummary {
+        let segment_size = self.established.map_or(0, |established| established.segment_size);
+        let mut writer = Writer::new(cut, segment_size);
+        let mut oob = false;
+        if !writer.urgent_only() {
+            self.cut_handshake(&mut writer);
+        }
+        if self.handshake.is_empty() {
+            oob = self.cut_oob(now, state, &mut writer);
+            if !writer.urgent_only() {
+                self.cut_control(now, &mut writer);
+                self.cut_messages(state.stream_offset, &mut writer);
+            }
+        }
+        let bytes = writer.written();
+        if bytes > 0 {
+            if state.bytes_in_flight == 0 {
+                self.acked = state.stream_offset;
+            }
+            self.sent_end = state.stream_offset + bytes as u64;
+            self.statistics.segments_cut += 1;
+            self.statistics.stream_bytes_sent += bytes as u64;
+        }
+        CutSummary { oob, bytes }
+    }
+
+    fn cut_handshake(&mut self, writer: &mut Writer<'_>) {
+        let count = self.handshake.len().min(writer.room());
+        let bytes: Vec<u8> = self.handshake.drain(..count).collect();
+        if !bytes.is_empty() {
+            writer.append(&bytes);
+        }
+    }
+
+    fn cut_control(&mut self, now: Instant, writer: &mut Writer<'_>) {
+        if self.can_send {
+            if let Some(limit) = self.grant_due()
+                && writer.append_chunk(ChunkKind::Credit, 0, &encode_u64(limit))
+            {
+                self.decoder.set_credit_limit(limit);
+                self.statistics.credits_sent += 1;
+            }
+            if let Some(stamp) = self.control.keepalive_ack
+                && writer.append_chunk(ChunkKind::KeepaliveAck, 0, &encode_u64(stamp))
+            {
+                self.control.keepalive_ack = None;
+            }
+            if self.control.keepalive
+                && writer.append_chunk(ChunkKind::Keepalive, 0, &encode_u64(now.as_nanos()))
+            {
+                self.control.keepalive = false;
+            }
+        }
+        if let Some(code) = self.control.close
+            && writer.append_chunk(ChunkKind::Close, 0, &encode_close(code))
+        {
+            self.control.close = None;
+        }
+    }
+
+    fn cut_messages(&mut self, stream_offset: u64, writer: &mut Writer<'_>) {
+        while self.can_send {
+            match self.queue.append_chunk(writer) {
+                Step::Chunk => {}
+                Step::Completed { payload_bytes } => {
+                    let payload_bytes = payload_bytes as u64;
+                    self.statistics.messages_sent += 1;
+                    self.statistics.bytes_sent += payload_bytes;
+                    let end = stream_offset + writer.written() as u64;
+                    self.unacked.push_back(Unacked { end, payload_bytes });
+                }
+                Step::Refused { payload_bytes } => {
+                    self.statistics.messages_refused += 1;
+                    self.released.messages += 1;
+                    self.released.payload_bytes += payload_bytes as u64;
+                    tracing::warn!(payload_bytes, "message discarded: the peer takes none of this length");
+                }
+                Step::Stop => break,
+            }
+        }
+    }
+
+    /// Input. The peer's transport has everything before stream offset `offset`.
+    pub fn on_acked(&mut self, now: Instant, offset: u64) {
+        if offset > self.acked && self.close_deadline.is_some() {
+            // What was cut before the close is still getting through.
+            self.close_deadline = Some(now + self.config.close_linger);
+        }
+        self.acked = self.acked.max(offset);
+        while let Some(message) = self.unacked.front().copied().filter(|message| message.end <= offset) {
+            self.unacked.pop_front();
+            self.released.messages += 1;
+            self.released.payload_bytes += message.payload_bytes;
+        }
+        self.check_ended();
+    }
+}

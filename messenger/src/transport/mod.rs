@@ -1,0 +1,55 @@
+//! What carries the sessions.
+
+mod userspace;
+
+pub use userspace::Userspace;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use outrider_stack::endpoint::{Acceptor, Endpoint};
+use outrider_stack::time::Clock;
+
+/// A transport makes connections and drives the endpoints on them. The session does not know which one it has.
+pub trait Transport: Send + Sync {
+    /// Dials `remote` and puts `endpoint` on the connection. What fails later comes through the endpoint.
+    ///
+    /// # Errors
+    /// The transport is gone or takes nothing more; the endpoint comes back.
+    fn connect(&self, remote: SocketAddr, endpoint: Box<dyn Endpoint>) -> Result<(), ConnectRefused>;
+
+    /// Listens on `local` until what it returns is dropped.
+    ///
+    /// # Errors
+    /// The transport is gone, or the address cannot be listened on.
+    fn listen(&self, local: SocketAddr, acceptor: Box<dyn Acceptor>)
+    -> Result<Box<dyn Send>, TransportError>;
+
+    /// The clock of every `now` that the endpoints are given.
+    fn clock(&self) -> Arc<dyn Clock>;
+}
+
+/// A connection that a transport did not begin.
+pub struct ConnectRefused {
+    /// What was to be put on it.
+    pub endpoint: Box<dyn Endpoint>,
+    /// Why.
+    pub error: TransportError,
+}
+
+/// Why a transport did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// Its thread has ended.
+    #[error("the transport has ended")]
+    Gone,
+    /// It was made of no shards.
+    #[error("the transport has no shards")]
+    NoShards,
+    /// Its command queue is full, and the caller is on its own thread, where it must not wait.
+    #[error("the transport is busy and cannot be waited for on its own thread")]
+    Busy,
+    /// The stack refused.
+    #[error("{0}")]
+    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

@@ -1,0 +1,78 @@
+//! Sessions over Outrider's own TCP.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use outrider_stack::endpoint::{Acceptor, Endpoint};
+use outrider_stack::net::ListenOptions;
+use outrider_stack::shard::{ConnectError, ShardHandle};
+use outrider_stack::time::{Clock, Instant, MonotonicClock};
+
+use super::{ConnectRefused, Transport, TransportError};
+
+/// Shards of the userspace stack. Connections dialled take them in turn; every shard listens on every address bound.
+///
+/// With several shards each must be reached by the frames of its own connections: ports of their own with addresses of
+/// their own, or queues of a device that steers a flow to the queue that sent it.
+pub struct Userspace {
+    shards: Vec<ShardHandle>,
+    next: AtomicUsize,
+}
+
+impl Userspace {
+    /// A transport over these shards. They must be stopped by their owner, after the messengers that use them.
+    pub fn new(shards: Vec<ShardHandle>) -> Self {
+        Userspace { shards, next: AtomicUsize::new(0) }
+    }
+
+    fn refuse(endpoint: Box<dyn Endpoint>, error: TransportError) -> Result<(), ConnectRefused> {
+        Err(ConnectRefused { endpoint, error })
+    }
+}
+
+impl Transport for Userspace {
+    fn connect(&self, remote: SocketAddr, endpoint: Box<dyn Endpoint>) -> Result<(), ConnectRefused> {
+        if self.shards.is_empty() {
+            return Userspace::refuse(endpoint, TransportError::NoShards);
+        }
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        match self.shards[turn % self.shards.len()].connect(remote, endpoint) {
+            Ok(()) => Ok(()),
+            Err(ConnectError::PortGone(endpoint)) => Userspace::refuse(endpoint, TransportError::Gone),
+            Err(ConnectError::Full(endpoint)) => Userspace::refuse(endpoint, TransportError::Busy),
+        }
+    }
+
+    fn listen(
+        &self,
+        local: SocketAddr,
+        acceptor: Box<dyn Acceptor>,
+    ) -> Result<Box<dyn Send>, TransportError> {
+        if self.shards.is_empty() {
+            return Err(TransportError::NoShards);
+        }
+        let shared = SharedAcceptor(Arc::new(Mutex::new(acceptor)));
+        let listen =
+            |shard: &ShardHandle| shard.listen(local, ListenOptions::default(), Box::new(shared.clone()));
+        let guards: Result<Vec<_>, _> = self.shards.iter().map(listen).collect();
+        match guards {
+            Ok(guards) => Ok(Box::new(guards)),
+            Err(error) => Err(TransportError::Refused(Box::new(error))),
+        }
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        self.shards.first().map_or_else(|| Arc::new(MonotonicClock) as Arc<dyn Clock>, ShardHandle::clock)
+    }
+}
+
+/// One acceptor for all shards. Locked once for each connection accepted.
+#[derive(Clone)]
+struct SharedAcceptor(Arc<Mutex<Box<dyn Acceptor>>>);
+
+impl Acceptor for SharedAcceptor {
+    fn accept(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) -> Option<Box<dyn Endpoint>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).accept(now, local, remote)
+    }
+}
