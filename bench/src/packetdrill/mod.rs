@@ -112,11 +112,11 @@ pub(crate) fn run(paths: &[PathBuf], out: &mut dyn Write) -> io::Result<Tally> {
             }
             Outcome::Failed { line, message } => {
                 tally.failed += 1;
-                writeln!(out, "not ok {name}: line {line}: {message}")?;
+                writeln!(out, "not ok {name}\n  line {line}: {message}")?;
             }
             Outcome::Unreadable { message } => {
                 tally.failed += 1;
-                writeln!(out, "not ok {name}: {message}")?;
+                writeln!(out, "not ok {name}\n  {message}")?;
             }
         }
     }

@@ -188,16 +188,17 @@ impl Stream {
     /// engine transmit, until all is taken.
     pub(crate) fn append(&mut self, wanted: u64) -> u64 {
         let goal = self.buffer_goal();
-        let tail_length = self.unsent.back().map(|tail| tail.end - tail.start);
-        let taken = match (self.unsent.back_mut(), tail_length) {
-            (Some(tail), Some(length)) if length < goal => {
-                let taken = wanted.min(goal - length);
+        let full = self.charged() >= self.send_buffer;
+        let tail = self.unsent.back_mut().filter(|tail| tail.end - tail.start < goal);
+        let taken = match tail {
+            Some(tail) => {
+                let taken = wanted.min(goal - (tail.end - tail.start));
                 tail.end += taken;
                 tail.push = false;
                 taken
             }
-            _ if self.charged() >= self.send_buffer => return 0,
-            _ => {
+            None if full => return 0,
+            None => {
                 let taken = wanted.min(goal);
                 self.unsent.push_back(Buffer { start: self.written, end: self.written + taken, push: false });
                 taken
