@@ -230,6 +230,12 @@ impl Receiver {
         sink: &mut dyn SegmentSink,
         received: &mut Received,
     ) -> Result<(), SinkFault> {
+        if let Some(covered) = self.reassembly.covered_before(self.next) {
+            // RFC 2883 section 4: report what came again, the first of several ranges.
+            received.duplicate = true;
+            self.duplicate = Some(covered);
+            self.due = AckDue::Now;
+        }
         while let Some((old, piece)) = self.reassembly.take_at(self.next) {
             // RFC 5681 section 4.2: acknowledge at once what fills a gap.
             self.due = AckDue::Now;

@@ -41,6 +41,22 @@ pub(crate) struct Counts {
     pub(crate) marked_acks: u64,
 }
 
+/// New data in a segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fresh {
+    /// It is the last of its buffer: the next segment belongs to another.
+    pub(super) ends_buffer: bool,
+}
+
+/// A segment on its way out.
+#[derive(Debug)]
+pub(super) struct Transmission {
+    pub(super) bytes: Vec<u8>,
+    pub(super) ecn: Ecn,
+    /// Present if it carries data for the first time.
+    pub(super) data: Option<Fresh>,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Conn {
@@ -192,11 +208,12 @@ impl Conn {
     }
 
     /// The next segment that leaves now, as bytes.
-    pub(crate) fn transmit(&mut self, now: Instant) -> Option<(Vec<u8>, Ecn)> {
+    pub(super) fn transmit(&mut self, now: Instant) -> Option<Transmission> {
         let engine = self.engine.as_mut()?;
         let inspection = engine.inspect(now);
         self.stream.acks.timeout = inspection.retransmission_timeout;
         self.stream.prepare(engine.segment_size(), engine.acked_offset(), &inspection);
+        let cut_before = self.stream.cut_offset();
         let outgoing = engine.poll_transmit(now, &mut self.stream, TransmitLimit { super_segment_bytes: 0 });
         let sent = outgoing.map(|outgoing| {
             let payload = engine.payload(&outgoing);
@@ -209,7 +226,12 @@ impl Conn {
                 self.counts.data_segments_out += 1;
                 self.last_data_sent = now;
             }
-            (bytes, if outgoing.ecn_capable { Ecn::Capable0 } else { Ecn::None })
+            let fresh = outgoing.payload_length > 0 && self.stream.has_cut_since(cut_before);
+            Transmission {
+                bytes,
+                ecn: if outgoing.ecn_capable { Ecn::Capable0 } else { Ecn::None },
+                data: fresh.then_some(Fresh { ends_buffer: self.stream.ended_buffer() }),
+            }
         });
         self.take_events();
         if sent.is_none() {

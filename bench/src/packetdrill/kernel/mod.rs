@@ -7,6 +7,7 @@ mod connection;
 mod errno;
 pub(crate) mod information;
 mod mapping;
+mod offload;
 mod stream;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,6 +17,7 @@ use outrider_stack::time::Instant;
 use super::language::packet::{Ecn, IcmpSpec, TcpSpec};
 use super::settings::{Settings, SocketOptions};
 pub(crate) use connection::Conn;
+use connection::{Fresh, Transmission};
 pub(crate) use errno::Errno;
 pub(crate) use mapping::Mapping;
 
@@ -147,10 +149,26 @@ impl Kernel {
 
     /// Lets a connection send what it may, and tells its socket what happened.
     pub(super) fn pump(&mut self, id: ConnectionId) {
+        let now = self.now;
+        let limit = self.connections[id].inspect(now).map_or(1, |seen| offload::group_segments(&seen));
+        let mut group = offload::Group::default();
+        let mut waiting: Option<Transmission> = None;
         for _ in 0..BURST_MAX {
-            let now = self.now;
-            let Some((bytes, ecn)) = self.connections[id].transmit(now) else { break };
-            self.sent.push_back(Sent { at: now, connection: id, bytes, ecn });
+            let next = self.connections[id].transmit(now);
+            if let Some(mut sent) = waiting.take() {
+                match sent.data {
+                    Some(Fresh { ends_buffer }) => {
+                        let last = ends_buffer || next.as_ref().is_none_or(|next| next.data.is_none());
+                        group.add(&mut sent.bytes, last, limit);
+                    }
+                    None => group.break_off(),
+                }
+                self.sent.push_back(Sent { at: now, connection: id, bytes: sent.bytes, ecn: sent.ecn });
+            }
+            if next.is_none() {
+                break;
+            }
+            waiting = next;
         }
         if self.connections[id].take_established(self.now)
             && let Some(listener) = self.connections[id].listener

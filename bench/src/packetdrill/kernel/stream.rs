@@ -42,6 +42,8 @@ pub(crate) struct Stream {
     /// Stream offset after the last byte cut.
     cut: u64,
     acked: u64,
+    /// The segment cut last was the last of its buffer.
+    last_ended: bool,
     /// The segment cut last ends where a push was asked.
     last_push: bool,
     /// Offset after the last byte for which a push was asked.
@@ -91,6 +93,7 @@ impl Stream {
             written: 1,
             cut: 1,
             acked: 0,
+            last_ended: false,
             last_push: false,
             pushed: 1,
             small_end: 0,
@@ -114,6 +117,21 @@ impl Stream {
             acks: AckPolicy::new(now),
             last_data_received: now,
         }
+    }
+
+    /// Stream offset after the last byte cut.
+    pub(crate) fn cut_offset(&self) -> u64 {
+        self.cut
+    }
+
+    /// Whether anything was cut since the offset was `before`.
+    pub(crate) fn has_cut_since(&self, before: u64) -> bool {
+        self.cut > before
+    }
+
+    /// Whether the segment cut last was the last of its buffer.
+    pub(crate) fn ended_buffer(&self) -> bool {
+        self.last_ended
     }
 
     /// Bytes written and not sent.
@@ -307,6 +325,7 @@ impl SegmentSource for Stream {
         cut.append(&vec![0; count as usize]);
         first.start += count;
         let ended = first.start == first.end;
+        self.last_ended = ended;
         self.last_push = ended && first.push;
         if ended {
             self.unsent.pop_front();

@@ -206,11 +206,7 @@ impl Connection {
             ecn: config.offers_ecn().then(|| Ecn::new(echo_style(config))),
             timestamps: config.timestamps.then(TimestampState::default),
             timestamp_offset,
-            congestion: config.algorithm.build(
-                segment_size,
-                config.initial_window_segments,
-                u64::from(initial.0) << 32 | u64::from(timestamp_offset),
-            ),
+            congestion: Self::build_congestion(config, segment_size, initial, timestamp_offset),
             rtt: RttEstimator::default(),
             rate: RateSampler::default(),
             rack: Rack::default(),
@@ -250,6 +246,16 @@ impl Connection {
             retransmits_traced: 0,
             config: config.clone(),
         }
+    }
+
+    fn build_congestion(
+        config: &Config,
+        segment_size: u64,
+        initial: SeqNumber,
+        timestamp_offset: u32,
+    ) -> Box<dyn CongestionControl> {
+        let seed = u64::from(initial.0) << 32 | u64::from(timestamp_offset);
+        config.algorithm.build(segment_size, config.initial_window_segments, seed)
     }
 
     /// Input. The sink will take `room` more bytes (the application has consumed).
