@@ -163,7 +163,9 @@ impl RateReduction {
             let limit = self.delivered.saturating_sub(self.sent).max(newly_delivered) + segment_size;
             self.sent + limit.min(target - pipe)
         };
-        self.allowance = send.saturating_sub(self.sent);
+        // Recovery begins with a retransmission whatever the arithmetic says (RFC 6675 section 5, step 4.3).
+        let least = if self.sent == 0 { segment_size } else { 0 };
+        self.allowance = send.saturating_sub(self.sent).max(least);
     }
 
     pub(crate) fn on_sent(&mut self, bytes: u64) {
