@@ -31,7 +31,8 @@ impl Actual {
         for (sent, piece) in pieces_left {
             let segment = &mut actual.segment;
             let follows = piece.seq == segment.seq.wrapping_add(segment.length);
-            let same = piece.ack == segment.ack && piece.flags.ack == segment.flags.ack && sent.ecn == actual.ecn;
+            let same =
+                piece.ack == segment.ack && piece.flags.ack == segment.flags.ack && sent.ecn == actual.ecn;
             if !follows || !same || segment.flags.fin || piece.flags.syn || piece.flags.rst {
                 actual.broken.get_or_insert("the segments that left do not make one packet".to_owned());
             }
@@ -155,7 +156,13 @@ fn timestamp(options: Option<&[TcpOption]>) -> Option<u32> {
 }
 
 /// The first field that differs.
-fn difference(spec: &TcpSpec, ecn: Option<Ecn>, found: &Segment, found_ecn: Ecn, head: &Head) -> Option<String> {
+fn difference(
+    spec: &TcpSpec,
+    ecn: Option<Ecn>,
+    found: &Segment,
+    found_ecn: Ecn,
+    head: &Head,
+) -> Option<String> {
     let differs = |name: &str, wanted: &dyn fmt::Display, got: &dyn fmt::Display| {
         Some(format!("{name} is {got}, expected {wanted}"))
     };

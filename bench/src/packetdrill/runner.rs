@@ -105,7 +105,8 @@ impl Run<'_> {
     }
 
     fn execute(&mut self, statement: &Statement) -> Result<(), End> {
-        let inbound = matches!(&statement.action, Action::Packet(packet) if packet.direction == Direction::Inbound);
+        let inbound =
+            matches!(&statement.action, Action::Packet(packet) if packet.direction == Direction::Inbound);
         // Injected packets in a row keep their distances exactly.
         let base = if inbound && self.last_was_inbound { self.last_time } else { self.now() };
         let (from, to) = match statement.time {
@@ -136,8 +137,9 @@ impl Run<'_> {
                     });
                     self.call(line, call, end)?;
                 }
-                Action::Command(text) => shell::run(text, &mut self.kernel.settings)
-                    .map_err(|what| End::Skipped { line, what })?,
+                Action::Command(text) => {
+                    shell::run(text, &mut self.kernel.settings).map_err(|what| End::Skipped { line, what })?
+                }
                 Action::Code(code) => self.assert(line, code)?,
                 Action::Unsupported(what) => return Err(End::Skipped { line, what: what.clone() }),
             }
@@ -171,7 +173,8 @@ impl Run<'_> {
 
     /// When something happens by itself, the blocking call's time limit included.
     fn next_event(&self) -> Option<Instant> {
-        let retry = self.pending.as_ref().map(|pending| Self::at(pending.end)).filter(|at| *at > self.kernel.now);
+        let retry =
+            self.pending.as_ref().map(|pending| Self::at(pending.end)).filter(|at| *at > self.kernel.now);
         [self.kernel.next_timeout(), retry].into_iter().flatten().min()
     }
 
@@ -260,7 +263,8 @@ impl Run<'_> {
         let attempt = self.kernel.attempt(call, &mut progress);
         if attempt == Err(Stop::Blocks) {
             let Some(end) = end else {
-                let message = format!("{} blocks, and the script gives no end: `+0...0.1 {0}(...)`", call.name);
+                let message =
+                    format!("{} blocks, and the script gives no end: `+0...0.1 {0}(...)`", call.name);
                 return Err(End::Failed { line, message });
             };
             self.pending = Some(Pending { line, call: call.clone(), progress, end });
@@ -343,7 +347,9 @@ impl Run<'_> {
         let statements = python::parse(code).map_err(|what| End::Skipped { line, what })?;
         match python::run(&statements, &mut self.variables) {
             Ok(()) => Ok(()),
-            Err(Failure::Unknown(name)) => Err(End::Skipped { line, what: format!("name {name} in an assertion") }),
+            Err(Failure::Unknown(name)) => {
+                Err(End::Skipped { line, what: format!("name {name} in an assertion") })
+            }
             Err(Failure::Error(message)) => Err(End::Failed { line, message }),
             Err(Failure::Assertion { line: inner, message }) => {
                 let text = code.lines().nth(inner).unwrap_or("").trim();

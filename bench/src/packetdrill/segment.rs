@@ -101,9 +101,15 @@ pub(crate) enum TcpOption {
     WindowScale(u8),
     SackPermitted,
     Sack(Vec<(u32, u32)>),
-    Timestamps { val: u32, ecr: u32 },
+    Timestamps {
+        val: u32,
+        ecr: u32,
+    },
     /// Anything else: its kind and length.
-    Other { kind: u8, length: usize },
+    Other {
+        kind: u8,
+        length: usize,
+    },
 }
 
 impl TcpOption {
@@ -241,7 +247,8 @@ impl Segment {
     /// From bytes; `None` if they are too short for what their header says.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Segment> {
         let header = bytes.get(..BASE_HEADER_BYTES)?;
-        let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let word =
+            |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let half = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
         let header_length = usize::from(header[12] >> 4) * 4;
         let options = bytes.get(BASE_HEADER_BYTES..header_length)?;

@@ -107,6 +107,8 @@ pub(crate) struct SocketOptions {
     pub(crate) algorithm: Algorithm,
     pub(crate) notsent_lowat: u64,
     pub(crate) receive_low_water: u64,
+    /// `TCP_INQ`: `recvmsg` tells how many bytes are still queued.
+    pub(crate) report_queued: bool,
 }
 
 impl SocketOptions {
@@ -127,6 +129,7 @@ impl SocketOptions {
             algorithm: settings.algorithm,
             notsent_lowat: settings.notsent_lowat,
             receive_low_water: 1,
+            report_queued: false,
         }
     }
 }

@@ -9,8 +9,8 @@ use super::settings::{BufferSizes, EcnUse, Settings};
 
 /// Programs that change nothing that matters here.
 const HARMLESS: [&str; 16] = [
-    "true", ":", "nstat", "modprobe", "ethtool", "sync", "echo", "set", "export", "ulimit", "umask", "chmod", "rm",
-    "exit", "unset", "source",
+    "true", ":", "nstat", "modprobe", "ethtool", "sync", "echo", "set", "export", "ulimit", "umask", "chmod",
+    "rm", "exit", "unset", "source",
 ];
 
 /// Parameters of TCP that change nothing that matters here, whatever their value.
@@ -252,8 +252,8 @@ fn ip(words: &[&str], settings: &mut Settings) -> Result<(), String> {
             "advmss" => settings.route_mss = Some(value().parse().map_err(|_| refuse())?),
             "congctl" => settings.algorithm = algorithm(value())?,
             "features" if value() == "ecn" => settings.ecn = EcnUse::On,
-            "initrwnd" | "cwnd" | "ssthresh" | "window" | "rtt" | "rttvar" | "reordering" | "quickack" | "features"
-            | "fastopen_no_cookie" | "blackhole" | "unreachable" | "prohibit" => {
+            "initrwnd" | "cwnd" | "ssthresh" | "window" | "rtt" | "rttvar" | "reordering" | "quickack"
+            | "features" | "fastopen_no_cookie" | "blackhole" | "unreachable" | "prohibit" => {
                 return Err(refuse());
             }
             _ => {}
@@ -354,9 +354,9 @@ fn arithmetic(word: &str) -> Option<i64> {
     };
     // Sums of products are all that scripts write.
     inner.split('+').try_fold(0i64, |sum, product| {
-        let product = product.split('*').try_fold(1i64, |product, factor| {
-            product.checked_mul(factor.trim().parse().ok()?)
-        })?;
+        let product = product
+            .split('*')
+            .try_fold(1i64, |product, factor| product.checked_mul(factor.trim().parse().ok()?))?;
         sum.checked_add(product)
     })
 }

@@ -54,9 +54,7 @@ impl RttEstimator {
     pub(crate) fn timeout(&self, initial: Duration, floor: Duration, granularity: Duration) -> Duration {
         match self.smoothed {
             None => initial,
-            Some(smoothed) => {
-                (smoothed + (self.variation * 4).max(granularity)).max(floor).max(smoothed * 2)
-            }
+            Some(smoothed) => (smoothed + (self.variation * 4).max(granularity)).max(floor).max(smoothed * 2),
         }
     }
 }

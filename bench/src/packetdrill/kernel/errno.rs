@@ -20,11 +20,8 @@ impl Errno {
     pub(crate) const EINVAL: Errno = Errno("EINVAL");
     pub(crate) const EISCONN: Errno = Errno("EISCONN");
     pub(crate) const ENOENT: Errno = Errno("ENOENT");
-    pub(crate) const ENOPROTOOPT: Errno = Errno("ENOPROTOOPT");
     pub(crate) const ENOTCONN: Errno = Errno("ENOTCONN");
-    pub(crate) const EOPNOTSUPP: Errno = Errno("EOPNOTSUPP");
     pub(crate) const EPIPE: Errno = Errno("EPIPE");
-    pub(crate) const EPROTO: Errno = Errno("EPROTO");
     pub(crate) const ETIMEDOUT: Errno = Errno("ETIMEDOUT");
 
     /// The number, as `SO_ERROR` reports it.

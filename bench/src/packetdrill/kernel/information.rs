@@ -1,6 +1,8 @@
 //! `TCP_INFO`: the names that assertions use, and their values.
 
-use outrider_stack::tcp::connection::{RecoveryState, State};
+use std::time::Duration;
+
+use outrider_stack::tcp::connection::{Inspection, RecoveryState, State};
 use outrider_stack::time::Instant;
 
 use super::Conn;
@@ -56,12 +58,26 @@ pub(crate) type Names = Vec<(&'static str, i64)>;
 /// Every name an assertion may use, with its value for this connection at `now`.
 pub(crate) fn names(conn: Option<&Conn>, now: Instant) -> Names {
     let mut all: Names = CONSTANTS.to_vec();
-    let Some((conn, seen)) = conn.and_then(|conn| Some((conn, conn.inspect(now)?))) else {
-        all.push(("tcpi_state", state_number(None)));
-        return all;
-    };
-    let micros = |time: std::time::Duration| time.as_micros() as i64;
-    let millis = |time: std::time::Duration| time.as_millis() as i64;
+    match conn.and_then(|conn| Some((conn, conn.inspect(now)?))) {
+        None => all.push(("tcpi_state", state_number(None))),
+        Some((conn, seen)) => {
+            add_state(&mut all, conn, &seen, now);
+            add_counts(&mut all, conn, &seen);
+        }
+    }
+    all
+}
+
+fn micros(time: Duration) -> i64 {
+    time.as_micros() as i64
+}
+
+fn millis(time: Duration) -> i64 {
+    time.as_millis() as i64
+}
+
+/// What is now.
+fn add_state(all: &mut Names, conn: &Conn, seen: &Inspection, now: Instant) {
     let segments = |bytes: u64| (bytes / seen.segment_size.max(1)) as i64;
     let threshold = match seen.slow_start_threshold {
         u64::MAX => NO_THRESHOLD,
@@ -69,8 +85,7 @@ pub(crate) fn names(conn: Option<&Conn>, now: Instant) -> Names {
     };
     let flags = [(seen.timestamps, 1), (seen.sack, 2), (seen.window_scaling, 4), (seen.ecn, 8)];
     let options: i64 = flags.iter().filter(|(set, _)| *set).map(|(_, bit)| bit).sum();
-    let counters = conn.engine().map(|engine| *engine.statistics()).unwrap_or_default();
-    let counts = conn.counts;
+    let announced = i64::from(conn.config.segment_size_max);
     let recovery = match seen.recovery {
         RecoveryState::Open => 0,
         RecoveryState::Disorder => 1,
@@ -97,39 +112,45 @@ pub(crate) fn names(conn: Option<&Conn>, now: Instant) -> Names {
         ("tcpi_retrans", seen.segments_retransmitted as i64),
         ("tcpi_fackets", 0),
         ("tcpi_last_data_sent", millis(now - conn.last_data_sent)),
+        // Linux does not remember it either.
         ("tcpi_last_ack_sent", 0),
         ("tcpi_last_data_recv", millis(now - conn.stream.last_data_received)),
         ("tcpi_last_ack_recv", millis(now - conn.last_ack_received)),
-        ("tcpi_pmtu", i64::from(conn.config.segment_size_max) + 40),
+        ("tcpi_pmtu", announced + 40),
         ("tcpi_rtt", seen.smoothed_rtt.map_or(0, micros)),
         ("tcpi_rttvar", micros(seen.rtt_variation)),
+        ("tcpi_min_rtt", seen.rtt_min.map_or(0, micros)),
         ("tcpi_snd_ssthresh", threshold),
         ("tcpi_snd_cwnd", segments(seen.congestion_window)),
-        ("tcpi_advmss", i64::from(conn.config.segment_size_max) - if seen.timestamps { 12 } else { 0 }),
+        ("tcpi_advmss", announced - if seen.timestamps { 12 } else { 0 }),
         ("tcpi_reordering", 3),
-        ("tcpi_total_retrans", counters.retransmits as i64),
         ("tcpi_pacing_rate", seen.pacing_rate.map_or(-1, |rate| rate as i64)),
         ("tcpi_max_pacing_rate", -1),
+        ("tcpi_snd_wnd", seen.send_window as i64),
+        ("tcpi_rcv_wnd", seen.receive_window as i64),
     ]);
+}
+
+/// What was counted.
+fn add_counts(all: &mut Names, conn: &Conn, seen: &Inspection) {
+    let counters = conn.engine().map(|engine| *engine.statistics()).unwrap_or_default();
+    let counts = conn.counts;
     all.extend([
+        ("tcpi_total_retrans", counters.retransmits as i64),
         ("tcpi_bytes_acked", seen.bytes_acked as i64),
         ("tcpi_bytes_received", counters.payload_bytes_received as i64),
         ("tcpi_segs_out", counts.segments_out as i64),
         ("tcpi_segs_in", counts.segments_in as i64),
         ("tcpi_notsent_bytes", conn.stream.unsent_bytes() as i64),
-        ("tcpi_min_rtt", seen.rtt_min.map_or(0, micros)),
         ("tcpi_data_segs_in", counts.data_segments_in as i64),
         ("tcpi_data_segs_out", counts.data_segments_out as i64),
         ("tcpi_delivery_rate", seen.delivery_rate as i64),
-        ("tcpi_delivered", segments(seen.delivered_bytes + seen.segment_size - 1)),
+        ("tcpi_delivered", seen.delivered_bytes.div_ceil(seen.segment_size.max(1)) as i64),
         ("tcpi_delivered_ce", counts.marked_acks as i64),
         ("tcpi_bytes_sent", (counters.payload_bytes_sent + counters.retransmitted_bytes) as i64),
         ("tcpi_bytes_retrans", counters.retransmitted_bytes as i64),
         ("tcpi_dsack_dups", counters.dsacks_received as i64),
         ("tcpi_reord_seen", i64::from(seen.reordering_seen)),
         ("tcpi_rcv_ooopack", counters.out_of_order_segments as i64),
-        ("tcpi_snd_wnd", seen.send_window as i64),
-        ("tcpi_rcv_wnd", seen.receive_window as i64),
     ]);
-    all
 }

@@ -41,7 +41,10 @@ pub(crate) enum File {
 pub(crate) enum Role {
     /// Fresh from `socket`, or bound.
     Fresh,
-    Listening { backlog: usize, ready: VecDeque<ConnectionId> },
+    Listening {
+        backlog: usize,
+        ready: VecDeque<ConnectionId>,
+    },
     Connected(ConnectionId),
 }
 
@@ -242,7 +245,9 @@ impl Kernel {
     pub(crate) fn inject_icmp(&mut self, spec: &IcmpSpec) -> Result<(), InjectError> {
         let (now, overhead) = (self.now, self.settings.ip_header_bytes + 20);
         let Some((id, conn)) = self.connection_under_test() else {
-            return Err(InjectError::Wrong("there is no connection that the ICMP error could be about".to_owned()));
+            return Err(InjectError::Wrong(
+                "there is no connection that the ICMP error could be about".to_owned(),
+            ));
         };
         conn.receive_icmp(now, spec, overhead)?;
         self.pump(id);

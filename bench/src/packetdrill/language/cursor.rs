@@ -82,7 +82,8 @@ impl<'a> Cursor<'a> {
             let rest = self.rest();
             let trimmed = rest.trim_start();
             self.advance(rest.len() - trimmed.len());
-            let starts_line = self.text[..self.at].rsplit('\n').next().is_none_or(|line| line.trim().is_empty());
+            let starts_line =
+                self.text[..self.at].rsplit('\n').next().is_none_or(|line| line.trim().is_empty());
             if trimmed.starts_with("//") || (trimmed.starts_with('#') && starts_line) {
                 self.advance(trimmed.find('\n').unwrap_or(trimmed.len()));
             } else if trimmed.starts_with("/*") {
@@ -239,17 +240,18 @@ impl<'a> Cursor<'a> {
             };
             self.advance(newline + 1);
             let line = self.rest().trim_start_matches([' ', '\t']);
-            let mut chars = line.chars();
-            let starts = match chars.next() {
-                Some('+' | '*') => chars.next().is_some_and(|c| c.is_ascii_digit() || " \t.".contains(c)),
-                Some('.') => chars.next().is_some_and(|c| c.is_ascii_digit()),
-                Some('`') => true,
-                Some(c) => c.is_ascii_digit(),
-                None => true,
-            };
-            if starts {
+            if line.is_empty() || line.starts_with('`') || begins_with_time(line) {
                 return;
             }
         }
     }
+}
+
+/// Whether a line begins with a time: a number, with `+` before it or not, or `*`, and a blank, range or `...` after it.
+fn begins_with_time(line: &str) -> bool {
+    let number = line.trim_start_matches('+');
+    let rest = number.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '*');
+    let time = &number[..number.len() - rest.len()];
+    let numeric = time == "*" || time.contains(|c: char| c.is_ascii_digit());
+    numeric && rest.starts_with(|c: char| c.is_whitespace() || c == '~' || c.is_alphabetic())
 }

@@ -6,6 +6,9 @@ pub(crate) mod packet;
 mod statement;
 mod symbols;
 
+#[cfg(test)]
+mod tests;
+
 use core::fmt;
 
 pub(crate) use cursor::SyntaxError;

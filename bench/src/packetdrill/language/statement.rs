@@ -174,9 +174,15 @@ fn code(cursor: &mut Cursor<'_>) -> Parsed<Action> {
 /// `[...END] name(arguments) = result [ERRNO (text)]`.
 fn call(cursor: &mut Cursor<'_>, defines: &[(String, String)]) -> Parsed<Action> {
     let end = if cursor.take("...")? { Some(cursor.seconds()?) } else { None };
-    let name = cursor.word("a packet, a system call, a shell line or code")?.to_owned();
+    const WANTED: &str = "a packet, a system call, a shell line or code";
+    cursor.skip_blanks()?;
+    let start = *cursor;
+    let name = cursor.word(WANTED)?.to_owned();
     let mut ahead = *cursor;
-    if ahead.take("(")? && !calls::is_known(&name) {
+    if !ahead.take("(")? {
+        return Err(start.expected(WANTED));
+    }
+    if !calls::is_known(&name) {
         return Ok(Action::Unsupported(format!("system call {name}")));
     }
     cursor.require("(")?;

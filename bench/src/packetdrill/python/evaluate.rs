@@ -135,9 +135,7 @@ fn evaluate(node: &Node, variables: &Variables) -> Result<Value, Failure> {
             evaluate(branch, variables)?
         }
         Node::Unary(sign, operand) => unary(*sign, &evaluate(operand, variables)?)?,
-        Node::Binary(operator, a, b) => {
-            binary(operator, &evaluate(a, variables)?, &evaluate(b, variables)?)?
-        }
+        Node::Binary(operator, a, b) => binary(operator, &evaluate(a, variables)?, &evaluate(b, variables)?)?,
         Node::Compare(first, rest) => {
             let mut left = evaluate(first, variables)?;
             for (operator, right) in rest {

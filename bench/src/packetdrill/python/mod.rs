@@ -48,7 +48,11 @@ pub(crate) enum Node {
     /// `a < b <= c`: the first operand, then operators with theirs.
     Compare(Box<Node>, Vec<(&'static str, Node)>),
     /// `x if test else y`.
-    Conditional { test: Box<Node>, then: Box<Node>, otherwise: Box<Node> },
+    Conditional {
+        test: Box<Node>,
+        then: Box<Node>,
+        otherwise: Box<Node>,
+    },
     Call(String, Vec<Node>),
     Tuple(Vec<Node>),
 }

@@ -11,8 +11,8 @@ const FUNCTIONS: [&str; 14] = [
 ];
 /// Words that begin statements nobody needs in an assertion.
 const REFUSED: [&str; 16] = [
-    "def", "for", "if", "while", "with", "try", "class", "lambda", "return", "raise", "global", "del", "else", "elif",
-    "except", "yield",
+    "def", "for", "if", "while", "with", "try", "class", "lambda", "return", "raise", "global", "del",
+    "else", "elif", "except", "yield",
 ];
 
 /// Reads the code of one block. Says what in it is not supported.
@@ -47,6 +47,16 @@ fn statement(line: usize, text: &str) -> Result<Statement, String> {
         let mut parser = Parser { tokens: rest, at: 0, depth: 0 };
         let value = parser.tuple()?;
         parser.end()?;
+        return Ok(Statement::Assign { name: name.clone(), value });
+    }
+    const AUGMENTED: [(&str, &str); 4] = [("+=", "+"), ("-=", "-"), ("*=", "*"), ("//=", "//")];
+    if let [Token::Name(name), Token::Operator(operator), rest @ ..] = tokens.as_slice()
+        && let Some((_, binary)) = AUGMENTED.iter().find(|(augmented, _)| augmented == operator)
+    {
+        let mut parser = Parser { tokens: rest, at: 0, depth: 0 };
+        let operand = parser.tuple()?;
+        parser.end()?;
+        let value = Node::Binary(binary, Box::new(Node::Name(name.clone())), Box::new(operand));
         return Ok(Statement::Assign { name: name.clone(), value });
     }
     let mut parser = Parser { tokens: &tokens, at: 0, depth: 0 };

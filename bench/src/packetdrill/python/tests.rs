@@ -17,6 +17,7 @@ fn what_holds_passes() {
         "assert abs(tcpi_rtt - 100000) < 1000; assert tcpi_rtt / 1000 > 100",
         "\nassert tcpi_snd_cwnd == 10, 'cwnd=%d' % tcpi_snd_cwnd # a remark\nassert not (tcpi_rtt < 5 or False)\n",
         "x = tcpi_snd_cwnd * 2 + 1\nassert x == 21 and x >> 1 == 10, x",
+        "x = 1; x += tcpi_snd_cwnd; x -= 2\nassert x == 9, x",
         "assert tcpi_snd_cwnd in (9, 10), \\\n   tcpi_snd_cwnd",
         "assert (tcpi_snd_cwnd & 2) != 0; print(tcpi_rtt)",
         "assert 7 // 2 == 3 and -7 // 2 == -4 and -7 % 3 == 2 and 2 ** 3 == 8 and 7 / 2 == 3.5",

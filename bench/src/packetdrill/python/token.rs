@@ -12,8 +12,8 @@ pub(super) enum Token {
 
 /// Longer operators first.
 const OPERATORS: [&str; 32] = [
-    "**=", "//=", "<<", ">>", "<=", ">=", "==", "!=", "**", "//", "+=", "-=", "*=", "(", ")", "[", "]", ",", ".", "=",
-    "<", ">", "+", "-", "*", "/", "%", "&", "|", "^", "~", ":",
+    "**=", "//=", "<<", ">>", "<=", ">=", "==", "!=", "**", "//", "+=", "-=", "*=", "(", ")", "[", "]", ",",
+    ".", "=", "<", ">", "+", "-", "*", "/", "%", "&", "|", "^", "~", ":",
 ];
 
 /// Splits a statement. Says what cannot be read.
@@ -46,7 +46,8 @@ fn is_point_number(text: &str) -> bool {
 fn number(text: &str, all: &mut Vec<Token>) -> Result<usize, String> {
     if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         let end = digits.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(digits.len());
-        let value = i64::from_str_radix(&digits[..end], 16).map_err(|_| format!("number {}", &text[..end + 2]))?;
+        let value =
+            i64::from_str_radix(&digits[..end], 16).map_err(|_| format!("number {}", &text[..end + 2]))?;
         all.push(Token::Int(value));
         return Ok(end + 2);
     }

@@ -142,7 +142,9 @@ impl Connection {
             Recovery::Open if self.ecn.as_ref().is_some_and(|ecn| self.una < ecn.reduced_until) => {
                 RecoveryState::Reduced
             }
-            Recovery::Open if self.flight.sacked_segments() > 0 || (!self.sack && self.duplicate_acks > 0) => {
+            Recovery::Open
+                if self.flight.sacked_segments() > 0 || (!self.sack && self.duplicate_acks > 0) =>
+            {
                 RecoveryState::Disorder
             }
             Recovery::Open => RecoveryState::Open,

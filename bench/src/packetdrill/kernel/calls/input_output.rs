@@ -38,7 +38,8 @@ fn transfer(arguments: &Arguments<'_>) -> Result<Transfer, Stop> {
         "sendmsg" | "recvmsg" => {
             let header = arguments.get(1)?;
             let vector = header.field("msg_iov").ok_or_else(|| unknown(header))?;
-            if header.field("msg_control").is_some_and(|control| *control != Expression::List(Vec::new())) {
+            let control = header.field("msg_control");
+            if name == "sendmsg" && control.is_some_and(|control| *control != Expression::List(Vec::new())) {
                 return Err(Stop::Unsupported(format!("{name} with control messages")));
             }
             (vector_length(vector)?, Some(2))
@@ -62,6 +63,26 @@ fn transfer(arguments: &Arguments<'_>) -> Result<Transfer, Stop> {
         return Err(Stop::Unsupported(format!("{name} with {}", what.unwrap_or(&"unknown flags"))));
     }
     Ok(Transfer { bytes, flags })
+}
+
+/// Compares the control messages of `recvmsg`: `TCP_CM_INQ` with the bytes still queued, or none.
+fn check_control(header: &Expression, reports: bool, queued: u64) -> Result<(), Stop> {
+    let items = match header.field("msg_control") {
+        Some(Expression::List(items)) => items.as_slice(),
+        _ => return Ok(()),
+    };
+    for item in items {
+        let field = |name: &str| item.field(name).and_then(Expression::value);
+        if field("cmsg_type") != constant("TCP_CM_INQ") || field("cmsg_level") != constant("SOL_TCP") {
+            return Err(Stop::Unsupported("recvmsg with other control messages than TCP_CM_INQ".to_owned()));
+        }
+        let wanted = field("cmsg_data");
+        if !reports || wanted != i64::try_from(queued).ok() {
+            let found = if reports { queued.to_string() } else { "nothing".to_owned() };
+            return Err(Stop::Wrong(format!("recvmsg gives TCP_CM_INQ {found}, expected {item}")));
+        }
+    }
+    Ok(())
 }
 
 impl Kernel {
@@ -90,6 +111,11 @@ impl Kernel {
         }
         let conn = &mut self.connections[connection];
         if total >= low_water.max(1) || transfer.bytes == 0 {
+            if arguments.call.name == "recvmsg" {
+                let queued =
+                    conn.stream.unread + u64::from(conn.stream.unread == 0 && conn.stream.peer_finished);
+                check_control(arguments.get(1)?, self.sockets[id].options.report_queued, queued)?;
+            }
             return Ok(total as i64);
         }
         let over = conn.stream.peer_finished || conn.stream.read_shut || state == State::Closed;
@@ -142,13 +168,7 @@ impl Kernel {
     }
 
     /// Appends to the send buffer what fits, letting the engine send on the way.
-    fn fill(
-        &mut self,
-        socket: SocketId,
-        connection: usize,
-        transfer: &Transfer,
-        progress: &mut Progress,
-    ) {
+    fn fill(&mut self, socket: SocketId, connection: usize, transfer: &Transfer, progress: &mut Progress) {
         let lowat = self.sockets[socket].options.notsent_lowat;
         self.pump(connection);
         while progress.bytes < transfer.bytes {

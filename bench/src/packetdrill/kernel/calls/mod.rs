@@ -42,9 +42,30 @@ pub(crate) struct Progress {
 
 /// The calls there are.
 const KNOWN: [&str; 24] = [
-    "accept", "accept4", "bind", "close", "connect", "epoll_create", "epoll_create1", "epoll_ctl", "epoll_wait",
-    "fcntl", "getsockopt", "ioctl", "listen", "poll", "read", "readv", "recv", "recvfrom", "recvmsg", "send",
-    "sendmsg", "sendto", "setsockopt", "shutdown",
+    "accept",
+    "accept4",
+    "bind",
+    "close",
+    "connect",
+    "epoll_create",
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_wait",
+    "fcntl",
+    "getsockopt",
+    "ioctl",
+    "listen",
+    "poll",
+    "read",
+    "readv",
+    "recv",
+    "recvfrom",
+    "recvmsg",
+    "send",
+    "sendmsg",
+    "sendto",
+    "setsockopt",
+    "shutdown",
 ];
 const KNOWN_TOO: [&str; 3] = ["socket", "write", "writev"];
 

@@ -90,7 +90,9 @@ impl Kernel {
             return Err(Stop::Unsupported(format!("congestion control {name}")));
         };
         if self.connection_of(id).is_some() && self.sockets[id].options.algorithm != algorithm {
-            return Err(Stop::Unsupported(format!("change to congestion control {name} on an open connection")));
+            return Err(Stop::Unsupported(format!(
+                "change to congestion control {name} on an open connection"
+            )));
         }
         self.sockets[id].options.algorithm = algorithm;
         Ok(0)
@@ -170,7 +172,8 @@ impl Kernel {
                 }
                 return Ok(0);
             }
-            "TCP_DEFER_ACCEPT" | "TCP_FASTOPEN" | "TCP_INQ" if value == 0 => return Ok(0),
+            "TCP_INQ" => options.report_queued = value != 0,
+            "TCP_DEFER_ACCEPT" | "TCP_FASTOPEN" if value == 0 => return Ok(0),
             _ => return Err(Stop::Unsupported(format!("socket option {name}"))),
         }
         let options = self.sockets[id].options.clone();
@@ -181,7 +184,8 @@ impl Kernel {
                 engine.set_user_timeout(now, user_timeout);
             }
             // Setting NODELAY lets go what is held back, even a cork holds; so does drawing the cork.
-            let released = (name == "TCP_NODELAY" && options.nodelay) || (name == "TCP_CORK" && !options.cork);
+            let released =
+                (name == "TCP_NODELAY" && options.nodelay) || (name == "TCP_CORK" && !options.cork);
             conn.stream.nodelay = options.nodelay;
             conn.stream.cork = options.cork;
             if released {
@@ -273,9 +277,7 @@ impl Kernel {
             "SO_TYPE" => 1,
             "SO_PROTOCOL" => 6,
             "SO_ACCEPTCONN" => i64::from(matches!(socket.role, Role::Listening { .. })),
-            "SO_RCVBUF" => {
-                options.receive_buffer.unwrap_or(self.settings.receive_buffer.default) as i64
-            }
+            "SO_RCVBUF" => options.receive_buffer.unwrap_or(self.settings.receive_buffer.default) as i64,
             "SO_SNDBUF" => match conn {
                 Some(conn) => conn.stream.send_buffer as i64,
                 None => options.send_buffer.unwrap_or(self.settings.send_buffer.default) as i64,
@@ -300,6 +302,7 @@ impl Kernel {
             "TCP_USER_TIMEOUT" => options.user_timeout.map_or(0, milliseconds),
             "TCP_NOTSENT_LOWAT" => options.notsent_lowat as i64,
             "TCP_QUICKACK" => conn.map_or(1, |conn| i64::from(conn.stream.acks.is_quick())),
+            "TCP_INQ" => i64::from(options.report_queued),
             "TCP_DEFER_ACCEPT" => 0,
             _ => return Ok(None),
         }))

@@ -111,7 +111,9 @@ impl Kernel {
         let (operation, fd) = (arguments.integer(1)?, arguments.integer(2)?);
         self.socket_of(fd)?;
         let written = self.written_edges(fd);
-        let Some(File::Epoll(interests)) = self.files.get_mut(&epoll) else { return Err(Errno::EBADF.into()) };
+        let Some(File::Epoll(interests)) = self.files.get_mut(&epoll) else {
+            return Err(Errno::EBADF.into());
+        };
         let at = interests.iter().position(|interest| interest.fd == fd);
         if operation == 2 {
             let at = at.ok_or(Errno::ENOENT)?;
@@ -124,7 +126,8 @@ impl Kernel {
             Expression::Structure(items) => items.get(1).cloned().unwrap_or(Expression::Ellipsis),
             _ => Expression::Ellipsis,
         };
-        let interest = Interest { fd, events, data, reported: 0, edges_seen: written.0, data_seen: written.1 };
+        let interest =
+            Interest { fd, events, data, reported: 0, edges_seen: written.0, data_seen: written.1 };
         match (operation, at) {
             (1, None) => interests.push(interest),
             (1, Some(_)) => return Err(Errno::EEXIST.into()),
