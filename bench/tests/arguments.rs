@@ -24,6 +24,7 @@ fn a_wrong_option_is_refused_in_one_line() {
     refused("oob --loss 200%", 2, "0.1%");
     refused("oob --delay 50", 2, "50us");
     refused("oob --link wire", 2, "memory");
+    refused("oob --congestion vegas", 2, "bbr, cubic, dctcp");
     refused("serve --port eth0 --address 10.77.0.2/24", 2, "tap:NAME");
     refused("serve --port tap:or0 --address 10.77.0.2", 2, "10.77.0.2/24");
     refused("connect --port tap:or0 --address 10.77.0.2/24", 2, "--peer");
@@ -35,13 +36,13 @@ fn what_does_not_exist_yet_is_refused_with_what_does() {
     refused("oob --link kernel", 2, "memory and tap");
     refused("oob --variant separate", 2, "oob and fifo");
     refused("oob --variant lowat", 2, "oob and fifo");
-    refused("oob --congestion dctcp", 2, "bbr and cubic");
     refused("serve --port afxdp:eth0 --address 10.77.0.2/24", 2, "tap:NAME");
 }
 
 #[test]
 fn what_cannot_work_is_refused_before_anything_runs() {
     refused("oob --link tap --delay 1ms", 2, "--link memory");
+    refused("oob --link tap --congestion dctcp", 2, "--link memory");
     refused("oob --interval 1us", 2, "1ms");
     refused("oob --queue 100B", 2, "--queue");
     refused("demo --json no/such/folder/result.json", 1, "--json");

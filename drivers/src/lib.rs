@@ -18,4 +18,5 @@ pub mod port;
 pub mod rng;
 pub mod smoltcp_adapter;
 pub mod tap;
+pub mod thread;
 pub mod time;

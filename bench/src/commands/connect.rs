@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use outrider_messenger::{Connection, EntityName};
+use outrider_stack::tcp::congestion::Algorithm;
 use serde_json::{Map, json};
 
 use crate::cli::Common;
@@ -17,7 +18,7 @@ use crate::progress::Progress;
 use crate::report::{Heartbeat, HeartbeatResult, Report, check_writable, publish};
 use crate::stop::Stop;
 use crate::table;
-use crate::under_load::{self, Congestion, Departures, Load, RightOfWay, Sender, Tally, Variant};
+use crate::under_load::{self, Departures, Load, RightOfWay, Sender, Tally, Variant};
 use crate::units::{Size, Span};
 
 /// Options of `connect`.
@@ -36,9 +37,9 @@ pub(crate) struct Arguments {
     /// Between heartbeats
     #[arg(long, default_value = "10ms")]
     interval: Span,
-    /// Congestion control
-    #[arg(long, value_enum, default_value = "bbr")]
-    congestion: Congestion,
+    /// Congestion control: bbr, cubic or dctcp
+    #[arg(long, default_value = "bbr")]
+    congestion: Algorithm,
     /// How long to wait for the session
     #[arg(long, value_name = "TIME", default_value = "10s")]
     patience: Span,
@@ -59,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let addressing = Addressing {
         address: (place.address.address, place.address.prefix),
         gateway: place.gateway,
-        congestion: arguments.congestion.algorithm()?,
+        congestion: arguments.congestion,
         seed: common.seed,
     };
     check_writable(common)?;

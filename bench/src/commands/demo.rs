@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use outrider_stack::tcp::congestion::Algorithm;
 use serde_json::Map;
 
 use crate::cli::Common;
@@ -11,7 +12,7 @@ use crate::error::BenchError;
 use crate::lab::LinkKind;
 use crate::progress::Progress;
 use crate::report::{check_writable, publish};
-use crate::under_load::{self, Congestion, Experiment, Point, Variant};
+use crate::under_load::{self, Experiment, Point, Variant};
 use crate::units::{Rate, Share, Size, Span};
 
 /// Measured per variant unless `--seconds` says otherwise.
@@ -25,7 +26,7 @@ const POINT: Point = Point {
     queue: Size(1_000_000),
     loss: Share(0.0),
     interval: Span(Duration::from_millis(10)),
-    congestion: Congestion::Bbr,
+    congestion: Algorithm::Bbr,
     message_size: Size(64 << 10),
     send_budget: Size(4 << 20),
 };

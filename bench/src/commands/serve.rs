@@ -12,6 +12,7 @@ use outrider_stack::net::ListenOptions;
 use outrider_stack::shard::ShardReport;
 use outrider_stack::stream::discard::{DiscardAcceptor, DiscardCounters};
 use outrider_stack::stream::echo::EchoAcceptor;
+use outrider_stack::tcp::congestion::Algorithm;
 use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
@@ -23,7 +24,6 @@ use crate::progress::Progress;
 use crate::report::{Report, check_writable, print_stdout, publish};
 use crate::stop::Stop;
 use crate::table;
-use crate::under_load::Congestion;
 
 /// Bytes that a plain TCP connection holds at most before its window closes.
 const BYTES_HELD_MAX: usize = 1 << 20;
@@ -65,16 +65,16 @@ pub(crate) struct Arguments {
     /// Speak plain TCP to any client instead of the messenger's protocol
     #[arg(long, value_enum)]
     bytes: Option<Service>,
-    /// Congestion control
-    #[arg(long, value_enum, default_value = "bbr")]
-    congestion: Congestion,
+    /// Congestion control: bbr, cubic or dctcp
+    #[arg(long, default_value = "bbr")]
+    congestion: Algorithm,
 }
 
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let common = &arguments.common;
     let place = &arguments.place;
-    let congestion = arguments.congestion.algorithm()?;
+    let congestion = arguments.congestion;
     check_writable(common)?;
     let stop = Stop::on_signals()?;
     let addressing = Addressing {

@@ -1,10 +1,14 @@
 //! The in-process cable in real time.
 
 use outrider_drivers::memory::{LinkConfig, cable};
+use outrider_stack::tcp::congestion::Algorithm;
 
 use super::Lab;
 use crate::error::BenchError;
 use crate::under_load::Point;
+
+/// Queue above which frames are marked for DCTCP: 20 full frames, the usual threshold at 1 Gbit/s.
+const MARK_BYTES: usize = 20 * 1514;
 
 /// Nothing but a queue that holds no frame is impossible here.
 pub(super) fn check(point: &Point) -> Result<(), BenchError> {
@@ -25,6 +29,7 @@ pub(super) fn build(point: &Point, seed: u64) -> Lab {
         delay: point.delay.0,
         queue_bytes: usize::try_from(point.queue.0).unwrap_or(usize::MAX),
         loss: point.loss.0,
+        ecn_mark_bytes: (point.congestion == Algorithm::Dctcp).then_some(MARK_BYTES),
         ..LinkConfig::default()
     };
     let (a, b) = cable(config.clone(), config, seed);

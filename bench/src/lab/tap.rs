@@ -3,6 +3,7 @@
 
 use outrider_drivers::netns::{NetNamespace, NetnsError};
 use outrider_drivers::tap::{Tap, TapOptions};
+use outrider_stack::tcp::congestion::Algorithm;
 
 use super::{Lab, need_root};
 use crate::error::BenchError;
@@ -24,6 +25,11 @@ pub(super) fn check(point: &Point) -> Result<(), BenchError> {
             "--delay {} cannot be made over tap (that takes the kernel's netem); use --link memory, or --delay 0",
             point.delay
         )));
+    }
+    if point.congestion == Algorithm::Dctcp {
+        return Err(BenchError::usage(
+            "--congestion dctcp needs a link that marks, and the shaper of tap does not; use --link memory",
+        ));
     }
     Ok(())
 }

@@ -65,42 +65,6 @@ impl Variant {
     }
 }
 
-/// Congestion controllers by the names that options use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Congestion {
-    /// BBR, the default: it bounds the queue it makes.
-    Bbr,
-    /// CUBIC: fills the queue until it overflows.
-    Cubic,
-    /// DCTCP.
-    Dctcp,
-}
-
-impl Congestion {
-    /// As options and results spell it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Congestion::Bbr => "bbr",
-            Congestion::Cubic => "cubic",
-            Congestion::Dctcp => "dctcp",
-        }
-    }
-
-    /// The engine's name for it.
-    ///
-    /// # Errors
-    /// If the engine does not have it yet.
-    pub(crate) fn algorithm(self) -> Result<Algorithm, BenchError> {
-        match self {
-            Congestion::Bbr => Ok(Algorithm::Bbr),
-            Congestion::Cubic => Ok(Algorithm::Cubic),
-            Congestion::Dctcp => {
-                Err(BenchError::usage("--congestion dctcp is not available yet; bbr and cubic are"))
-            }
-        }
-    }
-}
-
 /// One setting of every option.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Point {
@@ -117,7 +81,7 @@ pub(crate) struct Point {
     /// Between heartbeats.
     pub(crate) interval: Span,
     /// Congestion control of both ends.
-    pub(crate) congestion: Congestion,
+    pub(crate) congestion: Algorithm,
     /// Payload of a message of the load.
     pub(crate) message_size: Size,
     /// Bytes a connection may hold, unsent and in flight.

@@ -141,7 +141,7 @@ impl Plan {
     fn build(&self) -> Result<World, BenchError> {
         let mut lab = Lab::build(&self.point, self.seed)?;
         let (port_a, port_b) = lab.take_ports();
-        let congestion = self.point.congestion.algorithm()?;
+        let congestion = self.point.congestion;
         let tally = Arc::new(Tally::default());
         let departures = Arc::new(Departures::default());
         let session = Arc::new(SessionSignals::default());

@@ -4,8 +4,7 @@ use core::mem;
 
 use super::Stack;
 use super::ready::Lane;
-use super::table::Phase;
-use crate::endpoint::{ConnectionId, Directive, Established};
+use crate::endpoint::{ConnectionId, Directive};
 use crate::tcp::connection::{CloseReason, Event, State, TransmitLimit};
 use crate::tcp::source::Demand;
 use crate::time::Instant;
@@ -66,7 +65,7 @@ impl Stack {
     }
 
     /// Brings everything about `index` up to date after it was called: see the module.
-    pub(super) fn settle(&mut self, now: Instant, index: u32, cause: Cause) {
+    pub(super) fn settle(&mut self, now: Instant, index: u32, mut cause: Cause) {
         let Some(entry) = self.table.get_mut(index) else { return };
         loop {
             if entry.parked && entry.connection.state() == State::Closed {
@@ -76,16 +75,7 @@ impl Stack {
             }
             while let Some(event) = entry.connection.poll_event() {
                 match event {
-                    Event::Established => {
-                        let established = Established {
-                            local: entry.key.local(),
-                            remote: entry.key.remote(),
-                            segment_size: entry.connection.segment_size(),
-                        };
-                        entry.phase = Phase::Established;
-                        entry.user.on_established(now, &established);
-                        self.statistics.established += 1;
-                    }
+                    Event::Established => self.statistics.established += u64::from(entry.establish(now)),
                     Event::Closed(reason) => return self.close(now, index, reason),
                 }
             }
@@ -102,6 +92,8 @@ impl Stack {
             }
             entry.aborted = true;
             entry.connection.abort(now);
+            // The RST is something new to transmit, whatever brought the connection here.
+            cause = Cause::Input;
         }
         let demand_at = entry.user.next_demand();
         let timeout = entry.connection.next_timeout();

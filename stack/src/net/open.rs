@@ -175,6 +175,8 @@ impl Stack {
         entry.connection.set_receive_room(now, entry.room);
         entry.waker = Some(waker);
         entry.user = endpoint;
+        // The segment that completes the handshake may carry data, and the endpoint hears of the connection first.
+        self.statistics.established += u64::from(entry.establish(now));
         true
     }
 

@@ -60,6 +60,23 @@ pub(super) struct Entry {
     pub(super) turn_segments: usize,
 }
 
+impl Entry {
+    /// Tells the endpoint that the connection is open, unless it knows. Says whether this was the first time.
+    pub(super) fn establish(&mut self, now: Instant) -> bool {
+        if self.phase == Phase::Established {
+            return false;
+        }
+        self.phase = Phase::Established;
+        let established = Established {
+            local: self.key.local(),
+            remote: self.key.remote(),
+            segment_size: self.connection.segment_size(),
+        };
+        self.user.on_established(now, &established);
+        true
+    }
+}
+
 #[derive(Default)]
 struct Slot {
     generation: u32,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use outrider_drivers::doorbell::{poll_fds, thread_cpu_time};
 use outrider_drivers::port::{Port, PortError};
+use outrider_drivers::thread::request_short_slice;
 
 use super::command::{Command, Mailbox};
 use super::handle::ShardSnapshot;
@@ -17,6 +18,8 @@ use crate::time::{Clock, Instant};
 const SLEEP_SLACK: Duration = Duration::from_micros(60);
 /// A port that has neither a descriptor nor a known next arrival is looked at this often.
 const BLIND_SLEEP: Duration = Duration::from_millis(1);
+/// A shard that shares its core wants it soon rather than for long.
+const SCHEDULER_SLICE: Duration = Duration::from_micros(100);
 /// How long the last RSTs may take to leave a port that has no room.
 const FAREWELL: Duration = Duration::from_millis(100);
 /// Wakes and commands taken between two polls, so that neither can starve the port.
@@ -41,6 +44,9 @@ impl Runner {
     /// Runs until told to stop or until the port fails.
     pub(super) fn run(mut self) -> ShardReport {
         self.mailbox.set_thread();
+        if let Err(error) = request_short_slice(SCHEDULER_SLICE) {
+            tracing::debug!(%error, "the scheduler keeps its own slice for the shard");
+        }
         let error = match self.serve() {
             Ok(()) => self.say_farewell().err(),
             Err(error) => Some(error),

@@ -210,9 +210,9 @@ impl Flight {
                 }
                 self.lost_segments -= usize::from(segment.lost);
                 self.sacked_segments += 1;
+                delivered(segment);
                 segment.lost = false;
                 segment.sacked = true;
-                delivered(segment);
             }
             index += 1;
         }

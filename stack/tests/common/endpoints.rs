@@ -28,6 +28,8 @@ pub struct Record {
     pub closed_at: Option<Instant>,
     /// For the test to set, with a wake.
     pub abort: bool,
+    /// Abort from within the cut that reaches this many bytes.
+    pub abort_when_sent: Option<u64>,
     /// Consume nothing while set: room stays where it is.
     pub stopped: bool,
     unread: usize,
@@ -116,6 +118,8 @@ impl SegmentSource for Checked {
             .collect();
         cut.append(&bytes);
         record.sent += length;
+        let sent = record.sent;
+        record.abort |= record.abort_when_sent.is_some_and(|limit| sent >= limit);
     }
 
     fn next_demand(&self) -> Option<Instant> {
@@ -137,7 +141,7 @@ impl SegmentSource for Checked {
 impl SegmentSink for Checked {
     fn deliver(&mut self, _now: Instant, bytes: &[u8]) -> Result<AckUrgency, SinkFault> {
         let mut record = self.notes.get();
-        assert!(record.established.is_some() || record.received == 0, "data before on_established");
+        assert!(record.established.is_some(), "data before on_established");
         assert!(!record.peer_finished && record.closed.is_none(), "data after the end");
         for (offset, byte) in (record.received..).zip(bytes) {
             assert_eq!(*byte, pattern(self.plan.receive_stream, offset), "wrong byte at {offset}");

@@ -188,6 +188,7 @@ pub(crate) struct Pair {
     queue: BinaryHeap<Reverse<(Instant, u64, usize)>>,
     carried: Vec<Option<InFlight>>,
     busy_until: [Instant; 2],
+    held_until: [Instant; 2],
     serial: u64,
     pub drops: u64,
 }
@@ -225,6 +226,7 @@ impl Pair {
             queue: BinaryHeap::new(),
             carried: Vec::new(),
             busy_until: [now; 2],
+            held_until: [now; 2],
             serial: 0,
             drops: 0,
         }
@@ -315,10 +317,22 @@ impl Pair {
 
     /// Puts any segment on the way to `to`.
     pub(crate) fn schedule(&mut self, at: Instant, to: usize, segment: InFlight) {
+        let at = at.max(self.held_until[to]);
         let index = self.carried.len();
         self.carried.push(Some(segment));
         self.serial += 1;
         self.queue.push(Reverse((at, self.serial << 1 | to as u64, index)));
+    }
+
+    /// Node `to` does not run for `time`: what is on its way to it, or sets out soon, arrives only then.
+    pub(crate) fn hold_back(&mut self, to: usize, time: Duration) {
+        let until = self.now + time;
+        let entries: Vec<_> = self.queue.drain().collect();
+        for Reverse((at, key, index)) in entries {
+            let at = if (key & 1) as usize == to { at.max(until) } else { at };
+            self.queue.push(Reverse((at, key, index)));
+        }
+        self.held_until[to] = until;
     }
 
     fn arrive(&mut self, to: usize, segment: &InFlight) {

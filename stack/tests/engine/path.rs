@@ -26,7 +26,7 @@ fn a_smaller_path_mtu_is_believed_once_and_what_was_too_long_goes_again_in_piece
     assert!(tcp.on_path_mtu(now, oldest, 1012));
     assert!(!tcp.on_path_mtu(now, oldest, 1400), "a report cannot raise the size");
     assert_eq!(tcp.segment_size(), 1000);
-    assert_eq!(tcp.send_state(now).congestion_window, window, "not a sign of congestion");
+    assert!(tcp.send_state(now).congestion_window >= window, "not a sign of congestion");
     pair.run_until(SECOND, |pair| pair.nodes[1].app.received == 3_000_000);
 }
 

@@ -168,3 +168,21 @@ fn segments_that_trickle_do_not_time_out_while_the_peer_delays_its_acknowledgeme
     let statistics = pair.tcp(0).statistics();
     assert_eq!((statistics.retransmission_timeouts, statistics.retransmits), (0, 0), "{statistics:?}");
 }
+
+#[test]
+fn a_peer_that_was_held_up_past_the_timeout_costs_one_retransmission_and_not_the_flight() {
+    let (mut pair, _) = saturated(11, Algorithm::Bbr, 0.0, Duration::from_millis(50));
+    let before = *pair.tcp(0).statistics();
+    for _ in 0..20 {
+        // The peer's thread does not run for 3 ms.
+        pair.hold_back(1, Duration::from_millis(3));
+        pair.run_for(Duration::from_millis(20));
+    }
+    let after = pair.tcp(0).statistics();
+    let timeouts = after.retransmission_timeouts - before.retransmission_timeouts;
+    let retransmits = after.retransmits - before.retransmits;
+    assert!(timeouts >= 10, "{timeouts} timeouts");
+    assert!(retransmits <= 4 * timeouts, "{retransmits} retransmissions in {timeouts} timeouts");
+    // A second timeout within the same 3 ms belongs to the same recovery.
+    assert!(after.spurious_recoveries - before.spurious_recoveries >= 20, "each was undone: {after:?}");
+}

@@ -11,11 +11,17 @@ use crate::time::Instant;
 /// Duplicate acknowledgements that mean loss where there is no SACK (RFC 5681 section 3.2).
 const DUPLICATE_ACKS_MAX: u64 = 3;
 
+/// Timeouts in a row after which the silence was an outage and not a delay: what was sent before it may have arrived
+/// although its acknowledgements were lost, and that says nothing of the rest of the flight.
+const SPURIOUS_TIMEOUTS_MAX: u32 = 2;
+
 /// What one incoming acknowledgement delivered, while it is being processed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Delivery {
     /// Departure and round trip of the newest delivered segment that was sent only once.
     newest_rtt: Option<(Instant, Duration)>,
+    /// Something marked lost and never sent again was delivered: the mark was wrong.
+    was_not_lost: bool,
     /// First departure of the newest delivered segment that was sent more than once.
     newest_retransmitted: Option<Instant>,
     /// A D-SACK came with it.
@@ -28,6 +34,7 @@ impl Connection {
         let pipe_before = self.flight.pipe();
         let delivered_before = self.rate.delivered();
         let una_before = self.una;
+        let may_be_spurious = self.backoff <= SPURIOUS_TIMEOUTS_MAX;
         let delivery = self.take_delivery(now, ack, header);
         if let Some((_, rtt)) = delivery.newest_rtt {
             self.rtt.sample(rtt);
@@ -43,8 +50,13 @@ impl Connection {
         if newly_delivered > 0 {
             self.probe_base = now;
         }
-        if advanced {
+        if advanced && may_be_spurious {
             self.check_spurious(now, header, &delivery);
+        }
+        if delivery.was_not_lost && may_be_spurious && matches!(self.recovery, Recovery::Timeout { .. }) {
+            // F-RTO (RFC 5682 section 3.1): the first acknowledgements after the timeout are of originals that were
+            // only late, so nothing was lost but time.
+            self.undo_recovery(now);
         }
         if delivery.duplicate_reported {
             self.check_needless(now);
@@ -98,6 +110,7 @@ impl Connection {
                     delivery.newest_retransmitted.max(Some(segment.first_sent_at));
             } else {
                 rack.on_delivered(now, segment, delivered_end, rtt, false);
+                delivery.was_not_lost |= segment.lost;
                 if delivery.newest_rtt.is_none_or(|(sent_at, _)| segment.sent_at >= sent_at) {
                     delivery.newest_rtt = Some((segment.sent_at, now - segment.sent_at));
                 }

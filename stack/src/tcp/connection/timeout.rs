@@ -131,13 +131,12 @@ impl Connection {
             // The peer took back what it had SACKed (RFC 2018 section 8).
             self.flight.forget_sacks();
         }
-        let pipe = self.flight.pipe();
         let lost = self.flight.mark_lost(|_| Some(true));
         self.rate.on_lost(lost);
         if self.backoff == 0 {
             self.undo = Some(Undo::Waiting);
             self.undo_balance = Some(0);
-            self.congestion.on_event(now, CongestionEvent::Timeout, pipe);
+            self.congestion.on_event(now, CongestionEvent::Timeout, self.flight.pipe());
         }
         self.recovery = Recovery::Timeout { until: self.next };
         self.tail_probe = None;
