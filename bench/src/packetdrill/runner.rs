@@ -138,7 +138,8 @@ impl Run<'_> {
                     self.call(line, call, end)?;
                 }
                 Action::Command(text) => {
-                    shell::run(text, &mut self.kernel.settings).map_err(|what| End::Skipped { line, what })?
+                    shell::run(text, &mut self.kernel.settings)
+                        .map_err(|what| End::Skipped { line, what })?;
                 }
                 Action::Code(code) => self.assert(line, code)?,
                 Action::Unsupported(what) => return Err(End::Skipped { line, what: what.clone() }),

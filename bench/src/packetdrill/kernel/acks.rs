@@ -59,7 +59,7 @@ impl AckPolicy {
     }
 
     fn start_quick(&mut self) {
-        let count = (self.window / (2 * self.segment_size.max(1))).max(2).min(QUICK_MAX);
+        let count = (self.window / (2 * self.segment_size.max(1))).clamp(2, QUICK_MAX);
         self.quick = self.quick.max(count);
     }
 

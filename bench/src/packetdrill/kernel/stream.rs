@@ -30,6 +30,8 @@ struct Buffer {
     end: u64,
     /// The last byte is to be pushed.
     push: bool,
+    /// Nothing more is put into it (`MSG_EOR`).
+    sealed: bool,
 }
 
 /// The two directions of one connection, as its socket sees them.
@@ -207,7 +209,7 @@ impl Stream {
     pub(crate) fn append(&mut self, wanted: u64) -> u64 {
         let goal = self.buffer_goal();
         let full = self.charged() >= self.send_buffer;
-        let tail = self.unsent.back_mut().filter(|tail| tail.end - tail.start < goal);
+        let tail = self.unsent.back_mut().filter(|tail| !tail.sealed && tail.end - tail.start < goal);
         let taken = match tail {
             Some(tail) => {
                 let taken = wanted.min(goal - (tail.end - tail.start));
@@ -218,7 +220,12 @@ impl Stream {
             None if full => return 0,
             None => {
                 let taken = wanted.min(goal);
-                self.unsent.push_back(Buffer { start: self.written, end: self.written + taken, push: false });
+                self.unsent.push_back(Buffer {
+                    start: self.written,
+                    end: self.written + taken,
+                    push: false,
+                    sealed: false,
+                });
                 taken
             }
         };
@@ -242,9 +249,12 @@ impl Stream {
         self.pushed = self.written;
     }
 
-    /// A write has ended.
-    pub(crate) fn end_write(&mut self, more: bool) {
+    /// A write has ended; `sealed`, with a record (`MSG_EOR`).
+    pub(crate) fn end_write(&mut self, more: bool, sealed: bool) {
         self.hold = more;
+        if let Some(tail) = self.unsent.back_mut() {
+            tail.sealed |= sealed;
+        }
         if !more {
             self.mark_push();
         }
@@ -278,8 +288,8 @@ impl Stream {
 
     /// Whether less than a segment, ending at `end`, waits for more.
     fn holds_partial(&self, end: u64) -> bool {
-        let last = end == self.written;
-        if !last || (self.finish && last) || end <= self.flush_to {
+        // Only the end of what was written can grow, and FIN lets it go.
+        if end != self.written || self.finish || end <= self.flush_to {
             return false;
         }
         if self.hold || self.cork {

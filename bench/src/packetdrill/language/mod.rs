@@ -89,6 +89,7 @@ pub(crate) struct Call {
 }
 
 /// A stretch of time in seconds, as scripts write it.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Seconds(pub(crate) u64);
 
 impl fmt::Display for Seconds {

@@ -9,6 +9,7 @@ use crate::packetdrill::language::{Expression, constant};
 const MSG_PEEK: i64 = 2;
 const MSG_TRUNC: i64 = 0x20;
 const MSG_DONTWAIT: i64 = 0x40;
+const MSG_EOR: i64 = 0x80;
 const MSG_WAITALL: i64 = 0x100;
 const MSG_NOSIGNAL: i64 = 0x4000;
 const MSG_MORE: i64 = 0x8000;
@@ -55,10 +56,10 @@ fn transfer(arguments: &Arguments<'_>) -> Result<Transfer, Stop> {
     };
     let known = match name {
         "recv" | "recvfrom" | "recvmsg" => MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT | MSG_WAITALL | MSG_NOSIGNAL,
-        _ => MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE,
+        _ => MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE | MSG_EOR,
     };
     if flags & !known != 0 {
-        let all = ["MSG_OOB", "MSG_EOR", "MSG_ERRQUEUE", "MSG_FASTOPEN", "MSG_ZEROCOPY", "MSG_MORE"];
+        let all = ["MSG_OOB", "MSG_ERRQUEUE", "MSG_FASTOPEN", "MSG_ZEROCOPY", "MSG_MORE"];
         let what = all.iter().find(|flag| constant(flag).is_some_and(|bit| flags & !known & bit != 0));
         return Err(Stop::Unsupported(format!("{name} with {}", what.unwrap_or(&"unknown flags"))));
     }
@@ -186,7 +187,8 @@ impl Kernel {
             }
         }
         let more = transfer.flags & MSG_MORE != 0;
-        self.connections[connection].stream.end_write(more);
+        let sealed = transfer.flags & MSG_EOR != 0 && progress.bytes == transfer.bytes;
+        self.connections[connection].stream.end_write(more, sealed);
         self.pump(connection);
         self.connections[connection].stream.note_writer(progress.bytes == transfer.bytes);
     }
