@@ -14,6 +14,9 @@ mod segment;
 mod settings;
 mod shell;
 
+#[cfg(test)]
+mod tests;
+
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -84,13 +84,10 @@ fn the_first_retransmission_leaves_even_where_rate_reduction_would_send_nothing(
     };
     let now = pair.now;
     // The first states another window, so it is no duplicate yet.
-    (0..4).for_each(|_| {
-        pair.schedule(
-            now,
-            0,
-            InFlight { header: ack, payload: Vec::new(), ecn_capable: false, marked: false },
-        )
-    });
+    let duplicate = InFlight { header: ack, payload: Vec::new(), ecn_capable: false, marked: false };
+    for _ in 0..4 {
+        pair.schedule(now, 0, duplicate.clone());
+    }
     pair.run_for(SECOND / 1000);
     assert_eq!(pair.tcp(0).statistics().retransmits, 1, "{:?}", pair.summary());
 }

@@ -9,6 +9,9 @@ pub(crate) struct SyntaxError {
     pub(crate) message: String,
 }
 
+/// Times are below this: a third of a year, so that a wait ends however many timers run during it.
+const SECONDS_MAX: f64 = 1e7;
+
 /// Result of reading a part of a script.
 pub(crate) type Parsed<T> = Result<T, SyntaxError>;
 
@@ -192,7 +195,7 @@ impl<'a> Cursor<'a> {
             end = index + 1;
         }
         let seconds: Option<f64> = rest[..end].parse().ok();
-        let Some(seconds) = seconds.filter(|seconds| *seconds < 1e9) else {
+        let Some(seconds) = seconds.filter(|seconds| *seconds < SECONDS_MAX) else {
             return Err(self.expected("a time in seconds"));
         };
         self.advance(end);
