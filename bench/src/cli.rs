@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{connect, demo, oob, serve};
+use crate::commands::{connect, demo, oob, packetdrill, serve};
 
 /// Everything on the command line.
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Serve(serve::Arguments),
     /// A messenger that dials a peer, loads it and watches its heartbeats
     Connect(connect::Arguments),
+    /// Runs packetdrill scripts against the engine, in virtual time
+    Packetdrill(packetdrill::Arguments),
 }
 
 /// Options of every command.

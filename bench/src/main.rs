@@ -13,6 +13,7 @@ mod host;
 mod lab;
 mod measure;
 mod node;
+mod packetdrill;
 mod place;
 mod progress;
 mod report;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Oob(arguments) => commands::oob::run(arguments),
         Command::Serve(arguments) => commands::serve::run(arguments),
         Command::Connect(arguments) => commands::connect::run(arguments),
+        Command::Packetdrill(arguments) => commands::packetdrill::run(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

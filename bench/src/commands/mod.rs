@@ -4,4 +4,5 @@
 pub(crate) mod connect;
 pub(crate) mod demo;
 pub(crate) mod oob;
+pub(crate) mod packetdrill;
 pub(crate) mod serve;

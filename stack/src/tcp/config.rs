@@ -31,6 +31,9 @@ pub struct Config {
     pub rto_initial: Duration,
     /// Floor of the retransmission timeout; twice the smoothed RTT applies besides.
     pub rto_min: Duration,
+    /// What the variation of the RTT counts at least in the timeout: the clock granularity "G" of RFC 6298. Linux
+    /// takes 200 ms. As far as it covers `peer_ack_delay_max`, that is not added.
+    pub rto_granularity: Duration,
     /// Ceiling of the backed-off retransmission timeout.
     pub rto_max: Duration,
     /// SYN (or SYN-ACK) retransmissions before the attempt fails.
@@ -42,6 +45,12 @@ pub struct Config {
     /// How long the peer may delay the acknowledgement of a lone segment; added to the timeout of such a flight so
     /// that a patient peer does not look like a loss (RFC 8985 section 7.2, "WCDelAckT").
     pub peer_ack_delay_max: Duration,
+    /// Probe the tail of a flight before its timeout (RFC 8985 section 7).
+    pub tail_probes: bool,
+    /// Space segments out at the controller's pacing rate, where it has one.
+    pub pacing: bool,
+    /// Shrink the congestion window after an idle time (RFC 5681 section 4.1).
+    pub restart_after_idle: bool,
     /// Time spent in TIME-WAIT.
     pub time_wait: Duration,
     /// Bytes kept out of order at most.
@@ -83,11 +92,15 @@ impl Default for Config {
             keepalive: None,
             rto_initial: Duration::from_secs(1),
             rto_min: Duration::from_millis(1),
+            rto_granularity: Duration::ZERO,
             rto_max: Duration::from_secs(60),
             syn_retries: 6,
             user_timeout: Duration::from_secs(120),
             ack_delay_max: Duration::from_millis(40),
             peer_ack_delay_max: Duration::from_millis(40),
+            tail_probes: true,
+            pacing: true,
+            restart_after_idle: true,
             time_wait: Duration::from_secs(1),
             out_of_order_bytes_max: 4 << 20,
             holes_max: 2048,

@@ -21,6 +21,8 @@ pub(crate) struct SentSegment {
     pub(crate) lost: bool,
     /// Carried something out of band.
     pub(crate) urgent: bool,
+    /// Ends where the source wanted a push: PSH, again on every retransmission.
+    pub(crate) push: bool,
     /// How often it has left.
     pub(crate) transmissions: u16,
     /// When it last left.
@@ -120,7 +122,6 @@ impl Flight {
     }
 
     /// Segments in sequence order.
-    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &SentSegment> {
         self.segments.iter()
     }
@@ -154,6 +155,7 @@ impl Flight {
         segment.length = (offset - segment.offset) as u32;
         // SYN is alone in its segment and FIN is the last byte, so a control bit always goes with the tail.
         segment.control = false;
+        segment.push = false;
         tail.length -= segment.length;
         tail.offset = offset;
         if tail.sacked {

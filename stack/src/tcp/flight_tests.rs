@@ -12,6 +12,7 @@ fn segment(offset: u64, length: u32) -> SentSegment {
         sacked: false,
         lost: false,
         urgent: false,
+        push: false,
         transmissions: 1,
         sent_at: Instant::ZERO,
         first_sent_at: Instant::ZERO,

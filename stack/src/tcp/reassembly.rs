@@ -124,6 +124,13 @@ impl Reassembly {
         }
     }
 
+    /// The first range held that lies before `next`, cut off there: what arrived in order and was held already.
+    pub(crate) fn covered_before(&self, next: u64) -> Option<(u64, u64)> {
+        let start = *self.pieces.first_key_value()?.0;
+        let (_, end) = self.range_around(start).filter(|_| start < next)?;
+        Some((start, end.min(next)))
+    }
+
     /// The contiguous range that holds `offset`.
     fn range_around(&self, offset: u64) -> Option<(u64, u64)> {
         let (start, piece) = self.pieces.range(..=offset).next_back()?;

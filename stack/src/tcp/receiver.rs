@@ -192,9 +192,13 @@ impl Receiver {
         if self.fin_at == Some(self.next) {
             self.next += 1;
             self.window_end = self.window_end.max(self.next);
-            self.due = AckDue::Now;
             received.finished = true;
             sink.on_peer_finished(now);
+            if sink.finish_urgency() == AckUrgency::Now {
+                self.due = AckDue::Now;
+            } else if self.due == AckDue::No {
+                self.due = AckDue::At(now + self.ack_delay);
+            }
         } else if fin {
             self.due = AckDue::Now;
         }
@@ -226,6 +230,12 @@ impl Receiver {
         sink: &mut dyn SegmentSink,
         received: &mut Received,
     ) -> Result<(), SinkFault> {
+        if let Some(covered) = self.reassembly.covered_before(self.next) {
+            // RFC 2883 section 4: report what came again, the first of several ranges.
+            received.duplicate = true;
+            self.duplicate = Some(covered);
+            self.due = AckDue::Now;
+        }
         while let Some((old, piece)) = self.reassembly.take_at(self.next) {
             // RFC 5681 section 4.2: acknowledge at once what fills a gap.
             self.due = AckDue::Now;

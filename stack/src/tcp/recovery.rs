@@ -76,6 +76,11 @@ impl Rack {
         }
     }
 
+    /// An original was delivered after a later one.
+    pub(crate) fn reordering_seen(&self) -> bool {
+        self.reordering_seen
+    }
+
     /// A recovery ended.
     pub(crate) fn on_recovery_end(&mut self) {
         self.window_persist = self.window_persist.saturating_sub(1);
@@ -133,7 +138,8 @@ pub(crate) struct TailProbe {
     pub(crate) is_retransmission: bool,
 }
 
-/// Proportional rate reduction with slow-start reduction bound (RFC 6937 section 3).
+/// Proportional rate reduction (RFC 6937 section 3), with the choice of bound of RFC 9937: the pipe may grow back as
+/// in slow start only while acknowledgements advance without finding more loss.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RateReduction {
     flight_at_start: u64,
@@ -149,16 +155,27 @@ impl RateReduction {
         RateReduction { flight_at_start: flight_bytes.max(1), delivered: 0, sent: 0, allowance: segment_size }
     }
 
-    pub(crate) fn on_ack(&mut self, newly_delivered: u64, pipe: u64, target: u64, segment_size: u64) {
+    /// An acknowledgement was processed. `safe`: it advanced SND.UNA and no loss was found with it.
+    pub(crate) fn on_ack(
+        &mut self,
+        newly_delivered: u64,
+        pipe: u64,
+        target: u64,
+        segment_size: u64,
+        safe: bool,
+    ) {
         self.delivered += newly_delivered;
         let send = if pipe > target {
             (u128::from(self.delivered) * u128::from(target)).div_ceil(u128::from(self.flight_at_start))
                 as u64
         } else {
-            let limit = self.delivered.saturating_sub(self.sent).max(newly_delivered) + segment_size;
+            let growth = if safe { segment_size } else { 0 };
+            let limit = self.delivered.saturating_sub(self.sent).max(newly_delivered) + growth;
             self.sent + limit.min(target - pipe)
         };
-        self.allowance = send.saturating_sub(self.sent);
+        // Recovery begins with a retransmission whatever the arithmetic says (RFC 6675 section 5, step 4.3).
+        let least = if self.sent == 0 { segment_size } else { 0 };
+        self.allowance = send.saturating_sub(self.sent).max(least);
     }
 
     pub(crate) fn on_sent(&mut self, bytes: u64) {

@@ -43,13 +43,18 @@ impl RttEstimator {
         self.min
     }
 
-    /// The timeout without back-off: srtt + 4 rttvar, at least `floor` and at least twice the smoothed RTT.
+    pub(crate) fn variation(&self) -> Duration {
+        self.variation
+    }
+
+    /// The timeout without back-off: srtt + max(`granularity`, 4 rttvar), at least `floor` and at least twice the
+    /// smoothed RTT.
     ///
     /// RFC 6298 (2.4) asks for a floor of one second, chosen for the Internet of its day; see `docs/tcp.md`.
-    pub(crate) fn timeout(&self, initial: Duration, floor: Duration) -> Duration {
+    pub(crate) fn timeout(&self, initial: Duration, floor: Duration, granularity: Duration) -> Duration {
         match self.smoothed {
             None => initial,
-            Some(smoothed) => (smoothed + self.variation * 4).max(floor).max(smoothed * 2),
+            Some(smoothed) => (smoothed + (self.variation * 4).max(granularity)).max(floor).max(smoothed * 2),
         }
     }
 }
@@ -64,10 +69,10 @@ mod tests {
     #[test]
     fn first_sample_sets_and_later_ones_smooth() {
         let mut rtt = RttEstimator::default();
-        assert_eq!(rtt.timeout(INITIAL, FLOOR), INITIAL);
+        assert_eq!(rtt.timeout(INITIAL, FLOOR, Duration::ZERO), INITIAL);
         rtt.sample(Duration::from_millis(100));
         assert_eq!(rtt.smoothed(), Some(Duration::from_millis(100)));
-        assert_eq!(rtt.timeout(INITIAL, FLOOR), Duration::from_millis(300));
+        assert_eq!(rtt.timeout(INITIAL, FLOOR, Duration::ZERO), Duration::from_millis(300));
         rtt.sample(Duration::from_millis(180));
         assert_eq!(rtt.smoothed(), Some(Duration::from_millis(110)));
         assert_eq!(rtt.variation, Duration::from_micros(57_500));
@@ -78,9 +83,11 @@ mod tests {
     fn steady_tiny_round_trips_meet_the_floor_and_steady_long_ones_twice_the_rtt() {
         let mut rtt = RttEstimator::default();
         (0..100).for_each(|_| rtt.sample(Duration::from_micros(50)));
-        assert_eq!(rtt.timeout(INITIAL, FLOOR), FLOOR);
+        assert_eq!(rtt.timeout(INITIAL, FLOOR, Duration::ZERO), FLOOR);
         let mut rtt = RttEstimator::default();
         (0..100).for_each(|_| rtt.sample(Duration::from_millis(50)));
-        assert_eq!(rtt.timeout(INITIAL, FLOOR), Duration::from_millis(100));
+        assert_eq!(rtt.timeout(INITIAL, FLOOR, Duration::ZERO), Duration::from_millis(100));
+        let granularity = Duration::from_millis(200);
+        assert_eq!(rtt.timeout(INITIAL, FLOOR, granularity), Duration::from_millis(250), "RFC 6298 (2.3)");
     }
 }

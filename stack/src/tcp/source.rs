@@ -98,6 +98,12 @@ pub trait SegmentSource {
         false
     }
 
+    /// Whether the segment just cut is to be pushed (PSH, RFC 9293 section 3.9.1.2). `None` leaves it to the engine,
+    /// which pushes when the source has nothing more to send.
+    fn pushes(&self) -> Option<bool> {
+        None
+    }
+
     /// Whether the source has sent its last byte and wants FIN to follow once [`Self::demand`] is `Nothing`.
     fn finished(&self) -> bool {
         false
@@ -144,4 +150,9 @@ pub trait SegmentSink {
 
     /// The peer has sent FIN: no more bytes will come.
     fn on_peer_finished(&mut self, _now: Instant) {}
+
+    /// Whether the acknowledgement of the peer's FIN may wait for something to ride on.
+    fn finish_urgency(&self) -> AckUrgency {
+        AckUrgency::Now
+    }
 }

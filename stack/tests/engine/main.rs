@@ -4,6 +4,7 @@ mod pair;
 
 mod congestion;
 mod faults;
+mod habits;
 mod keepalive;
 mod lifecycle;
 mod path;

@@ -306,7 +306,8 @@ impl Connection {
         if matches!(self.recovery, Recovery::Fast { .. }) {
             let target = self.congestion.window();
             let segment_size = self.segment_size() as u64;
-            self.reduction.on_ack(report.newly_delivered, pipe, target, segment_size);
+            let safe = report.newly_acked > 0 && report.newly_lost == 0;
+            self.reduction.on_ack(report.newly_delivered, pipe, target, segment_size, safe);
         }
     }
 }

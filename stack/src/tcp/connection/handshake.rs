@@ -201,7 +201,13 @@ impl Connection {
         if !agreed {
             self.ecn = None;
         }
-        self.congestion.set_segment_size(self.segment_size() as u64);
+        // Nothing but SYN was sent yet: the initial window is of segments of the size just agreed (RFC 6928).
+        self.congestion = Self::build_congestion(
+            &self.config,
+            self.segment_size() as u64,
+            self.initial,
+            self.timestamp_offset,
+        );
         self.window_edge = 1 + u64::from(header.window);
         self.peer_window_max = u64::from(header.window);
         self.window_update_seq = 0;
@@ -265,6 +271,7 @@ impl Connection {
                 sacked: false,
                 lost: false,
                 urgent: false,
+                push: false,
                 transmissions: 1,
                 sent_at: now,
                 first_sent_at: now,

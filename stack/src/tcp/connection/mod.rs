@@ -1,13 +1,17 @@
 //! The connection: one per peer, driven by its owner.
 
 mod ack;
+mod adjust;
 mod handshake;
 mod input;
+mod inspect;
 mod output;
 mod path;
 mod timeout;
 
 use core::time::Duration;
+
+pub use inspect::{Inspection, RecoveryState};
 
 pub use super::config::{CloseReason, Config, Event, Keepalive, TransmitLimit};
 use super::congestion::{Algorithm, CongestionControl};
@@ -203,11 +207,7 @@ impl Connection {
             ecn: config.offers_ecn().then(|| Ecn::new(echo_style(config))),
             timestamps: config.timestamps.then(TimestampState::default),
             timestamp_offset,
-            congestion: config.algorithm.build(
-                segment_size,
-                config.initial_window_segments,
-                u64::from(initial.0) << 32 | u64::from(timestamp_offset),
-            ),
+            congestion: Self::build_congestion(config, segment_size, initial, timestamp_offset),
             rtt: RttEstimator::default(),
             rate: RateSampler::default(),
             rack: Rack::default(),
@@ -247,6 +247,16 @@ impl Connection {
             retransmits_traced: 0,
             config: config.clone(),
         }
+    }
+
+    fn build_congestion(
+        config: &Config,
+        segment_size: u64,
+        initial: SeqNumber,
+        timestamp_offset: u32,
+    ) -> Box<dyn CongestionControl> {
+        let seed = u64::from(initial.0) << 32 | u64::from(timestamp_offset);
+        config.algorithm.build(segment_size, config.initial_window_segments, seed)
     }
 
     /// Input. The sink will take `room` more bytes (the application has consumed).

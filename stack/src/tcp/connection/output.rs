@@ -205,11 +205,16 @@ impl Connection {
         if !open {
             return Err(Blocked::CongestionWindow);
         }
-        if self.congestion.pacing_rate().is_some() && self.paced_until > now + PACING_SLACK {
+        if self.pacing_rate().is_some() && self.paced_until > now + PACING_SLACK {
             self.timers.arm(Timer::Pacing, self.paced_until);
             return Err(Blocked::Pacing);
         }
         Ok(())
+    }
+
+    /// The controller's pacing rate, where segments are paced.
+    pub(super) fn pacing_rate(&self) -> Option<u64> {
+        self.congestion.pacing_rate().filter(|_| self.config.pacing)
     }
 
     /// Bytes known to have left the network by duplicate acknowledgements, where there is no SACK.
@@ -219,7 +224,7 @@ impl Connection {
 
     /// Charges `bytes` to pacer, rate reduction and controller. `pipe` is the pipe before them.
     fn charge(&mut self, now: Instant, bytes: u64, pipe: u64) {
-        if let Some(rate) = self.congestion.pacing_rate().filter(|rate| *rate > 0) {
+        if let Some(rate) = self.pacing_rate().filter(|rate| *rate > 0) {
             let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
             let duration = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
             self.paced_until = self.paced_until.max(now - PACING_CATCH_UP) + duration;
@@ -281,7 +286,7 @@ impl Connection {
         self.charge(now, u64::from(segment.length), pipe);
         let fits_sack = payload_length + 20 <= self.segment_size();
         let mut header = self.header_at(now, segment.offset, if fits_sack { 2 } else { 0 });
-        header.flags.psh = payload_length > 0;
+        header.flags.psh = segment.push && payload_length > 0;
         header.flags.fin = segment.control;
         Outgoing {
             header,
@@ -361,8 +366,9 @@ impl Connection {
             self.statistics.urgent_beyond_window += 1;
         }
         let more = source.demand(now) != Demand::Nothing;
-        let fin = !more && source.finished() && length < room;
-        Some(self.push_new(now, length, fin, demand == Demand::Urgent, !more, sack_blocks))
+        let fin = !more && source.finished() && self.next + (length as u64) < self.window_edge;
+        let push = source.pushes().unwrap_or(!more);
+        Some(self.push_new(now, length, fin, demand == Demand::Urgent, push, sack_blocks))
     }
 
     /// Records `length` bytes just cut (and FIN) as sent, and makes their segment.
@@ -394,6 +400,7 @@ impl Connection {
             sacked: false,
             lost: false,
             urgent,
+            push: urgent || push,
             transmissions: 1,
             sent_at: now,
             first_sent_at: now,
@@ -467,7 +474,8 @@ impl Connection {
 
     /// RFC 5681 section 4.1.
     fn restart_after_idle(&mut self, now: Instant) {
-        if self.flight.is_empty() && now - self.last_sent_at > self.retransmission_timeout() {
+        let idle = self.flight.is_empty() && now - self.last_sent_at > self.retransmission_timeout();
+        if idle && self.config.restart_after_idle {
             self.congestion.on_event(now, CongestionEvent::IdleRestart, 0);
         }
     }

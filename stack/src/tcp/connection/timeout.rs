@@ -43,9 +43,14 @@ impl Connection {
     /// The retransmission timeout with back-off. A flight of one ordinary segment gives the peer time for its
     /// delayed acknowledgement.
     pub(super) fn retransmission_timeout(&self) -> Duration {
-        let base = self.rtt.timeout(self.config.rto_initial, self.config.rto_min) + self.peer_ack_delay();
+        let patience = self.peer_ack_delay().saturating_sub(self.config.rto_granularity);
+        let base = self.base_timeout() + patience;
         let factor = 1u32 << self.backoff.min(BACKOFF_MAX);
         base.saturating_mul(factor).min(self.config.rto_max)
+    }
+
+    fn base_timeout(&self) -> Duration {
+        self.rtt.timeout(self.config.rto_initial, self.config.rto_min, self.config.rto_granularity)
     }
 
     fn peer_ack_delay(&self) -> Duration {
@@ -57,6 +62,7 @@ impl Connection {
     /// RFC 8985 section 7.2: when the tail is probed, if it may be.
     fn probe_timeout(&self) -> Option<Duration> {
         let may = self.sack
+            && self.config.tail_probes
             && self.recovery == Recovery::Open
             && self.tail_probe.is_none()
             && self.state.is_synchronised()
@@ -84,13 +90,18 @@ impl Connection {
         if self.flight.is_empty() {
             return;
         }
-        let overdue = self.timeout_base + self.retransmission_timeout() <= now;
-        if !overdue {
-            if self.probe_timeout().is_some_and(|probe| self.probe_base + probe <= now) {
+        let timeout = self.timeout_base + self.retransmission_timeout();
+        // RFC 8985 section 7.2: a probe that would come after the timeout comes in its stead.
+        if let Some(probe) = self.probe_timeout() {
+            if timeout.min(self.probe_base + probe) <= now {
                 self.tail_probe_due = true;
-                // The probe counts as activity whether or not it can leave at once.
+                // The probe counts as activity whether or not it can leave at once, and the timeout starts over.
                 self.probe_base = now;
+                self.timeout_base = now;
             }
+            return;
+        }
+        if timeout > now {
             return;
         }
         match self.state {
@@ -158,7 +169,7 @@ impl Connection {
     }
 
     pub(super) fn window_probe_interval(&self) -> Duration {
-        let base = self.rtt.timeout(self.config.rto_initial, self.config.rto_min);
+        let base = self.base_timeout();
         base.saturating_mul(1 << self.window_probe_backoff.min(BACKOFF_MAX)).min(self.config.rto_max)
     }
 

@@ -1,0 +1,195 @@
+//! Reading and writing.
+
+use outrider_stack::tcp::connection::State;
+
+use super::{Arguments, Attempt, Progress, Stop, unknown};
+use crate::packetdrill::kernel::{Errno, Kernel, Role, SocketId};
+use crate::packetdrill::language::{Expression, constant};
+
+const MSG_PEEK: i64 = 2;
+const MSG_TRUNC: i64 = 0x20;
+const MSG_DONTWAIT: i64 = 0x40;
+const MSG_EOR: i64 = 0x80;
+const MSG_WAITALL: i64 = 0x100;
+const MSG_NOSIGNAL: i64 = 0x4000;
+const MSG_MORE: i64 = 0x8000;
+
+/// How much a call moves, and how.
+struct Transfer {
+    bytes: u64,
+    flags: i64,
+}
+
+/// Sum of the lengths of `[{..., 100}, {..., 200}]`.
+fn vector_length(list: &Expression) -> Result<u64, Stop> {
+    let Expression::List(items) = list else { return Err(unknown(list)) };
+    let mut total = 0;
+    for item in items {
+        let Expression::Structure(parts) = item else { return Err(unknown(item)) };
+        let length = parts.get(1).and_then(Expression::value).ok_or_else(|| unknown(item))?;
+        total += u64::try_from(length).unwrap_or(0);
+    }
+    Ok(total)
+}
+
+fn transfer(arguments: &Arguments<'_>) -> Result<Transfer, Stop> {
+    let name = arguments.call.name.as_str();
+    let (bytes, flags_at) = match name {
+        "readv" | "writev" => (vector_length(arguments.get(1)?)?, None),
+        "sendmsg" | "recvmsg" => {
+            let header = arguments.get(1)?;
+            let vector = header.field("msg_iov").ok_or_else(|| unknown(header))?;
+            let control = header.field("msg_control");
+            if name == "sendmsg" && control.is_some_and(|control| *control != Expression::List(Vec::new())) {
+                return Err(Stop::Unsupported(format!("{name} with control messages")));
+            }
+            (vector_length(vector)?, Some(2))
+        }
+        _ => {
+            let bytes = u64::try_from(arguments.integer(2)?).map_err(|_| Stop::Errno(Errno::EINVAL))?;
+            (bytes, (!matches!(name, "read" | "write")).then_some(3))
+        }
+    };
+    let flags = match flags_at {
+        Some(index) => arguments.optional(index)?.unwrap_or(0),
+        None => 0,
+    };
+    let known = match name {
+        "recv" | "recvfrom" | "recvmsg" => MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT | MSG_WAITALL | MSG_NOSIGNAL,
+        _ => MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE | MSG_EOR,
+    };
+    if flags & !known != 0 {
+        let all = ["MSG_OOB", "MSG_ERRQUEUE", "MSG_FASTOPEN", "MSG_ZEROCOPY", "MSG_MORE"];
+        let what = all.iter().find(|flag| constant(flag).is_some_and(|bit| flags & !known & bit != 0));
+        return Err(Stop::Unsupported(format!("{name} with {}", what.unwrap_or(&"unknown flags"))));
+    }
+    Ok(Transfer { bytes, flags })
+}
+
+/// Compares the control messages of `recvmsg`: `TCP_CM_INQ` with the bytes still queued, or none.
+fn check_control(header: &Expression, reports: bool, queued: u64) -> Result<(), Stop> {
+    let items = match header.field("msg_control") {
+        Some(Expression::List(items)) => items.as_slice(),
+        _ => return Ok(()),
+    };
+    for item in items {
+        let field = |name: &str| item.field(name).and_then(Expression::value);
+        if field("cmsg_type") != constant("TCP_CM_INQ") || field("cmsg_level") != constant("SOL_TCP") {
+            return Err(Stop::Unsupported("recvmsg with other control messages than TCP_CM_INQ".to_owned()));
+        }
+        let wanted = field("cmsg_data");
+        if !reports || wanted != i64::try_from(queued).ok() {
+            let found = if reports { queued.to_string() } else { "nothing".to_owned() };
+            return Err(Stop::Wrong(format!("recvmsg gives TCP_CM_INQ {found}, expected {item}")));
+        }
+    }
+    Ok(())
+}
+
+impl Kernel {
+    pub(super) fn call_receive(&mut self, arguments: &Arguments<'_>, progress: &mut Progress) -> Attempt {
+        let id = self.socket_of(arguments.integer(0)?)?;
+        let transfer = transfer(arguments)?;
+        let peek = transfer.flags & MSG_PEEK != 0;
+        let nonblocking = self.sockets[id].nonblocking || transfer.flags & MSG_DONTWAIT != 0;
+        let low_water = match transfer.flags & MSG_WAITALL {
+            0 => self.sockets[id].options.receive_low_water.min(transfer.bytes),
+            _ => transfer.bytes,
+        };
+        let Some(connection) = self.connection_of(id) else { return Err(Errno::ENOTCONN.into()) };
+        let now = self.now;
+        let conn = &mut self.connections[connection];
+        let state = conn.state().unwrap_or(State::Closed);
+        if state == State::SynSent || (state == State::SynReceived && !conn.established) {
+            return Err(if nonblocking { Errno::EAGAIN.into() } else { Stop::Blocks });
+        }
+        let taken = conn.stream.read(transfer.bytes - progress.bytes, peek);
+        progress.bytes += if peek { 0 } else { taken };
+        let total = if peek { taken } else { progress.bytes };
+        if taken > 0 && !peek {
+            conn.after_read(now);
+            self.pump(connection);
+        }
+        let conn = &mut self.connections[connection];
+        if total >= low_water.max(1) || transfer.bytes == 0 {
+            if arguments.call.name == "recvmsg" {
+                let queued =
+                    conn.stream.unread + u64::from(conn.stream.unread == 0 && conn.stream.peer_finished);
+                check_control(arguments.get(1)?, self.sockets[id].options.report_queued, queued)?;
+            }
+            return Ok(total as i64);
+        }
+        let over = conn.stream.peer_finished || conn.stream.read_shut || state == State::Closed;
+        if total > 0 && (over || nonblocking) {
+            return Ok(total as i64);
+        }
+        match conn.take_error() {
+            Some(error) => Err(error.into()),
+            None if over => Ok(0),
+            None if nonblocking => Err(Errno::EAGAIN.into()),
+            None => Err(Stop::Blocks),
+        }
+    }
+
+    pub(super) fn call_send(&mut self, arguments: &Arguments<'_>, progress: &mut Progress) -> Attempt {
+        let id = self.socket_of(arguments.integer(0)?)?;
+        let transfer = transfer(arguments)?;
+        let nonblocking = self.sockets[id].nonblocking || transfer.flags & MSG_DONTWAIT != 0;
+        if let Role::Listening { .. } | Role::Fresh = self.sockets[id].role {
+            return Err(Errno::EPIPE.into());
+        }
+        let Some(connection) = self.connection_of(id) else { return Err(Errno::EPIPE.into()) };
+        let conn = &mut self.connections[connection];
+        if progress.bytes == 0
+            && let Some(error) = conn.take_error()
+        {
+            return Err(error.into());
+        }
+        let state = conn.state().unwrap_or(State::Closed);
+        if state == State::SynSent || (state == State::SynReceived && !conn.established) {
+            return Err(if nonblocking { Errno::EAGAIN.into() } else { Stop::Blocks });
+        }
+        if conn.stream.finish || !state.may_send() {
+            return match progress.bytes {
+                0 => Err(Errno::EPIPE.into()),
+                bytes => Ok(bytes as i64),
+            };
+        }
+        // A writer that waits is woken only when a third of the buffer is free.
+        if progress.begun && !conn.stream.is_writable() {
+            return Err(Stop::Blocks);
+        }
+        self.fill(id, connection, &transfer, progress);
+        match (progress.bytes == transfer.bytes, nonblocking, progress.bytes) {
+            (true, _, bytes) => Ok(bytes as i64),
+            (false, true, 0) => Err(Errno::EAGAIN.into()),
+            (false, true, bytes) => Ok(bytes as i64),
+            (false, false, _) => Err(Stop::Blocks),
+        }
+    }
+
+    /// Appends to the send buffer what fits, letting the engine send on the way.
+    fn fill(&mut self, socket: SocketId, connection: usize, transfer: &Transfer, progress: &mut Progress) {
+        let lowat = self.sockets[socket].options.notsent_lowat;
+        self.pump(connection);
+        while progress.bytes < transfer.bytes {
+            let stream = &mut self.connections[connection].stream;
+            if stream.unsent_bytes() >= lowat {
+                break;
+            }
+            let taken = stream.append(transfer.bytes - progress.bytes);
+            if taken == 0 {
+                break;
+            }
+            progress.bytes += taken;
+            if progress.bytes < transfer.bytes && stream.ends_full() {
+                self.pump(connection);
+            }
+        }
+        let more = transfer.flags & MSG_MORE != 0;
+        let sealed = transfer.flags & MSG_EOR != 0 && progress.bytes == transfer.bytes;
+        self.connections[connection].stream.end_write(more, sealed);
+        self.pump(connection);
+        self.connections[connection].stream.note_writer(progress.bytes == transfer.bytes);
+    }
+}

@@ -1,0 +1,76 @@
+//! Scripts with faults in them: whatever a script says, it ends in one of the four outcomes, never in a panic.
+
+use std::path::Path;
+use std::{fs, panic};
+
+use super::{Outcome, run_text};
+
+/// A small generator (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit.max(1) as u64) as usize
+    }
+}
+
+/// Every number in `line` that starts at a random place, changed.
+fn change_number(line: &str, random: &mut Random) -> String {
+    let starts: Vec<usize> =
+        line.char_indices().filter(|(_, c)| c.is_ascii_digit()).map(|(at, _)| at).collect();
+    let Some(&at) = starts.get(random.below(starts.len())) else { return line.to_owned() };
+    let digits = ["0", "1", "7", "999", "65535", "4294967295", ""];
+    format!("{}{}{}", &line[..at], digits[random.below(digits.len())], &line[at + 1..])
+}
+
+fn mutate(text: &str, random: &mut Random) -> String {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    for _ in 0..1 + random.below(3) {
+        let at = random.below(lines.len());
+        let other = random.below(lines.len());
+        match random.below(5) {
+            0 => {
+                lines.remove(at);
+            }
+            1 => lines.insert(at, lines[other].clone()),
+            2 => lines.swap(at, other),
+            _ => lines[at] = change_number(&lines[at], random),
+        }
+        if lines.is_empty() {
+            break;
+        }
+    }
+    // A wait of many days is of no interest here.
+    lines.retain(|line| !line.trim_start().trim_start_matches('+').starts_with("999"));
+    lines.join("\n")
+}
+
+#[test]
+fn no_script_makes_runner_or_engine_panic() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../stack/tests/packetdrill");
+    let mut paths: Vec<_> = fs::read_dir(folder)
+        .expect("our scripts")
+        .map(|entry| entry.expect("a readable folder").path())
+        .collect();
+    paths.sort();
+    let mut seen = [0usize; 4];
+    for (index, path) in paths.iter().enumerate() {
+        let text = fs::read_to_string(path).expect("a script");
+        for seed in 0..40u64 {
+            let mut random = Random((index as u64 * 1000 + seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+            let script = mutate(&text, &mut random);
+            let outcome = panic::catch_unwind(|| run_text(&script));
+            let outcome = outcome.unwrap_or_else(|_| panic!("seed {seed} of {}:\n{script}", path.display()));
+            seen[match outcome {
+                Outcome::Passed => 0,
+                Outcome::Failed { .. } => 1,
+                Outcome::Skipped { .. } => 2,
+                Outcome::Unreadable { .. } => 3,
+            }] += 1;
+        }
+    }
+    assert!(seen[0] > 0 && seen[1] > 0 && seen[3] > 0, "faults of every kind: {seen:?}");
+}
