@@ -1,0 +1,1 @@
+//! What once went wrong, one story each.
