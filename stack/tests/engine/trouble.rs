@@ -245,7 +245,10 @@ fn forge(pair: &mut Pair, random: &mut Random, node: usize) {
     let (seq, in_window) = match random.below(4) {
         0 => (expected.add(random.below(2000) as u32), true),
         // Left of the window by more than it can be wide, where nothing that is still under way begins.
-        1 => (expected.add((random.below(1 << 30) as u32 + (8 << 20)).wrapping_neg()), false),
+        1 => {
+            let window = pair.config[node].receive_window_max;
+            (expected.add((window + 2 + random.below(50_000) as u32).wrapping_neg()), false)
+        }
         2 => (expected.add(random.below(1 << 30) as u32 + (8 << 20)), false),
         _ => (expected.add(1 + random.below(20_000) as u32), true),
     };
