@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use outrider_stack::tcp::connection::Config;
+use outrider_stack::tcp::connection::{Config, Connection, State};
 use outrider_stack::tcp::segment::{Header, Segment};
 
-use crate::pair::{Pair, Path};
+use outrider_stack::tcp::sequence::SeqNumber;
+use outrider_stack::time::Instant;
+
+use crate::pair::{App, Pair, Path};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -57,4 +60,20 @@ fn an_acknowledgement_with_a_sequence_number_of_long_ago_is_not_believed() {
     let segment = Segment { header, payload: &[], congestion_experienced: false };
     tcp.on_segment(now, &segment, &mut node.app);
     assert_eq!((tcp.acked_offset(), tcp.last_heard_at()), before);
+}
+
+/// Fuzzed: before the SYN-ACK had left, a SYN that acknowledged our very initial sequence number opened the
+/// connection, whose stream then began with the SYN's own place.
+#[test]
+fn a_syn_that_acknowledges_a_syn_not_yet_sent_opens_nothing() {
+    let (config, initial) = (Config::default(), SeqNumber(1000));
+    let mut header = Header { seq: SeqNumber(7), window: 1000, ..Header::default() };
+    header.flags.syn = true;
+    let syn = Segment { header, payload: &[], congestion_experienced: false };
+    let now = Instant::from_millis(1);
+    let mut tcp = Connection::accept(now, &config, initial, 0, &syn);
+    header.ack = Some(initial);
+    let mut app = App::default();
+    tcp.on_segment(now, &Segment { header, ..syn }, &mut app);
+    assert_eq!((tcp.state(), tcp.poll_event()), (State::SynReceived, None));
 }

@@ -137,7 +137,7 @@ impl Connection {
     fn on_syn_again(&mut self, now: Instant, header: &Header) {
         match header.ack.and_then(|ack| self.initial.offset_near(ack, self.una)) {
             // Simultaneous open: the peer's SYN-ACK acknowledges our SYN (RFC 9293 section 3.5, figure 8).
-            Some(ack) if ack == self.next => {
+            Some(ack) if ack == self.next && self.next > 0 => {
                 self.note_heard(now);
                 self.process_ack(now, ack, header);
                 self.establish();
