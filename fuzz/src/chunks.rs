@@ -18,7 +18,7 @@ fn stream(input: &mut Input<'_>) -> Vec<u8> {
     let mut ids = [0u64; 4];
     while !input.is_empty() {
         let how = input.u8();
-        if how % 16 == 0 {
+        if how.is_multiple_of(16) {
             let count = usize::from(input.u8());
             stream.extend_from_slice(input.take(count));
             continue;

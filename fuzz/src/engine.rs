@@ -37,7 +37,7 @@ struct App {
     urgent: bool,
     finish: bool,
     received: u64,
-    finished: bool,
+    peer_finished: bool,
     room: usize,
     faulty: bool,
 }
@@ -76,7 +76,7 @@ impl SegmentSource for App {
 
 impl SegmentSink for App {
     fn deliver(&mut self, _now: Instant, bytes: &[u8]) -> Result<AckUrgency, SinkFault> {
-        assert!(!self.finished, "nothing comes after the end");
+        assert!(!self.peer_finished, "nothing comes after the end");
         self.received += bytes.len() as u64;
         assert!(bytes.len() <= self.room, "no more comes than there is room for");
         self.room -= bytes.len();
@@ -88,7 +88,7 @@ impl SegmentSink for App {
     }
 
     fn on_peer_finished(&mut self, _now: Instant) {
-        assert!(!core::mem::replace(&mut self.finished, true), "the end comes once");
+        assert!(!core::mem::replace(&mut self.peer_finished, true), "the end comes once");
     }
 }
 
@@ -143,7 +143,7 @@ fn options(input: &mut Input<'_>, run: &Run) -> Options {
 impl Run {
     fn segment(&mut self, input: &mut Input<'_>) {
         let bits = input.u8();
-        let expected = PEER.at(1 + self.app.received + u64::from(self.app.finished));
+        let expected = PEER.at(1 + self.app.received + u64::from(self.app.peer_finished));
         let flags = Flags {
             syn: bits & 1 != 0 && bits & 0x40 != 0,
             fin: bits & 2 != 0 && bits & 0x80 != 0,
@@ -225,7 +225,7 @@ impl Run {
             }
             if !header.flags.syn && header.ack.is_some() && !header.flags.rst {
                 // An acknowledgement may be of less than has come (RFC 8257), never of more.
-                let next = 1 + self.app.received + u64::from(self.app.finished);
+                let next = 1 + self.app.received + u64::from(self.app.peer_finished);
                 let ack = header.ack.and_then(|ack| PEER.offset_near(ack, next)).expect("near");
                 assert!(ack <= next, "only what was received is acknowledged: {ack} of {next}");
             }
@@ -297,7 +297,7 @@ pub fn run(data: &[u8]) {
             break;
         }
         run.event(&mut input);
-        if input.u8() % 8 != 0 {
+        if !input.u8().is_multiple_of(8) {
             run.transmit(run.now);
         }
         run.check();

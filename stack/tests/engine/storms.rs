@@ -91,7 +91,7 @@ fn check(pair: &Pair) {
                 pair.summary()
             ),
             None => {
-                assert!(pair.under_way() > 0, "stuck: node {index} at {:?} {:?}", pair.now, pair.summary())
+                assert!(pair.under_way() > 0, "stuck: node {index} at {:?} {:?}", pair.now, pair.summary());
             }
         }
     }
