@@ -13,12 +13,12 @@ mod wire;
 
 #[test]
 fn any_bytes_are_a_segment_or_an_error_and_a_segment_is_written_as_it_was_read() {
-    bounded::run(100_000, &wire::examples(), wire::run);
+    bounded::run(50_000, &wire::examples(), wire::run);
 }
 
 #[test]
 fn no_sequence_of_events_panics_the_engine_or_breaks_its_promises() {
-    bounded::run(20_000, &engine::examples(), engine::run);
+    bounded::run(5_000, &engine::examples(), engine::run);
 }
 
 #[test]
