@@ -151,6 +151,12 @@ impl Receiver {
         }
     }
 
+    /// Whether `offset` is left of the window by no more than a window: there begin retransmissions and probes of a
+    /// peer whose acknowledgements were lost, and nothing else does.
+    pub(crate) fn is_recent(&self, offset: u64) -> bool {
+        offset <= self.next && self.next - offset <= self.window_max + 1
+    }
+
     /// Takes the payload at `offset` (already found acceptable) and FIN after it.
     pub(crate) fn on_payload(
         &mut self,

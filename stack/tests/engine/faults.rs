@@ -7,16 +7,21 @@ use outrider_stack::tcp::connection::{CloseReason, Config, Event};
 
 use crate::pair::{Pair, Path, Random};
 
-/// Seeds to run: all of them, or the one in `OUTRIDER_SEED`, which reproduces a failure.
-fn seeds(count: u64) -> Vec<u64> {
-    match std::env::var("OUTRIDER_SEED") {
-        Ok(seed) => vec![seed.parse().expect("OUTRIDER_SEED is a number")],
-        Err(_) => (0..count).collect(),
+/// Seeds to run: the first `count`, or as many as `OUTRIDER_SEEDS` says, or the one in `OUTRIDER_SEED`, which
+/// reproduces a failure.
+pub(crate) fn seeds(count: u64) -> Vec<u64> {
+    let number = |name: &str| {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}")))
+    };
+    match number("OUTRIDER_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("OUTRIDER_SEEDS").unwrap_or(count)).collect(),
     }
 }
 
 /// Prints the seed when the story fails.
-struct Seed(u64);
+pub(crate) struct Seed(pub(crate) u64);
 
 impl Drop for Seed {
     fn drop(&mut self) {

@@ -1,6 +1,7 @@
 //! Stories of two engines in virtual time.
 
 mod pair;
+mod trouble;
 
 mod congestion;
 mod faults;
@@ -9,4 +10,6 @@ mod keepalive;
 mod lifecycle;
 mod path;
 mod recovery;
+mod regressions;
+mod storms;
 mod windows;

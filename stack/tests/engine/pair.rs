@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use outrider_stack::tcp::connection::{Config, Connection, Event, TransmitLimit};
+use outrider_stack::tcp::connection::{Config, Connection, Event, TransmitLimit, reset_for};
 use outrider_stack::tcp::segment::{Header, Outgoing, Segment};
 use outrider_stack::tcp::sequence::SeqNumber;
 use outrider_stack::tcp::source::{
@@ -133,6 +133,10 @@ impl SegmentSink for App {
             assert_eq!(*byte, pattern(offset), "content at stream offset {offset}");
         }
         self.received += bytes.len() as u64;
+        assert!(
+            !self.keeps || self.received - self.taken <= self.capacity as u64,
+            "no more is delivered than there was room for"
+        );
         match self.fault_at {
             Some(limit) if self.received >= limit => Err(SinkFault),
             _ => Ok(AckUrgency::Normal),
@@ -191,6 +195,19 @@ pub(crate) struct Pair {
     held_until: [Instant; 2],
     serial: u64,
     pub drops: u64,
+    /// "Too big" reports under way: when, to which node, about which segment, payload that would have fitted.
+    reports: Vec<(Instant, usize, SeqNumber, usize)>,
+    pub reports_believed: u64,
+    /// Routers report segments that are too long for [`Path::payload_max`].
+    pub reports_sizes: bool,
+    /// A node is not run before this instant; what arrives meanwhile waits in its ring.
+    pub frozen_until: [Instant; 2],
+    /// The clock that a node reads goes back by this for one call.
+    pub clock_back: [Duration; 2],
+    /// So many segments that arrive at a node have their window field made smaller on the way.
+    pub windows_to_shrink: [u32; 2],
+    /// A node whose connection is over answers with RST, as the layer above the engine would.
+    pub resets_strays: bool,
 }
 
 impl Pair {
@@ -229,6 +246,13 @@ impl Pair {
             held_until: [now; 2],
             serial: 0,
             drops: 0,
+            reports: Vec::new(),
+            reports_believed: 0,
+            reports_sizes: false,
+            frozen_until: [now; 2],
+            clock_back: [Duration::ZERO; 2],
+            windows_to_shrink: [0; 2],
+            resets_strays: false,
         }
     }
 
@@ -241,10 +265,27 @@ impl Pair {
         self.nodes[node].tcp.as_ref().expect("the node has a connection")
     }
 
+    pub(crate) fn is_frozen(&self, node: usize) -> bool {
+        self.frozen_until[node] > self.now
+    }
+
+    /// What the clock of `node` says for the next call.
+    fn clock(&mut self, node: usize) -> Instant {
+        self.now - std::mem::take(&mut self.clock_back[node])
+    }
+
+    /// Segments and reports under way.
+    pub(crate) fn under_way(&self) -> usize {
+        self.queue.len() + self.reports.len()
+    }
+
     /// Everything that may leave now, leaves.
     pub(crate) fn transmit_all(&mut self, from: usize) {
+        if self.is_frozen(from) {
+            return;
+        }
         loop {
-            let now = self.now;
+            let now = self.clock(from);
             let node = &mut self.nodes[from];
             let Some(tcp) = &mut node.tcp else { return };
             let Some(outgoing) =
@@ -297,6 +338,10 @@ impl Pair {
         let free_at = self.busy_until[from].max(self.now);
         let backlog = (free_at - self.now).as_nanos() as u64 * path.bits_per_second / 8 / 1_000_000_000;
         let too_long = segment.payload.len() > path.payload_max;
+        if too_long && !path.cut && self.reports_sizes && !self.random.chance(path.loss) {
+            let at = self.now + path.delay;
+            self.reports.push((at, from, segment.header.seq, path.payload_max));
+        }
         if path.cut || too_long || backlog + bytes > path.queue_bytes || self.random.chance(path.loss) {
             self.drops += 1;
             return;
@@ -336,13 +381,26 @@ impl Pair {
     }
 
     fn arrive(&mut self, to: usize, segment: &InFlight) {
-        let now = self.now;
-        let incoming = Segment {
+        if self.is_frozen(to) {
+            return self.schedule(self.frozen_until[to], to, segment.clone());
+        }
+        let now = self.clock(to);
+        let mut incoming = Segment {
             header: segment.header,
             payload: &segment.payload,
             congestion_experienced: segment.marked,
         };
-        let header = &segment.header;
+        if self.windows_to_shrink[to] > 0 {
+            self.windows_to_shrink[to] -= 1;
+            incoming.header.window = self.random.below(u64::from(incoming.header.window) + 1) as u16;
+        }
+        if self.resets_strays && self.closed(to) {
+            if let Some(header) = reset_for(&incoming) {
+                self.launch(to, &InFlight { header, payload: vec![], ecn_capable: false, marked: false });
+            }
+            return;
+        }
+        let header = &incoming.header;
         let config = self.config[to].clone();
         let node = &mut self.nodes[to];
         if node.tcp.is_none() && header.flags.syn && header.ack.is_none() {
@@ -373,14 +431,32 @@ impl Pair {
         self.step_within(Instant::FAR_FUTURE)
     }
 
+    /// Tells the senders of segments that were too long.
+    fn deliver_reports(&mut self) {
+        let now = self.now;
+        let (due, later) = self.reports.drain(..).partition(|(at, ..)| *at <= now);
+        self.reports = later;
+        let due: Vec<(Instant, usize, SeqNumber, usize)> = due;
+        for (_, to, sequence, payload_max) in due {
+            if let Some(tcp) = &mut self.nodes[to].tcp {
+                let options = if self.config[0].timestamps { 12 } else { 0 };
+                let believed = tcp.on_path_mtu(now, sequence, (payload_max + options) as u16);
+                self.reports_believed += u64::from(believed);
+            }
+        }
+    }
+
     /// Advances to the next event if it comes before `end`.
-    fn step_within(&mut self, end: Instant) -> bool {
+    pub(crate) fn step_within(&mut self, end: Instant) -> bool {
         self.transmit_all(0);
         self.transmit_all(1);
-        let timers =
-            self.nodes.iter().filter_map(|node| node.tcp.as_ref().and_then(Connection::next_timeout)).min();
+        let timer = |(node, frozen): (&Node, &Instant)| {
+            node.tcp.as_ref().and_then(Connection::next_timeout).map(|at| at.max(*frozen))
+        };
+        let timers = self.nodes.iter().zip(&self.frozen_until).filter_map(timer).min();
         let arrival = self.queue.peek().map(|Reverse((at, _, _))| *at);
-        let Some(next) = timers.into_iter().chain(arrival).min() else { return false };
+        let report = self.reports.iter().map(|(at, ..)| *at).min();
+        let Some(next) = timers.into_iter().chain(arrival).chain(report).min() else { return false };
         assert!(next != Instant::FAR_FUTURE, "no stuck timer");
         if next > end {
             return false;
@@ -394,11 +470,14 @@ impl Pair {
             let segment = self.carried[index].take().expect("each is carried once");
             self.arrive((key & 1) as usize, &segment);
         }
-        for node in &mut self.nodes {
-            if let Some(tcp) = &mut node.tcp
-                && tcp.next_timeout().is_some_and(|at| at <= self.now)
-            {
-                tcp.on_timeout(self.now);
+        self.deliver_reports();
+        for index in 0..2 {
+            let due = |tcp: &Connection| tcp.next_timeout().is_some_and(|at| at <= self.now);
+            if !self.is_frozen(index) && self.nodes[index].tcp.as_ref().is_some_and(due) {
+                let now = self.clock(index);
+                if let Some(tcp) = &mut self.nodes[index].tcp {
+                    tcp.on_timeout(now);
+                }
             }
         }
         true

@@ -51,8 +51,7 @@ impl Connection {
         if self.state == State::SynReceived && !self.complete_handshake(segment, ack) {
             return;
         }
-        // RFC 5961 section 5.2.
-        if ack > self.next || ack + self.peer_window_max.max(1) < self.una {
+        if !self.is_plausible_ack(ack) {
             self.statistics.bad_acks += 1;
             return self.challenge(now);
         }
@@ -65,6 +64,11 @@ impl Connection {
         if self.state != State::Closed {
             self.on_stream_bytes(now, offset, segment, sink);
         }
+    }
+
+    /// Neither of bytes never sent nor of bytes long gone (RFC 5961 section 5.2).
+    fn is_plausible_ack(&self, ack: u64) -> bool {
+        ack <= self.next && ack + self.peer_window_max.max(1) >= self.una
     }
 
     /// PAWS (RFC 7323 section 5.3, R1).
@@ -116,10 +120,11 @@ impl Connection {
         }
         // A segment just left of the window may still carry the latest acknowledgement and window.
         if let (Some(offset), Some(ack)) = (offset, header.ack)
-            && offset <= self.receiver.next
+            && self.receiver.is_recent(offset)
             && self.state.is_synchronised()
             && !header.flags.syn
-            && let Some(ack) = self.initial.offset_near(ack, self.una).filter(|ack| *ack <= self.next)
+            && let Some(ack) =
+                self.initial.offset_near(ack, self.una).filter(|ack| self.is_plausible_ack(*ack))
         {
             self.note_heard(now);
             self.update_window(header, offset, ack);
@@ -132,7 +137,7 @@ impl Connection {
     fn on_syn_again(&mut self, now: Instant, header: &Header) {
         match header.ack.and_then(|ack| self.initial.offset_near(ack, self.una)) {
             // Simultaneous open: the peer's SYN-ACK acknowledges our SYN (RFC 9293 section 3.5, figure 8).
-            Some(ack) if ack == self.next => {
+            Some(ack) if ack == self.next && self.next > 0 => {
                 self.note_heard(now);
                 self.process_ack(now, ack, header);
                 self.establish();
@@ -181,9 +186,6 @@ impl Connection {
         self.peer_window_max = self.peer_window_max.max(window);
         self.window_update_seq = offset;
         self.window_update_ack = ack;
-        if window > 0 {
-            self.window_probe_backoff = 0;
-        }
     }
 
     /// Counts duplicate acknowledgements for peers without SACK (RFC 5681 section 2).

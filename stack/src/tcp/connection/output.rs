@@ -359,6 +359,9 @@ impl Connection {
         source.cut(now, &state, &mut cut);
         let length = room - cut.room;
         if length == 0 {
+            if room < size {
+                self.await_window(now);
+            }
             return None;
         }
         if urgent_only {
@@ -410,6 +413,8 @@ impl Connection {
         self.probe_base = now;
         self.blocked = Blocked::Nothing;
         self.silly_window_override = false;
+        self.window_probe_backoff = 0;
+        self.timers.disarm(Timer::Persist);
         self.statistics.payload_bytes_sent += length as u64;
         self.charge(now, u64::from(space), pipe);
         if fin {
@@ -451,15 +456,21 @@ impl Connection {
         let worthwhile =
             usable > 0 && (usable >= silly || demand == Demand::Urgent || self.silly_window_override);
         if worthwhile {
-            self.timers.disarm(Timer::Persist);
             return Some(wanted.min(usize::try_from(usable).unwrap_or(usize::MAX)));
         }
-        self.blocked = Blocked::PeerWindow;
         self.rate.mark_app_limited(self.flight.pipe());
+        self.await_window(now);
+        None
+    }
+
+    /// Nothing that the source has fits into the peer's window. An update may be lost: where nothing is in flight,
+    /// only the persist timer will ask for it. It has fired for a window that is not shut if that is overridden.
+    fn await_window(&mut self, now: Instant) {
+        self.blocked = Blocked::PeerWindow;
+        self.window_probe_due |= core::mem::take(&mut self.silly_window_override);
         if self.flight.is_empty() && !self.timers.is_armed(Timer::Persist) {
             self.timers.arm(Timer::Persist, now + self.window_probe_interval());
         }
-        None
     }
 
     /// There is nothing to send: if the window is open, rate samples from here on are the application's, not the path's.
