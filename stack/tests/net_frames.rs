@@ -436,3 +436,16 @@ fn garbage_of_every_kind_is_survived_and_counted() {
         assert!(accounted_for(&lone), "{statistics:?}");
     });
 }
+
+#[test]
+fn a_repeated_syn_is_answered_the_way_it_came_though_the_first_came_another() {
+    let mut lone = Lone::new(40);
+    lone.introduce_peer();
+    listen(&mut lone, 4);
+    let mut stray = lone.tcp(address(PEER), address(HERE), &syn(1), &[]);
+    stray[6..12].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
+    lone.send(&stray);
+    assert_eq!(lone.frames()[0][..6], [2, 9, 9, 9, 9, 9]);
+    lone.send(&lone.tcp(address(PEER), address(HERE), &syn(1), &[]));
+    assert_eq!(lone.frames()[0][..6], PEER_MAC);
+}

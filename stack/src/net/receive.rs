@@ -83,8 +83,22 @@ impl Stack {
             Some(index) if self.makes_way(index, &segment) => {
                 self.reopen(now, index, key, &segment, packet.source_mac);
             }
-            Some(index) => self.on_segment(now, index, &segment),
+            Some(index) => {
+                self.note_way_back(index, &segment, packet.source_mac);
+                self.on_segment(now, index, &segment);
+            }
             None => self.on_stray_segment(now, key, &segment, packet.source_mac),
+        }
+    }
+
+    /// The answer to a repeated SYN goes back the way the latest one came: the first may have come a way, or with an
+    /// address, that does not lead back.
+    fn note_way_back(&mut self, index: u32, segment: &Segment<'_>, source_mac: Mac) {
+        if segment.header.flags.syn
+            && let Some(entry) = self.table.get_mut(index)
+            && let Some(came_from) = &mut entry.came_from
+        {
+            *came_from = source_mac;
         }
     }
 

@@ -6,6 +6,9 @@ use super::rate::SendStamp;
 use super::ring::ByteRing;
 use crate::time::Instant;
 
+/// No SACK block makes a record for less than this, bytes.
+const SACK_PIECE_BYTES_MIN: u64 = 1024;
+
 /// One sent segment. SYN and FIN count one byte of sequence space and have no bytes in the ring.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SentSegment {
@@ -193,6 +196,18 @@ impl Flight {
         self.lost_segments -= usize::from(segment.lost);
     }
 
+    /// Cuts a long segment (a super-segment) where a SACK block falls into it, if both parts are worth a record. A
+    /// shorter one counts as delivered only when all of it is (RFC 2018 section 5): a peer that SACKs single bytes must
+    /// not multiply the records (CVE-2019-11478).
+    fn split_long_at(&mut self, offset: u64) {
+        let worth = self.at(offset).is_some_and(|segment| {
+            offset - segment.offset >= SACK_PIECE_BYTES_MIN && segment.end() - offset >= SACK_PIECE_BYTES_MIN
+        });
+        if worth {
+            self.split_at(offset);
+        }
+    }
+
     /// The peer holds `start..end`: `delivered` sees each segment newly covered.
     pub(crate) fn sack(&mut self, start: u64, end: u64, mut delivered: impl FnMut(&SentSegment)) {
         let (Some(first), Some(last)) = (self.front(), self.back()) else { return };
@@ -200,8 +215,8 @@ impl Flight {
         if start >= end {
             return;
         }
-        self.split_at(start);
-        self.split_at(end);
+        self.split_long_at(start);
+        self.split_long_at(end);
         let mut index = self.segments.partition_point(|segment| segment.offset < start);
         while let Some(segment) = self.segments.get_mut(index).filter(|segment| segment.end() <= end) {
             if !segment.sacked {
@@ -214,9 +229,9 @@ impl Flight {
                 segment.lost = false;
                 segment.sacked = true;
             }
+            self.delivered_end = self.delivered_end.max(segment.end());
             index += 1;
         }
-        self.delivered_end = self.delivered_end.max(end);
     }
 
     /// Marks lost each segment still in the pipe for which `is_lost` says so, in sequence order, and returns their
