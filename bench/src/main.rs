@@ -18,6 +18,7 @@ mod progress;
 mod report;
 mod stop;
 mod table;
+mod throughput;
 mod under_load;
 mod units;
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Oob(arguments) => commands::oob::run(arguments),
         Command::Serve(arguments) => commands::serve::run(arguments),
         Command::Connect(arguments) => commands::connect::run(arguments),
+        Command::Throughput(arguments) => commands::throughput::run(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -123,9 +123,9 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> BenchError {
 }
 
 /// Prints `table` for people and writes `report` where `--json` wants it.
-pub(crate) fn publish<R: Serialize>(
+pub(crate) fn publish(
     common: &Common,
-    report: &Report<R>,
+    report: &impl Serialize,
     table: &str,
 ) -> Result<(), BenchError> {
     let to_stdout = common.json.as_deref() == Some(Path::new("-"));

@@ -5,3 +5,4 @@ pub(crate) mod connect;
 pub(crate) mod demo;
 pub(crate) mod oob;
 pub(crate) mod serve;
+pub(crate) mod throughput;
