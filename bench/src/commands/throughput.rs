@@ -55,6 +55,12 @@ pub(crate) struct Arguments {
     /// Instead of one bulk connection, so many that send a segment each in turn (list; memory)
     #[arg(long, value_delimiter = ',', conflicts_with = "loss")]
     connections: Vec<usize>,
+    /// Whose TCP (list; memory)
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "outrider,smoltcp")]
+    variant: Vec<Stack>,
+    /// Time between two looks of a host at its port and timers; 0: it sees each frame at its instant (memory)
+    #[arg(long, default_value = "0")]
+    poll: Span,
     /// Our congestion control: bbr, cubic or dctcp
     #[arg(long, default_value = "bbr")]
     congestion: Algorithm,
@@ -145,6 +151,7 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
             ..LinkConfig::default()
         },
         window_bytes: u32::try_from(arguments.window.0).unwrap_or(u32::MAX),
+        poll_every: arguments.poll.0,
         congestion: arguments.congestion,
         seed: arguments.common.seed,
         name: [(key.to_owned(), value)].into_iter().collect(),
@@ -158,11 +165,11 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
         losses.map(|loss| (scene(loss.0, "loss", json!(loss.0)), Work::Bulk(length))).collect()
     };
     let each = length + memory::WARM_UP;
-    let progress = Progress::new(each * u32::try_from(work.len() * Stack::ALL.len()).unwrap_or(u32::MAX));
+    let progress = Progress::new(each * u32::try_from(work.len() * arguments.variant.len()).unwrap_or(u32::MAX));
     let mut results: Vec<ThroughputResult> = Vec::new();
     for (scene, work) in &work {
-        for stack in Stack::ALL {
-            progress.set(format!("{stack:?} {}", Value::Object(scene.name.clone())));
+        for stack in arguments.variant.iter().copied() {
+            progress.set(format!("{} {}", stack.name(), Value::Object(scene.name.clone())));
             results.push(memory::run(scene, stack, *work, &progress)?);
         }
     }
@@ -170,6 +177,7 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
     let mut parameters = arguments.parameters(rate, queue, length);
     parameters.insert("delay_us".into(), json!(delay.0.as_secs_f64() * 1e6));
     parameters.insert("window_bytes".into(), json!(arguments.window.0));
+    parameters.insert("poll_us".into(), json!(arguments.poll.0.as_secs_f64() * 1e6));
     if by_turns {
         parameters.remove("loss");
         parameters.insert("connections".into(), json!(arguments.connections));

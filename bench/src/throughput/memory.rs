@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use outrider_drivers::memory::LinkConfig;
 use outrider_drivers::time::{Instant, thread_cpu_time};
 use outrider_stack::tcp::congestion::Algorithm;
@@ -31,17 +32,17 @@ const SMOLTCP_TURNS_TIMES_CONNECTIONS: usize = 20_000_000;
 const SMOLTCP_TURN_BUFFER_BYTES: usize = 4_096;
 
 /// Whose TCP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Stack {
+    /// Ours.
     Outrider,
+    /// smoltcp's sockets.
     Smoltcp,
 }
 
 impl Stack {
-    /// Ours first, as everywhere.
-    pub(crate) const ALL: [Stack; 2] = [Stack::Outrider, Stack::Smoltcp];
-
-    fn name(self) -> &'static str {
+    /// As options and results spell it.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Stack::Outrider => "outrider",
             Stack::Smoltcp => "smoltcp",
@@ -54,6 +55,8 @@ impl Stack {
 pub(crate) struct Scene {
     pub(crate) link: LinkConfig,
     pub(crate) window_bytes: u32,
+    /// Time between two looks of the hosts at their ports and timers; zero: at every event.
+    pub(crate) poll_every: Duration,
     pub(crate) congestion: Algorithm,
     pub(crate) seed: u64,
     /// The values that tell this point from others.
@@ -82,7 +85,7 @@ pub(crate) fn run(
             let Scene { congestion, window_bytes, .. } = *scene;
             let setting = Setting { congestion, window_bytes, endless };
             let hosts = OutriderPair::new(&scene.link, &setting, scene.seed)?;
-            measure(World::new(hosts), scene, work, TURNS, progress)
+            measure(World::new(hosts, scene.poll_every), scene, work, TURNS, progress)
         }
         Stack::Smoltcp => {
             let (buffer_bytes, turns) = match work {
@@ -93,7 +96,7 @@ pub(crate) fn run(
                 }
             };
             let hosts = SmoltcpPair::new(&scene.link, buffer_bytes, endless, scene.seed)?;
-            measure(World::new(hosts), scene, work, turns, progress)
+            measure(World::new(hosts, scene.poll_every), scene, work, turns, progress)
         }
     };
     let measured = measured?;

@@ -90,11 +90,20 @@ pub(super) trait Hosts {
 pub(super) struct World<H> {
     pub(super) hosts: H,
     pub(super) now: Instant,
+    /// Time between two looks of the hosts at what has happened; zero: they see each event at its instant.
+    poll_every: Duration,
 }
 
 impl<H: Hosts> World<H> {
-    pub(super) fn new(hosts: H) -> Self {
-        World { hosts, now: Instant::from_millis(1) }
+    pub(super) fn new(hosts: H, poll_every: Duration) -> Self {
+        World { hosts, now: Instant::from_millis(1), poll_every }
+    }
+
+    /// When the hosts look at what happens at `event`.
+    fn look_at(&self, event: Instant) -> Instant {
+        let step = u64::try_from(self.poll_every.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = event.as_nanos();
+        Instant::from_nanos(if step == 0 { nanos } else { nanos.div_ceil(step).saturating_mul(step) })
     }
 
     /// Lets the hosts do all they can at the present instant.
@@ -111,7 +120,8 @@ impl<H: Hosts> World<H> {
     pub(super) fn run_to(&mut self, limit: Instant) -> Result<(), BenchError> {
         loop {
             self.settle()?;
-            match self.hosts.next_event(self.now).filter(|next| *next <= limit) {
+            let next = self.hosts.next_event(self.now).map(|event| self.look_at(event));
+            match next.filter(|next| *next <= limit) {
                 Some(next) if next > self.now => self.now = next,
                 Some(_) => {}
                 None if self.now < limit => self.now = limit,
