@@ -164,14 +164,12 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
         let losses = arguments.loss.iter();
         losses.map(|loss| (scene(loss.0, "loss", json!(loss.0)), Work::Bulk(length))).collect()
     };
-    let each = length + memory::WARM_UP;
-    let progress = Progress::new(each * u32::try_from(work.len() * arguments.variant.len()).unwrap_or(u32::MAX));
+    let stacks = u32::try_from(arguments.variant.len()).unwrap_or(u32::MAX);
+    let progress = Progress::new(work.iter().map(|(_, work)| work.length() * stacks).sum());
     let mut results: Vec<ThroughputResult> = Vec::new();
     for (scene, work) in &work {
-        for stack in arguments.variant.iter().copied() {
-            progress.set(format!("{} {}", stack.name(), Value::Object(scene.name.clone())));
-            results.push(memory::run(scene, stack, *work, &progress)?);
-        }
+        progress.set(Value::Object(scene.name.clone()).to_string());
+        results.extend(memory::run(scene, &arguments.variant, *work, &progress)?);
     }
     drop(progress);
     let mut parameters = arguments.parameters(rate, queue, length);

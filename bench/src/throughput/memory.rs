@@ -16,8 +16,8 @@ use crate::error::BenchError;
 use crate::progress::Progress;
 
 /// Time for the start of a connection to be over, before measuring.
-pub(crate) const WARM_UP: Duration = Duration::from_millis(200);
-/// Progress is shown this often, in virtual time.
+const WARM_UP: Duration = Duration::from_millis(200);
+/// The stacks alternate this often, in virtual time.
 const SLICE: Duration = Duration::from_millis(100);
 
 /// Bytes given to a connection at its turn: no more than either stack puts into one segment.
@@ -26,6 +26,8 @@ const TURN_BYTES: usize = 1_448;
 const TURNS_AT_ONCE: usize = 8;
 /// Turns measured per number of connections.
 const TURNS: usize = 200_000;
+/// Parts in which they are given; the stacks alternate.
+const TURN_SLICES: u32 = 20;
 /// smoltcp looks at every socket for every frame, so with many its turns are fewer, or they would take minutes.
 const SMOLTCP_TURNS_TIMES_CONNECTIONS: usize = 20_000_000;
 /// Buffers of a socket of smoltcp that has turns: room for two.
@@ -72,170 +74,177 @@ pub(crate) enum Work {
     Turns(usize),
 }
 
-/// Runs `work` at `scene` with one of the stacks.
+/// Runs `work` at `scene` with each of the stacks: alternating, a slice each, so that what else the machine does
+/// burdens them alike.
 pub(crate) fn run(
     scene: &Scene,
-    stack: Stack,
+    stacks: &[Stack],
     work: Work,
     progress: &Progress,
-) -> Result<ThroughputResult, BenchError> {
-    let endless = matches!(work, Work::Bulk(_));
-    let measured = match stack {
-        Stack::Outrider => {
-            let Scene { congestion, window_bytes, .. } = *scene;
-            let setting = Setting { congestion, window_bytes, endless };
-            let hosts = OutriderPair::new(&scene.link, &setting, scene.seed)?;
-            measure(World::new(hosts, scene.poll_every), scene, work, TURNS, progress)
+) -> Result<Vec<ThroughputResult>, BenchError> {
+    let mut runs = Vec::new();
+    for stack in stacks {
+        runs.push(Run::begin(scene, *stack, work)?);
+    }
+    let slices = work.slices();
+    for _ in 0..slices {
+        for run in &mut runs {
+            run.slice()?;
+            progress.advance(work.length() / slices);
         }
-        Stack::Smoltcp => {
-            let (buffer_bytes, turns) = match work {
-                Work::Bulk(_) => (scene.window_bytes as usize, 0),
-                Work::Turns(connections) => {
-                    let turns = TURNS.min(SMOLTCP_TURNS_TIMES_CONNECTIONS / connections.max(1));
-                    (SMOLTCP_TURN_BUFFER_BYTES, turns.max(TURNS_AT_ONCE))
-                }
-            };
-            let hosts = SmoltcpPair::new(&scene.link, buffer_bytes, endless, scene.seed)?;
-            measure(World::new(hosts, scene.poll_every), scene, work, turns, progress)
-        }
-    };
-    let measured = measured?;
-    Ok(measured.result(stack.name(), scene.name.clone()))
+    }
+    runs.into_iter().map(|run| run.end(scene)).collect()
 }
 
-fn measure(
-    world: World<impl Hosts>,
-    scene: &Scene,
-    work: Work,
-    turns: usize,
-    progress: &Progress,
-) -> Result<Measured, BenchError> {
-    match work {
-        Work::Bulk(length) => bulk(world, length, progress),
-        Work::Turns(connections) => {
-            let measured = by_turns(world, connections, turns, scene.link.rate_bits_per_second);
-            progress.advance(SLICE);
-            measured
+impl Work {
+    /// Parts in which it is done.
+    fn slices(self) -> u32 {
+        match self {
+            Work::Bulk(length) => u32::try_from(length.as_nanos().div_ceil(SLICE.as_nanos())).unwrap_or(u32::MAX),
+            Work::Turns(_) => TURN_SLICES,
+        }
+    }
+
+    /// What it counts for in progress, for each stack.
+    pub(crate) fn length(self) -> Duration {
+        match self {
+            Work::Bulk(length) => length,
+            Work::Turns(_) => SLICE * TURN_SLICES,
         }
     }
 }
 
-/// What a measurement found.
-#[derive(Clone, Copy, Debug)]
-struct Measured {
-    counters: Counters,
-    time: Duration,
-    cpu: Duration,
-    longest_stall: Duration,
+/// What a connection does in a slice.
+enum Load {
+    /// It sends for so long.
+    Bulk(Duration),
+    Turns(Turns),
 }
 
-impl Measured {
-    fn result(&self, variant: &'static str, point: Map<String, Value>) -> ThroughputResult {
-        let Counters { bytes, sender_frames, receiver_frames, retransmits, queue_drops } = self.counters;
-        let seconds = self.time.as_secs_f64();
+/// Every connection in turn is given a segment to send, at half of the link's rate, so that nothing queues and what is
+/// measured is the work on a segment alone.
+struct Turns {
+    connections: usize,
+    /// Whose turn is next.
+    next: usize,
+    per_slice: usize,
+    /// Between two batches.
+    pause: Duration,
+    /// Bytes given since the measurement began.
+    given: u64,
+}
+
+impl Turns {
+    fn new(connections: usize, turns: usize, rate_bits_per_second: u64) -> Self {
+        /// The rate assumed for a link without one.
+        const RATE: u64 = 10_000_000_000;
+        let rate = if rate_bits_per_second == 0 { RATE } else { rate_bits_per_second };
+        let nanos = (TURNS_AT_ONCE * TURN_BYTES * 8 * 2) as u128 * 1_000_000_000 / u128::from(rate);
+        // A whole number of microseconds, which both stacks can keep.
+        let pause = Duration::from_micros(u64::try_from(nanos.div_ceil(1_000)).unwrap_or(u64::MAX));
+        Turns { connections, next: 0, per_slice: turns / TURN_SLICES as usize, pause, given: 0 }
+    }
+
+    fn give(&mut self, world: &mut World, turns: usize) -> Result<(), BenchError> {
+        for _ in 0..turns.div_ceil(TURNS_AT_ONCE) {
+            for _ in 0..TURNS_AT_ONCE {
+                world.hosts.feed(world.now, self.next, TURN_BYTES);
+                self.next = (self.next + 1) % self.connections;
+                self.given += TURN_BYTES as u64;
+            }
+            world.run_to(world.now + self.pause)?;
+        }
+        Ok(())
+    }
+}
+
+/// One stack at work. Its measurement has begun.
+struct Run {
+    stack: Stack,
+    world: World,
+    load: Load,
+    before: Counters,
+    began: Instant,
+    cpu: Duration,
+}
+
+impl Run {
+    /// Opens the connections and lets them warm up.
+    fn begin(scene: &Scene, stack: Stack, work: Work) -> Result<Self, BenchError> {
+        let Scene { congestion, window_bytes, seed, .. } = *scene;
+        let endless = matches!(work, Work::Bulk(_));
+        let hosts: Box<dyn Hosts> = match stack {
+            Stack::Outrider => {
+                let setting = Setting { congestion, window_bytes, endless };
+                Box::new(OutriderPair::new(&scene.link, &setting, seed)?)
+            }
+            Stack::Smoltcp => {
+                let buffer_bytes = if endless { window_bytes as usize } else { SMOLTCP_TURN_BUFFER_BYTES };
+                Box::new(SmoltcpPair::new(&scene.link, buffer_bytes, endless, seed)?)
+            }
+        };
+        let mut world = World::new(hosts, scene.poll_every);
+        let load = match work {
+            Work::Bulk(length) => {
+                world.open(1)?;
+                world.run_to(world.now + WARM_UP)?;
+                Load::Bulk(length / work.slices())
+            }
+            Work::Turns(connections) => {
+                world.open(connections)?;
+                let turns = match stack {
+                    Stack::Outrider => TURNS,
+                    Stack::Smoltcp => TURNS.min(SMOLTCP_TURNS_TIMES_CONNECTIONS / connections),
+                };
+                let mut load = Turns::new(connections, turns, scene.link.rate_bits_per_second);
+                load.give(&mut world, turns.min(2 * connections))?;
+                load.given = 0;
+                Load::Turns(load)
+            }
+        };
+        world.hosts.begin(world.now);
+        let (before, began) = (world.hosts.counters(world.now), world.now);
+        Ok(Run { stack, world, load, before, began, cpu: Duration::ZERO })
+    }
+
+    fn slice(&mut self) -> Result<(), BenchError> {
+        let cpu = thread_cpu_time();
+        match &mut self.load {
+            Load::Bulk(length) => self.world.run_to(self.world.now + *length)?,
+            Load::Turns(turns) => turns.give(&mut self.world, turns.per_slice)?,
+        }
+        self.cpu += thread_cpu_time() - cpu;
+        Ok(())
+    }
+
+    fn end(self, scene: &Scene) -> Result<ThroughputResult, BenchError> {
+        let world = &self.world;
+        let done = world.hosts.counters(world.now).since(&self.before);
+        let Counters { bytes, sender_frames, receiver_frames, retransmits, queue_drops } = done;
+        if let Load::Turns(turns) = &self.load
+            && bytes < turns.given / 10 * 9
+        {
+            return Err(BenchError::failed(format!(
+                "only {bytes} of {} bytes arrived over {} connections; try a higher --rate or --queue",
+                turns.given, turns.connections
+            )));
+        }
+        let seconds = (world.now - self.began).as_secs_f64();
         let cpu_nanos = self.cpu.as_nanos() as f64;
         let per = |count: u64| (count > 0).then(|| cpu_nanos / count as f64);
-        ThroughputResult {
-            variant,
-            point,
+        Ok(ThroughputResult {
+            variant: self.stack.name(),
+            point: scene.name.clone(),
             goodput_bps: bytes as f64 * 8.0 / seconds,
             frames_per_second: Some((sender_frames + receiver_frames) as f64 / seconds),
             cpu_ns_per_byte: per(bytes),
             cpu_ns_per_segment: per(sender_frames),
-            longest_stall_us: self.longest_stall.as_secs_f64() * 1e6,
+            longest_stall_us: world.hosts.longest_stall(world.now).as_secs_f64() * 1e6,
             cpu_seconds: self.cpu.as_secs_f64(),
             seconds,
             segments: Some(sender_frames),
             retransmits,
             queue_drops: Some(queue_drops),
-        }
+        })
     }
-}
-
-/// A measurement that has begun.
-struct Running {
-    counters: Counters,
-    at: Instant,
-    cpu: Duration,
-}
-
-impl Running {
-    fn begin(world: &mut World<impl Hosts>) -> Self {
-        world.hosts.begin(world.now);
-        Running { counters: world.hosts.counters(world.now), at: world.now, cpu: thread_cpu_time() }
-    }
-
-    fn end(self, world: &World<impl Hosts>) -> Measured {
-        let cpu = thread_cpu_time() - self.cpu;
-        Measured {
-            counters: world.hosts.counters(world.now).since(&self.counters),
-            time: world.now - self.at,
-            cpu,
-            longest_stall: world.hosts.longest_stall(world.now),
-        }
-    }
-}
-
-fn bulk(
-    mut world: World<impl Hosts>,
-    length: Duration,
-    progress: &Progress,
-) -> Result<Measured, BenchError> {
-    world.open(1)?;
-    world.run_to(world.now + WARM_UP)?;
-    progress.advance(WARM_UP);
-    let running = Running::begin(&mut world);
-    let end = world.now + length;
-    while world.now < end {
-        let slice = SLICE.min(end - world.now);
-        world.run_to(world.now + slice)?;
-        progress.advance(slice);
-    }
-    Ok(running.end(&world))
-}
-
-/// Every connection in turn is given a segment to send, at half of the link's rate, so that nothing queues and what is
-/// measured is the work on a segment alone.
-fn by_turns(
-    mut world: World<impl Hosts>,
-    connections: usize,
-    turns: usize,
-    rate_bits_per_second: u64,
-) -> Result<Measured, BenchError> {
-    /// The rate assumed for a link without one.
-    const RATE: u64 = 10_000_000_000;
-    /// Acknowledgements that were delayed have come by then.
-    const LAST_WORD: Duration = Duration::from_millis(50);
-    world.open(connections)?;
-    let rate = if rate_bits_per_second == 0 { RATE } else { rate_bits_per_second };
-    let nanos = (TURNS_AT_ONCE * TURN_BYTES * 8 * 2) as u128 * 1_000_000_000 / u128::from(rate);
-    // A whole number of microseconds, which both stacks can keep.
-    let pause = Duration::from_micros(u64::try_from(nanos.div_ceil(1_000)).unwrap_or(u64::MAX));
-    let mut turn = 0;
-    let mut give = |world: &mut World<_>, turns: usize| {
-        for _ in 0..turns.div_ceil(TURNS_AT_ONCE) {
-            for _ in 0..TURNS_AT_ONCE {
-                Hosts::feed(&mut world.hosts, world.now, turn, TURN_BYTES);
-                turn = (turn + 1) % connections;
-            }
-            world.run_to(world.now + pause)?;
-        }
-        Ok::<_, BenchError>(())
-    };
-    give(&mut world, turns.min(2 * connections))?;
-    let running = Running::begin(&mut world);
-    give(&mut world, turns)?;
-    let mut measured = running.end(&world);
-    // The stall of a paced source says nothing; what is of interest is that all of it arrived.
-    let before = measured.counters.bytes;
-    world.run_to(world.now + LAST_WORD)?;
-    let lacking = ((turns * TURN_BYTES) as u64).saturating_sub(before);
-    if lacking > (turns * TURN_BYTES) as u64 / 10 {
-        return Err(BenchError::failed(format!(
-            "{lacking} of {} bytes did not arrive over {connections} connections; try a higher --rate or --queue",
-            turns * TURN_BYTES
-        )));
-    }
-    measured.longest_stall = measured.longest_stall.min(measured.time);
-    Ok(measured)
 }

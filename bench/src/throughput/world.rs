@@ -87,15 +87,15 @@ pub(super) trait Hosts {
 }
 
 /// Hosts and their clock.
-pub(super) struct World<H> {
-    pub(super) hosts: H,
+pub(super) struct World {
+    pub(super) hosts: Box<dyn Hosts>,
     pub(super) now: Instant,
     /// Time between two looks of the hosts at what has happened; zero: they see each event at its instant.
     poll_every: Duration,
 }
 
-impl<H: Hosts> World<H> {
-    pub(super) fn new(hosts: H, poll_every: Duration) -> Self {
+impl World {
+    pub(super) fn new(hosts: Box<dyn Hosts>, poll_every: Duration) -> Self {
         World { hosts, now: Instant::from_millis(1), poll_every }
     }
 
