@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
     /// What carries the frames: memory, in virtual time and beside smoltcp; tap, beside the kernel
     #[arg(long, value_enum, default_value = "memory")]
     link: LinkKind,
-    /// Rate of the bottleneck (default: 10gbit over memory, 500mbit over tap)
+    /// Rate of the bottleneck (default: 10gbit over memory, 200mbit over tap)
     #[arg(long)]
     rate: Option<Rate>,
     /// Delay, one way (default: 50us over memory; tap has none)
@@ -59,7 +59,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "outrider,smoltcp")]
     variant: Vec<Stack>,
     /// Time between two looks of a host at its port and timers; 0: it sees each frame at its instant (memory)
-    #[arg(long, default_value = "0")]
+    #[arg(long, default_value = "10us")]
     poll: Span,
     /// Our congestion control: bbr, cubic or dctcp
     #[arg(long, default_value = "bbr")]
@@ -186,7 +186,7 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
 }
 
 fn over_tap(arguments: &Arguments) -> Result<(), BenchError> {
-    let rate = arguments.rate.unwrap_or(Rate(500_000_000));
+    let rate = arguments.rate.unwrap_or(Rate(200_000_000));
     let queue = arguments.queue.unwrap_or(Size(1_000_000));
     let length = arguments.length(TAP_SECONDS);
     let plan = bridge::Plan {
@@ -227,7 +227,8 @@ fn publish_results(
     };
     let whole = WithRatios { report, ratios };
     publish(&arguments.common, &whole, &table)?;
-    match whole.report.results.iter().find(|result| result.goodput_bps <= 0.0 && result.variant != "smoltcp") {
+    match whole.report.results.iter().find(|result| result.goodput_bps <= 0.0 && result.variant != "smoltcp")
+    {
         Some(result) => Err(BenchError::failed(format!(
             "{} delivered nothing at {}; see the table",
             result.variant,

@@ -167,7 +167,12 @@ impl Endpoint for Flow {
 }
 
 impl Acceptor for Flow {
-    fn accept(&mut self, _now: Instant, _local: SocketAddr, _remote: SocketAddr) -> Option<Box<dyn Endpoint>> {
+    fn accept(
+        &mut self,
+        _now: Instant,
+        _local: SocketAddr,
+        _remote: SocketAddr,
+    ) -> Option<Box<dyn Endpoint>> {
         Some(Box::new(self.clone()))
     }
 }

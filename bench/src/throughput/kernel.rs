@@ -119,12 +119,7 @@ fn is_nothing(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
-fn transfer(
-    mut stream: &TcpStream,
-    part: Part,
-    meter: &Meter,
-    stop: &AtomicBool,
-) -> Result<(), BenchError> {
+fn transfer(mut stream: &TcpStream, part: Part, meter: &Meter, stop: &AtomicBool) -> Result<(), BenchError> {
     let limits = stream.set_read_timeout(Some(LOOK)).and(stream.set_write_timeout(Some(LOOK)));
     limits.map_err(|error| failed("set up its socket", &error))?;
     let mut buffer = vec![0; 256 << 10];

@@ -30,8 +30,8 @@ const TURNS: usize = 200_000;
 const TURN_SLICES: u32 = 20;
 /// smoltcp looks at every socket for every frame, so with many its turns are fewer, or they would take minutes.
 const SMOLTCP_TURNS_TIMES_CONNECTIONS: usize = 20_000_000;
-/// Buffers of a socket of smoltcp that has turns: room for two.
-const SMOLTCP_TURN_BUFFER_BYTES: usize = 4_096;
+/// Buffers of a socket of smoltcp that has turns: room for two at least, and for a full link in all of them together.
+const SMOLTCP_TURN_BUFFER_BYTES: (usize, usize) = (4_096, 1 << 20);
 
 /// Whose TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -100,7 +100,9 @@ impl Work {
     /// Parts in which it is done.
     fn slices(self) -> u32 {
         match self {
-            Work::Bulk(length) => u32::try_from(length.as_nanos().div_ceil(SLICE.as_nanos())).unwrap_or(u32::MAX),
+            Work::Bulk(length) => {
+                u32::try_from(length.as_nanos().div_ceil(SLICE.as_nanos())).unwrap_or(u32::MAX)
+            }
             Work::Turns(_) => TURN_SLICES,
         }
     }
@@ -179,7 +181,13 @@ impl Run {
                 Box::new(OutriderPair::new(&scene.link, &setting, seed)?)
             }
             Stack::Smoltcp => {
-                let buffer_bytes = if endless { window_bytes as usize } else { SMOLTCP_TURN_BUFFER_BYTES };
+                let buffer_bytes = match work {
+                    Work::Bulk(_) => window_bytes as usize,
+                    Work::Turns(connections) => {
+                        let (least, together) = SMOLTCP_TURN_BUFFER_BYTES;
+                        (together / connections).max(least)
+                    }
+                };
                 Box::new(SmoltcpPair::new(&scene.link, buffer_bytes, endless, seed)?)
             }
         };
@@ -225,8 +233,10 @@ impl Run {
             && bytes < turns.given / 10 * 9
         {
             return Err(BenchError::failed(format!(
-                "only {bytes} of {} bytes arrived over {} connections; try a higher --rate or --queue",
-                turns.given, turns.connections
+                "{}: only {bytes} of {} bytes arrived over {} connections; try a higher --rate or --queue",
+                self.stack.name(),
+                turns.given,
+                turns.connections
             )));
         }
         let seconds = (world.now - self.began).as_secs_f64();

@@ -40,7 +40,9 @@ impl Host {
         let mut room = true;
         interface.update_ip_addrs(|addresses| room = addresses.push(IpCidr::new(address, PREFIX)).is_ok());
         if !room {
-            return Err(BenchError::failed("smoltcp's interface takes no address; build it with room for one"));
+            return Err(BenchError::failed(
+                "smoltcp's interface takes no address; build it with room for one",
+            ));
         }
         let sockets = SocketSet::new(Vec::new());
         Ok(Host { interface, device, sockets, handles: Vec::new(), next: None })

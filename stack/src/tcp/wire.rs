@@ -111,6 +111,13 @@ pub fn parse<'a>(bytes: &'a [u8], envelope: &Envelope) -> Result<(Ports, Segment
 
 /// Walks the options. Unknown kinds are skipped by their length (RFC 9293 section 3.2, MUST-6).
 fn parse_options(mut bytes: &[u8]) -> Result<Options, SegmentError> {
+    // Timestamps alone, in the layout that everyone uses (RFC 7323 appendix A): nearly every segment of a transfer.
+    if let [KIND_NO_OPERATION, KIND_NO_OPERATION, KIND_TIMESTAMPS, length, a, b, c, d, e, f, g, h] = *bytes
+        && usize::from(length) == TIMESTAMPS_BYTES
+    {
+        let (value, echo) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
+        return Ok(Options { timestamps: Some(Timestamps { value, echo }), ..Options::default() });
+    }
     let mut options = Options::default();
     while let Some(&kind) = bytes.first() {
         match kind {
@@ -196,13 +203,17 @@ fn emit_options(mut buffer: &mut [u8], options: &Options) {
         buffer = TcpOption::MaxSegmentSize(bytes).emit(buffer);
     }
     if let Some(Timestamps { value, echo }) = options.timestamps {
+        let (room, rest) = buffer.split_at_mut(2 + TIMESTAMPS_BYTES);
         if options.sack_permitted {
-            buffer = TcpOption::SackPermitted.emit(buffer);
+            TcpOption::SackPermitted.emit(room);
         } else {
-            buffer = nop.emit(buffer);
-            buffer = nop.emit(buffer);
+            room[..2].fill(KIND_NO_OPERATION);
         }
-        buffer = TcpOption::TimeStamp { tsval: value, tsecr: echo }.emit(buffer);
+        room[2] = KIND_TIMESTAMPS;
+        room[3] = TIMESTAMPS_BYTES as u8;
+        room[4..8].copy_from_slice(&value.to_be_bytes());
+        room[8..].copy_from_slice(&echo.to_be_bytes());
+        buffer = rest;
     } else if options.sack_permitted {
         buffer = nop.emit(buffer);
         buffer = nop.emit(buffer);
