@@ -38,8 +38,9 @@ fn bulk_in_virtual_time_keeps_its_goodput_under_loss_and_follows_from_the_seed()
     assert_eq!(report["link"], "memory");
     assert_eq!(report["parameters"]["rate_bps"], 1_000_000_000);
     assert_eq!(results(&report).len(), 6);
-    for result in results(&report) {
-        for key in ["frames_per_second", "seconds", "cpu_seconds"] {
+    // smoltcp may well deliver nothing for the whole of its shortest retransmission timeout, a second.
+    for result in results(&report).iter().filter(|r| r["variant"] == "outrider" || r["loss"] == 0.0) {
+        for key in ["goodput_bps", "frames_per_second", "seconds", "cpu_seconds"] {
             assert!(number(result, key) > 0.0, "{key}: {result:#}");
         }
         assert!(result["longest_stall_us"].is_f64(), "{result:#}");

@@ -49,8 +49,8 @@ pub(crate) struct ThroughputRatio {
     /// The values of the list options of the first.
     #[serde(flatten)]
     pub(crate) point: Map<String, Value>,
-    /// Of the goodput.
-    pub(crate) goodput: f64,
+    /// Of the goodput; `null` where the second delivered nothing.
+    pub(crate) goodput: Option<f64>,
     /// Of the processor time per byte.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu_per_byte: Option<f64>,
@@ -61,8 +61,8 @@ pub(crate) struct ThroughputRatio {
 
 impl ThroughputRatio {
     fn between(of: String, first: &ThroughputResult, second: &ThroughputResult) -> Self {
-        let over = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
-        let both = |a: Option<f64>, b: Option<f64>| a.zip(b).map(|(a, b)| over(a, b));
+        let over = |a: f64, b: f64| (b > 0.0).then(|| a / b);
+        let both = |a: Option<f64>, b: Option<f64>| a.zip(b).and_then(|(a, b)| over(a, b));
         ThroughputRatio {
             of,
             point: first.point.clone(),
@@ -151,7 +151,7 @@ pub(crate) fn tables(title: &str, results: &[ThroughputResult], ratios: &[Throug
         .map(|ratio| {
             vec![
                 label(&ratio.of, &ratio.point),
-                format!("{:.3}", ratio.goodput),
+                ratio.goodput.map_or_else(dash, |n| format!("{n:.3}")),
                 times(ratio.cpu_per_segment),
                 times(ratio.cpu_per_byte),
             ]
@@ -192,7 +192,7 @@ mod tests {
             result("outrider", 0.01, 6.0),
             result("smoltcp", 0.01, 1.0),
         ];
-        let found: Vec<(String, f64)> =
+        let found: Vec<(String, Option<f64>)> =
             ratios(&results, "loss").into_iter().map(|ratio| (ratio.of, ratio.goodput)).collect();
         let expected = [
             ("outrider/smoltcp", 2.0),
@@ -200,6 +200,6 @@ mod tests {
             ("outrider/outrider at loss 0.0", 0.75),
             ("smoltcp/smoltcp at loss 0.0", 0.25),
         ];
-        assert_eq!(found, expected.map(|(of, ratio)| (of.to_owned(), ratio)));
+        assert_eq!(found, expected.map(|(of, ratio)| (of.to_owned(), Some(ratio))));
     }
 }
