@@ -11,6 +11,7 @@ use std::time::Duration;
 use common::endpoints::{Checked, CheckedAcceptor, Notes, Plan};
 use common::{Pair, address, faulty, gigabit, host_config, seeds};
 use outrider_drivers::memory::LinkConfig;
+use outrider_drivers::port::Port;
 use outrider_stack::net::{ListenError, ListenOptions, StackConfig};
 use outrider_stack::tcp::connection::CloseReason;
 use outrider_stack::tcp::source::Blocked;
@@ -188,6 +189,9 @@ fn an_abort_resets_the_peer() {
     pair.a.stack.abort(pair.now, id);
     pair.a.stack.wake(pair.now, id);
     assert_eq!(pair.a.stack.connections(pair.now).count(), 0, "a name of the past does nothing");
+    let next = connect(&mut pair, address(SERVER), plan);
+    pair.a.stack.abort(pair.now, id);
+    assert_eq!(next.get().closed, None, "nor to the connection that has its place now");
 }
 
 #[test]
@@ -253,7 +257,13 @@ fn two_hundred_connections_share_the_port_fairly() {
     });
     pair.run_for(Duration::from_millis(200));
     let before: Vec<u64> = acceptor.notes().iter().map(|notes| notes.get().received).collect();
-    pair.run_for(Duration::from_secs(1));
+    let end = pair.now + Duration::from_secs(1);
+    let mut outstanding_max = 0;
+    while pair.step(end) {
+        outstanding_max = outstanding_max.max(pair.a.port.transmit_room(pair.now).bytes_outstanding);
+    }
+    // 500 us at 1 Gbit/s are 62500 bytes; one segment beyond may have been cut at the limit.
+    assert!(outstanding_max <= 62_500 + 2 * 1_514, "{outstanding_max} bytes were past recall");
     let received: Vec<u64> =
         acceptor.notes().iter().zip(before).map(|(notes, before)| notes.get().received - before).collect();
     let (sum, square): (f64, f64) = received
@@ -292,7 +302,6 @@ fn the_port_is_kept_shallow_and_busy() {
     let end = pair.now + Duration::from_millis(400);
     let mut most = 0;
     while pair.step(end) {
-        use outrider_drivers::port::Port;
         most = most.max(pair.a.port.transmit_room(pair.now).bytes_outstanding);
     }
     // 500 us at 1 Gbit/s are 62500 bytes; one segment beyond may have been cut at the limit.

@@ -7,8 +7,8 @@
 mod endpoints;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use endpoints::{Checked, CheckedAcceptor, Notes, Plan};
@@ -296,12 +296,17 @@ fn allowed_cores() -> Vec<usize> {
     ranges.flatten().collect()
 }
 
-/// A port that fails at its first flush.
-struct Failing(MemoryPort);
+/// A cable whose shard finds something at the worst moment: `on_idle` runs when the shard has found nothing to do
+/// and is about to sleep, and the first flush may fail.
+struct Treacherous {
+    port: MemoryPort,
+    on_idle: Box<dyn Fn() + Send + Sync>,
+    fails: bool,
+}
 
-impl Port for Failing {
+impl Port for Treacherous {
     fn info(&self) -> &outrider_drivers::port::PortInfo {
-        self.0.info()
+        self.port.info()
     }
 
     fn receive(
@@ -310,11 +315,11 @@ impl Port for Failing {
         budget: usize,
         accept: &mut dyn FnMut(outrider_drivers::port::RxFrame<'_>),
     ) -> Result<usize, PortError> {
-        self.0.receive(now, budget, accept)
+        self.port.receive(now, budget, accept)
     }
 
     fn transmit_room(&mut self, now: Instant) -> outrider_drivers::port::TransmitRoom {
-        self.0.transmit_room(now)
+        self.port.transmit_room(now)
     }
 
     fn transmit(
@@ -324,30 +329,35 @@ impl Port for Failing {
         offload: outrider_drivers::port::TxOffload,
         fill: &mut dyn FnMut(&mut [u8]) -> usize,
     ) -> Result<bool, PortError> {
-        self.0.transmit(now, length_max, offload, fill)
+        self.port.transmit(now, length_max, offload, fill)
     }
 
-    fn flush(&mut self, _now: Instant) -> Result<(), PortError> {
-        Err(PortError::Gone { port: "failing".to_owned() })
+    fn flush(&mut self, now: Instant) -> Result<(), PortError> {
+        if self.fails {
+            return Err(PortError::Gone { port: "treacherous".to_owned() });
+        }
+        self.port.flush(now)
     }
 
     fn readiness(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        self.0.readiness()
+        self.port.readiness()
     }
 
     fn next_arrival(&self, now: Instant) -> Option<Instant> {
-        self.0.next_arrival(now)
+        (self.on_idle)();
+        self.port.next_arrival(now)
     }
 
     fn statistics(&self) -> outrider_drivers::port::PortStatistics {
-        self.0.statistics()
+        self.port.statistics()
     }
 }
 
 #[test]
 fn commands_that_wait_when_the_port_fails_are_answered_too() {
     let (a, _b) = cable(LinkConfig::default(), LinkConfig::default(), 1);
-    let shard = spawn(Box::new(Failing(a)), config(1, Polling::default())).unwrap();
+    let port = Treacherous { port: a, on_idle: Box::new(|| {}), fails: true };
+    let shard = spawn(Box::new(port), config(1, Polling::default())).unwrap();
     let handle = shard.handle();
     let mut told = Vec::new();
     // The first makes the shard send an ARP request, and fail; the others come before, while and after it does.
@@ -362,4 +372,32 @@ fn commands_that_wait_when_the_port_fails_are_answered_too() {
         assert_eq!(closed(&events), CloseReason::PortGone);
     }
     assert!(matches!(shard.stop().error, Some(PortError::Gone { .. })));
+}
+
+#[test]
+fn a_wake_in_the_moment_before_sleep_is_not_lost() {
+    let (a, b) = cable(LinkConfig::default(), LinkConfig::default(), 1);
+    let wakers: Arc<Mutex<Vec<Waker>>> = Arc::default();
+    let at_idle = Arc::clone(&wakers);
+    let on_idle = Box::new(move || {
+        // Once: a wake at every idle moment would keep the shard awake.
+        if let Some(waker) = at_idle.lock().unwrap().pop() {
+            waker.wake();
+        }
+    });
+    let polling = Polling::Adaptive { spin: Duration::ZERO };
+    let a = spawn(Box::new(Treacherous { port: a, on_idle, fails: false }), config(1, polling)).unwrap();
+    let b = spawn(Box::new(b), config(2, polling)).unwrap();
+    let acceptor = CheckedAcceptor::new(Plan { finish: false, ..Plan::server(0) });
+    let _guard = b.handle().listen(server(), ListenOptions::default(), Box::new(acceptor)).unwrap();
+    let (endpoint, events) = Reporter::new();
+    a.handle().connect(server(), endpoint).unwrap();
+    let waker = established(&events);
+    for _ in 0..20 {
+        wakers.lock().unwrap().push(waker.clone());
+        // Something to do, so that it becomes idle once more.
+        a.handle().statistics();
+        let event = events.recv_timeout(FOREVER);
+        assert!(matches!(event, Ok(Event::Woken)), "{event:?}");
+    }
 }

@@ -287,4 +287,15 @@ mod tests {
         assert_eq!(cache.take_evicted(), 187);
         assert_eq!(cache.entries.len(), 4);
     }
+
+    #[test]
+    fn a_request_does_not_push_out_what_this_end_asked_for() {
+        let mut cache = cache(1);
+        cache.resolve(at(0), host(2), 7);
+        cache.learn(at(0), host(2), MAC, true);
+        cache.learn(at(9), host(3), MAC, false);
+        assert_eq!((cache.peek(host(2)), cache.peek(host(3))), (Some(MAC), None));
+        assert_eq!(cache.resolve(at(9), host(3), 8), Resolution::Pending, "but a need of our own does");
+        assert_eq!((cache.entries.len(), cache.take_evicted()), (1, 1));
+    }
 }

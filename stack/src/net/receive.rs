@@ -1,6 +1,6 @@
 //! From a frame to a connection, the slow path, or a counter.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use outrider_drivers::port::{ReceiveChecksum, RxFrame};
 
@@ -32,9 +32,10 @@ impl Stack {
             }
             Ok(Received::Icmpv4(packet)) => self.on_icmp(icmp::read_v4(packet.payload), frame.bytes),
             Ok(Received::Icmpv6(packet)) => {
-                if !self.on_ndp(now, &packet) {
-                    self.on_icmp(icmp::read_v6(packet.payload), frame.bytes);
+                if let Some(heard) = control::read_ndp(&packet) {
+                    self.hear(now, heard);
                 }
+                self.on_icmp(icmp::read_v6(packet.payload), frame.bytes);
             }
             Err(discard) => *self.discarded(discard) += 1,
         }
@@ -137,23 +138,6 @@ impl Stack {
             Icmp::Error(_) | Icmp::Foreign => self.statistics.icmp_errors_unmatched += 1,
             Icmp::Query => self.hand_to_slow_path(frame),
         }
-    }
-
-    /// Listens to neighbour discovery. Returns whether the packet has been answered here.
-    fn on_ndp(&mut self, now: Instant, packet: &Packet<'_>) -> bool {
-        let Some(heard) = control::read_ndp(packet) else { return false };
-        self.hear(now, heard);
-        // A solicitation by unicast (RFC 4861 section 7.3.3, the peer's reachability check) smoltcp ignores.
-        let Heard::Request { address: IpAddr::V6(asker), mac, target: IpAddr::V6(target) } = heard else {
-            return false;
-        };
-        let unicast = !packet.destination.is_multicast() && self.routes.is_ours(IpAddr::V6(target));
-        if unicast && is_host(packet.source) {
-            self.statistics.rx_solicitations_unicast += 1;
-            self.push_control(control::advertisement(self.mac, target, asker, mac));
-            return true;
-        }
-        false
     }
 
     fn hear(&mut self, now: Instant, heard: Heard) {

@@ -42,7 +42,6 @@ statistics! {
     rx_frames: "frames", "Frames received from the port.";
     rx_segments: "segments", "TCP segments handed to a connection.";
     rx_slow_path: "frames", "Frames handed to the slow path: ARP, ICMP, NDP.";
-    rx_solicitations_unicast: "frames", "Neighbour solicitations to our unicast address, answered beside the slow path.";
     rx_dropped_truncated: "frames", "Frames shorter than their headers say.";
     rx_dropped_not_ours: "frames", "Frames or packets addressed to someone else.";
     rx_dropped_ethertype: "frames", "Frames of a protocol that is neither ARP nor IP.";

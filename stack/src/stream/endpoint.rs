@@ -256,3 +256,7 @@ impl Endpoint for StreamEndpoint {
         self.received = None;
     }
 }
+
+#[cfg(test)]
+#[path = "endpoint_tests.rs"]
+mod tests;
