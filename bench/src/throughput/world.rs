@@ -139,10 +139,11 @@ impl World {
         let give_up = self.now + LIMIT;
         let mut begun = 0;
         while self.hosts.established() < count {
-            for _ in begun..count.min(begun + AT_ONCE) {
+            let batch = AT_ONCE.min(count - begun);
+            for _ in 0..batch {
                 self.hosts.connect(self.now)?;
-                begun += 1;
             }
+            begun += batch;
             self.run_to(self.now + STEP)?;
             if self.now >= give_up {
                 let open = self.hosts.established();
