@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{connect, demo, oob, packetdrill, serve};
+use crate::commands::{connect, demo, oob, packetdrill, serve, throughput};
 
 /// Everything on the command line.
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Serve(serve::Arguments),
     /// A messenger that dials a peer, loads it and watches its heartbeats
     Connect(connect::Arguments),
+    /// Bulk goodput, stalls and processor time per segment, beside smoltcp's TCP or the kernel's
+    Throughput(throughput::Arguments),
     /// Runs packetdrill scripts against the engine, in virtual time
     Packetdrill(packetdrill::Arguments),
 }

@@ -19,6 +19,7 @@ mod progress;
 mod report;
 mod stop;
 mod table;
+mod throughput;
 mod under_load;
 mod units;
 
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Oob(arguments) => commands::oob::run(arguments),
         Command::Serve(arguments) => commands::serve::run(arguments),
         Command::Connect(arguments) => commands::connect::run(arguments),
+        Command::Throughput(arguments) => commands::throughput::run(arguments),
         Command::Packetdrill(arguments) => commands::packetdrill::run(arguments),
     };
     match outcome {

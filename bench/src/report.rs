@@ -123,11 +123,7 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> BenchError {
 }
 
 /// Prints `table` for people and writes `report` where `--json` wants it.
-pub(crate) fn publish<R: Serialize>(
-    common: &Common,
-    report: &Report<R>,
-    table: &str,
-) -> Result<(), BenchError> {
+pub(crate) fn publish(common: &Common, report: &impl Serialize, table: &str) -> Result<(), BenchError> {
     let to_stdout = common.json.as_deref() == Some(Path::new("-"));
     if to_stdout {
         eprint!("{table}");

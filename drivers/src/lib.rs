@@ -10,6 +10,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod capture;
+pub mod checksum;
 pub mod doorbell;
 mod interface;
 pub mod memory;

@@ -6,3 +6,4 @@ pub(crate) mod demo;
 pub(crate) mod oob;
 pub(crate) mod packetdrill;
 pub(crate) mod serve;
+pub(crate) mod throughput;

@@ -5,8 +5,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use outrider_drivers::checksum;
 use outrider_drivers::port::ReceiveChecksum;
-use smoltcp::wire::{IpAddress, IpProtocol, TcpOption, TcpPacket, TcpSeqNumber};
+use smoltcp::wire::{IpProtocol, TcpOption, TcpPacket, TcpSeqNumber};
 
 use super::segment::{Flags, Header, Options, SackBlock, Segment, Timestamps};
 use super::sequence::SeqNumber;
@@ -76,8 +77,9 @@ pub fn parse<'a>(bytes: &'a [u8], envelope: &Envelope) -> Result<(Ports, Segment
         return Err(SegmentError::Family);
     }
     if envelope.checksum == ReceiveChecksum::Unverified {
-        let (source, destination) = (IpAddress::from(envelope.source), IpAddress::from(envelope.destination));
-        if !packet.verify_checksum(&source, &destination) {
+        let pseudo_header = pseudo_header_sum(envelope.source, envelope.destination, bytes.len());
+        // A correct segment, its checksum included, sums to minus zero (RFC 1071 section 1).
+        if checksum::fold(u64::from(pseudo_header) + u64::from(checksum::sum(bytes))) != 0xffff {
             return Err(SegmentError::Checksum);
         }
     }
@@ -109,6 +111,13 @@ pub fn parse<'a>(bytes: &'a [u8], envelope: &Envelope) -> Result<(Ports, Segment
 
 /// Walks the options. Unknown kinds are skipped by their length (RFC 9293 section 3.2, MUST-6).
 fn parse_options(mut bytes: &[u8]) -> Result<Options, SegmentError> {
+    // Timestamps alone, in the layout that everyone uses (RFC 7323 appendix A): nearly every segment of a transfer.
+    if let [KIND_NO_OPERATION, KIND_NO_OPERATION, KIND_TIMESTAMPS, length, a, b, c, d, e, f, g, h] = *bytes
+        && usize::from(length) == TIMESTAMPS_BYTES
+    {
+        let (value, echo) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
+        return Ok(Options { timestamps: Some(Timestamps { value, echo }), ..Options::default() });
+    }
     let mut options = Options::default();
     while let Some(&kind) = bytes.first() {
         match kind {
@@ -194,13 +203,17 @@ fn emit_options(mut buffer: &mut [u8], options: &Options) {
         buffer = TcpOption::MaxSegmentSize(bytes).emit(buffer);
     }
     if let Some(Timestamps { value, echo }) = options.timestamps {
+        let (room, rest) = buffer.split_at_mut(2 + TIMESTAMPS_BYTES);
         if options.sack_permitted {
-            buffer = TcpOption::SackPermitted.emit(buffer);
+            TcpOption::SackPermitted.emit(room);
         } else {
-            buffer = nop.emit(buffer);
-            buffer = nop.emit(buffer);
+            room[..2].fill(KIND_NO_OPERATION);
         }
-        buffer = TcpOption::TimeStamp { tsval: value, tsecr: echo }.emit(buffer);
+        room[2] = KIND_TIMESTAMPS;
+        room[3] = TIMESTAMPS_BYTES as u8;
+        room[4..8].copy_from_slice(&value.to_be_bytes());
+        room[8..].copy_from_slice(&echo.to_be_bytes());
+        buffer = rest;
     } else if options.sack_permitted {
         buffer = nop.emit(buffer);
         buffer = nop.emit(buffer);
@@ -250,7 +263,7 @@ pub fn emit(buffer: &mut [u8], emission: &Emission, header: &Header, payload: [&
     first.copy_from_slice(payload[0]);
     second.copy_from_slice(payload[1]);
 
-    let mut packet = TcpPacket::new_unchecked(buffer);
+    let mut packet = TcpPacket::new_unchecked(&mut *buffer);
     packet.set_src_port(emission.ports.source);
     packet.set_dst_port(emission.ports.destination);
     packet.set_seq_number(TcpSeqNumber(header.seq.0 as i32));
@@ -268,11 +281,14 @@ pub fn emit(buffer: &mut [u8], emission: &Emission, header: &Header, payload: [&
     packet.set_urgent_at(0);
     emit_options(packet.options_mut(), &header.options);
 
-    let (source, destination) = (IpAddress::from(emission.source), IpAddress::from(emission.destination));
+    let pseudo_header = pseudo_header_sum(emission.source, emission.destination, length);
     if emission.checksum_offload {
-        packet.set_checksum(pseudo_header_sum(emission.source, emission.destination, length));
+        packet.set_checksum(pseudo_header);
     } else {
-        packet.fill_checksum(&source, &destination);
+        packet.set_checksum(0);
+        let segment = checksum::sum(packet.into_inner());
+        let sum = checksum::fold(u64::from(pseudo_header) + u64::from(segment));
+        TcpPacket::new_unchecked(buffer).set_checksum(!sum);
     }
     length
 }

@@ -225,8 +225,8 @@ impl Connection {
     /// Charges `bytes` to pacer, rate reduction and controller. `pipe` is the pipe before them.
     fn charge(&mut self, now: Instant, bytes: u64, pipe: u64) {
         if let Some(rate) = self.pacing_rate().filter(|rate| *rate > 0) {
-            let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
-            let duration = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+            // A segment is far below the 18 GB at which this would saturate; 128 bits would cost a call per segment.
+            let duration = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate);
             self.paced_until = self.paced_until.max(now - PACING_CATCH_UP) + duration;
         }
         self.reduction.on_sent(bytes);

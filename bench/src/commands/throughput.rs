@@ -1,0 +1,247 @@
+//! `throughput`: bulk transfer, and segments on many connections.
+
+use std::time::Duration;
+
+use clap::Args;
+use outrider_drivers::memory::LinkConfig;
+use outrider_stack::tcp::congestion::Algorithm;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::cli::Common;
+use crate::error::BenchError;
+use crate::host::Host;
+use crate::lab::LinkKind;
+use crate::progress::Progress;
+use crate::report::{Report, check_writable, publish};
+use crate::throughput::bridge::{self, KernelCongestion};
+use crate::throughput::memory::{self, Scene, Stack, Work};
+use crate::throughput::result::{ThroughputRatio, ThroughputResult, ratios, tables};
+use crate::units::{Rate, Share, Size, Span};
+
+/// Measured per variant and point unless `--seconds` says otherwise: of virtual time over memory, of real over tap.
+const MEMORY_SECONDS: f64 = 3.0;
+const TAP_SECONDS: f64 = 4.0;
+/// Values of a list at most.
+const VALUES_MAX: usize = 64;
+/// Connections at most: each end that connects has a port of its own.
+const CONNECTIONS_MAX: usize = 16_000;
+/// The receive window of TCP is at most 2^30 bytes (RFC 7323 section 2.3); below this a single connection crawls.
+const WINDOW_BYTES: std::ops::RangeInclusive<u64> = 8 << 10..=1 << 30;
+
+/// Options of `throughput`. Those marked (list) take several values separated by commas: one result for each.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    /// What carries the frames: memory, in virtual time and beside smoltcp; tap, beside the kernel
+    #[arg(long, value_enum, default_value = "memory")]
+    link: LinkKind,
+    /// Rate of the bottleneck (default: 10gbit over memory, 200mbit over tap)
+    #[arg(long)]
+    rate: Option<Rate>,
+    /// Delay, one way (default: 50us over memory; tap has none)
+    #[arg(long)]
+    delay: Option<Span>,
+    /// Queue at the bottleneck (default: 2MB over memory, 1MB over tap)
+    #[arg(long)]
+    queue: Option<Size>,
+    /// Share of frames lost, each way (list)
+    #[arg(long, value_delimiter = ',', default_value = "0,0.1%,1%,3%")]
+    loss: Vec<Share>,
+    /// Largest receive window of ours, and both buffers of smoltcp's sockets (memory)
+    #[arg(long, default_value = "1MiB")]
+    window: Size,
+    /// Instead of one bulk connection, so many that send a segment each in turn (list; memory)
+    #[arg(long, value_delimiter = ',', conflicts_with = "loss")]
+    connections: Vec<usize>,
+    /// Whose TCP (list; memory)
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "outrider,smoltcp")]
+    variant: Vec<Stack>,
+    /// Time between two looks of a host at its port and timers; 0: it sees each frame at its instant (memory)
+    #[arg(long, default_value = "10us")]
+    poll: Span,
+    /// Our congestion control: bbr, cubic or dctcp
+    #[arg(long, default_value = "bbr")]
+    congestion: Algorithm,
+    /// Congestion control of the kernel's ends (list; tap)
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "cubic,bbr")]
+    peer_congestion: Vec<KernelCongestion>,
+}
+
+/// Runs it.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
+    arguments.check()?;
+    check_writable(&arguments.common)?;
+    match arguments.link {
+        LinkKind::Tap => over_tap(arguments),
+        _ => over_memory(arguments),
+    }
+}
+
+impl Arguments {
+    /// Refuses what cannot work, before anything runs.
+    fn check(&self) -> Result<(), BenchError> {
+        let usage = |text: String| Err(BenchError::usage(text));
+        match self.link {
+            LinkKind::Memory => {}
+            LinkKind::Tap if self.delay.is_some_and(|delay| !delay.0.is_zero()) => {
+                return usage("--delay cannot be made over tap; use --link memory".to_owned());
+            }
+            LinkKind::Tap if !self.connections.is_empty() => {
+                return usage("--connections is measured in virtual time; use --link memory".to_owned());
+            }
+            LinkKind::Tap => {}
+            other => {
+                return usage(format!("--link {} is not available here; memory and tap are", other.name()));
+            }
+        }
+        if self.congestion == Algorithm::Dctcp {
+            return usage("--congestion dctcp needs a link that marks; give bbr or cubic".to_owned());
+        }
+        if self.loss.len().max(self.connections.len()) > VALUES_MAX {
+            return usage(format!("a list has more than {VALUES_MAX} values; give fewer"));
+        }
+        if let Some(loss) = self.loss.iter().find(|loss| loss.0 > 0.5) {
+            return usage(format!("--loss {loss} lets no connection open; give 50% at most"));
+        }
+        if let Some(count) = self.connections.iter().find(|count| !(1..=CONNECTIONS_MAX).contains(*count)) {
+            return usage(format!("--connections {count} is out of range; 1 to {CONNECTIONS_MAX}"));
+        }
+        if !WINDOW_BYTES.contains(&self.window.0) {
+            let (least, most) = (Size(*WINDOW_BYTES.start()), Size(*WINDOW_BYTES.end()));
+            return usage(format!("--window {} is out of range; {least} to {most}", self.window));
+        }
+        let frame_bytes = (LinkConfig::default().mtu + 14) as u64;
+        if let Some(queue) = self.queue.filter(|queue| queue.0 < frame_bytes) {
+            return usage(format!("--queue {queue} holds no frame; give {frame_bytes}B at least"));
+        }
+        Ok(())
+    }
+
+    fn length(&self, seconds: f64) -> Duration {
+        Duration::from_secs_f64(self.common.seconds.unwrap_or(seconds))
+    }
+
+    /// `parameters` of the JSON that both links have.
+    fn parameters(&self, rate: Rate, queue: Size, length: Duration) -> Map<String, Value> {
+        let losses: Vec<f64> = self.loss.iter().map(|loss| loss.0).collect();
+        let mut parameters = Map::new();
+        parameters.insert("rate_bps".into(), json!(rate.0));
+        parameters.insert("queue_bytes".into(), json!(queue.0));
+        parameters.insert("loss".into(), json!(losses));
+        parameters.insert("congestion".into(), json!(self.congestion.name()));
+        parameters.insert("seed".into(), json!(self.common.seed));
+        parameters.insert("seconds".into(), json!(length.as_secs_f64()));
+        parameters
+    }
+}
+
+fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
+    let rate = arguments.rate.unwrap_or(Rate(10_000_000_000));
+    let delay = arguments.delay.unwrap_or(Span(Duration::from_micros(50)));
+    let queue = arguments.queue.unwrap_or(Size(2_000_000));
+    let length = arguments.length(MEMORY_SECONDS);
+    let scene = |loss: f64, key: &str, value: Value| Scene {
+        link: LinkConfig {
+            rate_bits_per_second: rate.0,
+            delay: delay.0,
+            queue_bytes: usize::try_from(queue.0).unwrap_or(usize::MAX),
+            loss,
+            ..LinkConfig::default()
+        },
+        window_bytes: u32::try_from(arguments.window.0).unwrap_or(u32::MAX),
+        poll_every: arguments.poll.0,
+        congestion: arguments.congestion,
+        seed: arguments.common.seed,
+        name: [(key.to_owned(), value)].into_iter().collect(),
+    };
+    let by_turns = !arguments.connections.is_empty();
+    let work: Vec<(Scene, Work)> = if by_turns {
+        let counts = arguments.connections.iter();
+        counts.map(|count| (scene(0.0, "connections", json!(count)), Work::Turns(*count))).collect()
+    } else {
+        let losses = arguments.loss.iter();
+        losses.map(|loss| (scene(loss.0, "loss", json!(loss.0)), Work::Bulk(length))).collect()
+    };
+    let stacks = u32::try_from(arguments.variant.len()).unwrap_or(u32::MAX);
+    let progress = Progress::new(work.iter().map(|(_, work)| work.length() * stacks).sum());
+    let mut results: Vec<ThroughputResult> = Vec::new();
+    for (scene, work) in &work {
+        progress.set(Value::Object(scene.name.clone()).to_string());
+        results.extend(memory::run(scene, &arguments.variant, *work, &progress)?);
+    }
+    drop(progress);
+    let mut parameters = arguments.parameters(rate, queue, length);
+    parameters.insert("delay_us".into(), json!(delay.0.as_secs_f64() * 1e6));
+    parameters.insert("window_bytes".into(), json!(arguments.window.0));
+    parameters.insert("poll_us".into(), json!(arguments.poll.0.as_secs_f64() * 1e6));
+    if by_turns {
+        parameters.remove("loss");
+        parameters.insert("connections".into(), json!(arguments.connections));
+    }
+    let title = if by_turns { "A segment for each connection in turn" } else { "Bulk, in virtual time" };
+    let key = if by_turns { "connections" } else { "loss" };
+    publish_results(arguments, title, key, parameters, results)
+}
+
+fn over_tap(arguments: &Arguments) -> Result<(), BenchError> {
+    let rate = arguments.rate.unwrap_or(Rate(200_000_000));
+    let queue = arguments.queue.unwrap_or(Size(1_000_000));
+    let length = arguments.length(TAP_SECONDS);
+    let plan = bridge::Plan {
+        rate_bits_per_second: rate.0,
+        queue_bytes: queue.0,
+        losses: arguments.loss.iter().map(|loss| loss.0).collect(),
+        congestion: arguments.congestion,
+        peer_congestion: arguments.peer_congestion.clone(),
+        length,
+        seed: arguments.common.seed,
+    };
+    let progress = Progress::new(plan.duration());
+    let results = bridge::run(&plan, &progress)?;
+    drop(progress);
+    let mut parameters = arguments.parameters(rate, queue, length);
+    let names: Vec<&str> = arguments.peer_congestion.iter().map(|name| name.name()).collect();
+    parameters.insert("peer_congestion".into(), json!(names));
+    publish_results(arguments, "Bulk, across a bridge", "loss", parameters, results)
+}
+
+/// Shows the results; `key` is what sets a variant against itself.
+fn publish_results(
+    arguments: &Arguments,
+    title: &str,
+    key: &str,
+    parameters: Map<String, Value>,
+    results: Vec<ThroughputResult>,
+) -> Result<(), BenchError> {
+    let ratios = ratios(&results, key);
+    let table = tables(title, &results, &ratios);
+    let report = Report {
+        experiment: "throughput",
+        link: arguments.link.name().to_owned(),
+        parameters,
+        host: Host::this(),
+        results,
+        ratios: Vec::new(),
+    };
+    let whole = WithRatios { report, ratios };
+    publish(&arguments.common, &whole, &table)?;
+    match whole.report.results.iter().find(|result| result.goodput_bps <= 0.0 && result.variant != "smoltcp")
+    {
+        Some(result) => Err(BenchError::failed(format!(
+            "{} delivered nothing at {}; see the table",
+            result.variant,
+            Value::Object(result.point.clone())
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The report of this command: its ratios are not those of heartbeats.
+#[derive(Debug, Serialize)]
+struct WithRatios {
+    #[serde(flatten)]
+    report: Report<ThroughputResult>,
+    ratios: Vec<ThroughputRatio>,
+}
