@@ -1,95 +1,51 @@
 //! Two nodes on a cable in this process: heartbeats of three ops ride ahead of messages both ways.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::{error::Error, net::IpAddr, sync::Arc, sync::mpsc, time::Duration};
 
-use bytes::Bytes;
-use outrider_drivers::memory::{LinkConfig, cable};
+use outrider_drivers::memory::{LinkConfig, MemoryPort, cable};
 use outrider_messenger::transport::Userspace;
 use outrider_messenger::{Connection, Dispatcher, EntityName, Message, Messenger, OobMessage, OobOp};
 use outrider_stack::net::StackConfig;
-use outrider_stack::shard::{Polling, ShardConfig, spawn};
-use outrider_stack::time::MonotonicClock;
 
-/// Prints what arrives, answers messages of kind 1, and tells when this node has seen enough.
-struct Printer(&'static str, mpsc::SyncSender<()>);
+/// Answers questions (kind 1), and passes on what it hears.
+struct Node(&'static str, mpsc::SyncSender<String>);
 
-impl Dispatcher for Printer {
+impl Dispatcher for Node {
     fn ms_dispatch(&self, connection: &Connection, message: Message) -> Result<(), Message> {
-        println!(
-            "{} got message {} from {:?}: {:?}",
-            self.0,
-            message.tid,
-            connection.peer_name(),
-            message.payload
-        );
-        if message.kind == 1 {
-            return connection
-                .send_message(Message { kind: 2, ..message })
-                .map_err(|_| Message::new(0, Bytes::new()));
-        }
-        Ok(())
+        let _ = self.1.send(format!("{} got message {:?}", self.0, message.payload));
+        let answered = message.kind != 1 || connection.send_message(Message::new(2, "and to you")).is_ok();
+        if answered { Ok(()) } else { Err(message) }
     }
 
-    fn ms_dispatch_oob(&self, _connection: &Connection, message: OobMessage) {
-        let ops: Vec<OobOp> = message.parts.iter().map(|part| part.op).collect();
-        println!(
-            "{} got heartbeat {} with {ops:?}, peer has {} bytes in flight",
-            self.0, message.report.sequence, message.report.send.bytes_in_flight
-        );
-        if message.report.sequence >= 5 {
-            let _ = self.1.try_send(());
-        }
+    fn ms_dispatch_oob(&self, _: &Connection, beat: OobMessage) {
+        let (parts, bytes) = (beat.parts.len(), beat.report.send.bytes_in_flight);
+        let _ =
+            self.1.try_send(format!("{} got a heartbeat of {parts} ops, {bytes} bytes in flight", self.0));
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn node(host: u8, port: MemoryPort, dispatcher: Node) -> Result<Messenger, Box<dyn Error>> {
+    let ip = IpAddr::from([10, 0, 0, host]);
+    let transport = Userspace::on_port(port, StackConfig::new([(ip, 24)]))?;
+    let builder = Messenger::builder(EntityName::osd(host.into())).transport(Arc::new(transport));
+    Ok(builder.bind((ip, 6800).into()).dispatcher(Arc::new(dispatcher)).start()?)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
     let (left, right) = cable(LinkConfig::default(), LinkConfig::default(), 1);
-    let (seen, enough) = mpsc::sync_channel(1);
-    let mut nodes = Vec::new();
-    for (host, port) in [(1u8, left), (2, right)] {
-        let ip = IpAddr::from([10, 0, 0, host]);
-        let (name, polling) = (format!("shard{host}"), Polling::default());
-        let stack = StackConfig::new([(ip, 24)]);
-        let config = ShardConfig {
-            name,
-            stack,
-            polling,
-            core: None,
-            seed: u64::from(host),
-            clock: Arc::new(MonotonicClock),
-        };
-        let shard = spawn(Box::new(port), config)?;
-        let printer = Printer(if host == 1 { "osd.1" } else { "osd.2" }, seen.clone());
-        let messenger = Messenger::builder(EntityName::osd(host.into()))
-            .transport(Arc::new(Userspace::new(vec![shard.handle()])))
-            .bind(SocketAddr::new(ip, 6800))
-            .dispatcher(Arc::new(printer))
-            .start()?;
-        nodes.push((messenger, shard));
+    let (heard, news) = mpsc::sync_channel(64);
+    let one = node(1, left, Node("osd.1", heard.clone()))?;
+    let two = node(2, right, Node("osd.2", heard))?;
+
+    let connection = one.connect_to(two.addresses()[0])?;
+    let mut registrations = Vec::new();
+    for op in [OobOp::OSD_PING, OobOp::LINGER_PING, OobOp::WATCH_PING] {
+        let part = |turn: &outrider_messenger::OobTurn| Some(turn.sequence.to_string().into());
+        registrations.push(connection.register_oob_message(op, part, Duration::from_millis(10))?);
     }
-    let connection = nodes[0].0.connect_to("10.0.0.2:6800".parse()?)?;
-    let ops = [OobOp::PING, OobOp::OSD_PING, OobOp::LINGER_PING];
-    let beat = |op: OobOp| {
-        connection.register_oob_message(
-            op,
-            |turn| Some(turn.sequence.to_string().into()),
-            Duration::from_millis(10),
-        )
-    };
-    let registrations = ops.map(beat).into_iter().collect::<Result<Vec<_>, _>>()?;
-    for tid in 0..3 {
-        connection.send_message(Message::new(1, format!("hello {tid}")).with_tid(tid))?;
-    }
-    enough.recv_timeout(Duration::from_secs(10))?;
-    drop(registrations);
-    for (messenger, _) in &nodes {
-        messenger.shutdown();
-    }
-    for (messenger, shard) in nodes {
-        messenger.wait();
-        shard.stop();
+    connection.send_message(Message::new(1, "good morning"))?;
+    for _ in 0..8 {
+        println!("{}", news.recv_timeout(Duration::from_secs(10))?);
     }
     Ok(())
 }

@@ -16,4 +16,4 @@ pub mod stream;
 pub mod tcp;
 pub mod wheel;
 
-pub use outrider_drivers::time;
+pub use outrider_drivers::{port, time};

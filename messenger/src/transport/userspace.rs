@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use outrider_stack::endpoint::{Acceptor, Endpoint};
-use outrider_stack::net::ListenOptions;
-use outrider_stack::shard::{ConnectError, ShardHandle};
+use outrider_stack::net::{ListenOptions, StackConfig};
+use outrider_stack::port::Port;
+use outrider_stack::shard::{ConnectError, Shard, ShardConfig, ShardHandle, SpawnError, spawn};
 use outrider_stack::time::{Clock, Instant, MonotonicClock};
 
 use super::{ConnectRefused, Transport, TransportError};
@@ -18,12 +19,34 @@ use super::{ConnectRefused, Transport, TransportError};
 pub struct Userspace {
     shards: Vec<ShardHandle>,
     next: AtomicUsize,
+    /// The shard this transport started itself.
+    own: Option<Shard>,
+}
+
+impl Drop for Userspace {
+    fn drop(&mut self) {
+        if let Some(shard) = self.own.take() {
+            shard.stop();
+        }
+    }
 }
 
 impl Userspace {
     /// A transport over these shards. They must be stopped by their owner, after the messengers that use them.
     pub fn new(shards: Vec<ShardHandle>) -> Self {
-        Userspace { shards, next: AtomicUsize::new(0) }
+        Userspace { shards, next: AtomicUsize::new(0), own: None }
+    }
+
+    /// A transport over a port of its own: one shard as [`ShardConfig::new`] has it, stopped with the transport.
+    ///
+    /// # Errors
+    /// The shard could not be started: see [`SpawnError`].
+    pub fn on_port(port: impl Port + 'static, stack: StackConfig) -> Result<Self, SpawnError> {
+        let name = port.info().name.clone();
+        let shard = spawn(Box::new(port), ShardConfig::new(name, stack))?;
+        let mut transport = Userspace::new(vec![shard.handle()]);
+        transport.own = Some(shard);
+        Ok(transport)
     }
 
     fn refuse(endpoint: Box<dyn Endpoint>, error: TransportError) -> Result<(), ConnectRefused> {

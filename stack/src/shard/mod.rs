@@ -8,7 +8,9 @@ mod command;
 mod handle;
 mod run;
 
+use core::hash::{BuildHasher, Hasher};
 use core::time::Duration;
+use std::collections::hash_map::RandomState;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -17,7 +19,7 @@ use outrider_drivers::port::{Port, PortError, PortStatistics};
 pub use handle::{ConnectError, ListenerGuard, ShardHandle, ShardSnapshot};
 
 use crate::net::{Stack, StackConfig, StackError, StackStatistics};
-use crate::time::Clock;
+use crate::time::{Clock, MonotonicClock};
 use command::Mailbox;
 
 /// What the thread does when it has nothing to do.
@@ -53,6 +55,21 @@ pub struct ShardConfig {
     pub seed: u64,
     /// Where `now` comes from.
     pub clock: Arc<dyn Clock>,
+}
+
+impl ShardConfig {
+    /// A shard as most want it: adaptive polling, no core of its own, a random secret, the monotonic clock.
+    pub fn new(name: impl Into<String>, stack: StackConfig) -> Self {
+        ShardConfig {
+            name: name.into(),
+            stack,
+            polling: Polling::default(),
+            core: None,
+            // The standard library's hasher is keyed at random by the system.
+            seed: RandomState::new().build_hasher().finish(),
+            clock: Arc::new(MonotonicClock),
+        }
+    }
 }
 
 /// Why a shard could not be started.
