@@ -28,6 +28,9 @@ use crate::table;
 /// Bytes that a plain TCP connection holds at most before its window closes.
 const BYTES_HELD_MAX: usize = 1 << 20;
 
+/// Where a messenger listens if nothing else is said.
+const MESSENGER_PORT: u16 = 7077;
+
 /// What plain TCP service is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Service {
@@ -38,6 +41,14 @@ enum Service {
 }
 
 impl Service {
+    /// The service's own port, by which tools that read captures know its payload for what it is.
+    fn port(self) -> u16 {
+        match self {
+            Service::Echo => 7,
+            Service::Discard => 9,
+        }
+    }
+
     fn acceptor(self) -> Box<dyn Acceptor> {
         match self {
             Service::Echo => Box::new(EchoAcceptor { ring_bytes: BYTES_HELD_MAX }),
@@ -59,15 +70,21 @@ pub(crate) struct Arguments {
     common: Common,
     #[command(flatten)]
     place: Place,
-    /// TCP port to listen on
-    #[arg(long, value_name = "PORT", default_value_t = 7077)]
-    peer_port: u16,
+    /// TCP port to listen on [default: 7077; with --bytes echo 7, with --bytes discard 9]
+    #[arg(long, value_name = "PORT")]
+    peer_port: Option<u16>,
     /// Speak plain TCP to any client instead of the messenger's protocol
     #[arg(long, value_enum)]
     bytes: Option<Service>,
     /// Congestion control: bbr, cubic or dctcp
     #[arg(long, default_value = "bbr")]
     congestion: Algorithm,
+}
+
+impl Arguments {
+    fn listening_port(&self) -> u16 {
+        self.peer_port.unwrap_or(self.bytes.map_or(MESSENGER_PORT, Service::port))
+    }
 }
 
 /// Runs it.
@@ -84,7 +101,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
         seed: common.seed,
     };
     let port = place.open(common.seed)?;
-    let local = SocketAddr::new(place.address.address, arguments.peer_port);
+    let local = SocketAddr::new(place.address.address, arguments.listening_port());
     let served = match arguments.bytes {
         Some(service) => {
             let shard = spawn_shard(port, &addressing)?;
@@ -157,7 +174,7 @@ impl Arguments {
         let parameters = [
             ("port", json!(self.place.port.to_string())),
             ("address", json!(self.place.address.to_string())),
-            ("peer_port", json!(self.peer_port)),
+            ("peer_port", json!(self.listening_port())),
             ("congestion", json!(self.congestion.name())),
             ("seed", json!(self.common.seed)),
         ];
