@@ -11,8 +11,6 @@ mod config;
 mod ecn;
 mod inbox;
 mod link;
-#[cfg(test)]
-mod measure;
 mod pool;
 mod switch;
 #[cfg(test)]
