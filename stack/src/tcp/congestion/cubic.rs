@@ -11,6 +11,7 @@
 use core::time::Duration;
 
 use super::hystart::{HyStart, Phase};
+use super::pacing::window_rate;
 use super::usage::WindowUsage;
 use super::{AckSample, CongestionControl, CongestionEvent};
 use crate::time::Instant;
@@ -23,9 +24,6 @@ const C: f64 = 0.4;
 const RENO_ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
 /// The least window after a reduction, in segments (RFC 5681 section 3.1, equation 4).
 const REDUCED_SEGMENTS_MIN: u64 = 2;
-/// Pacing rate over window/srtt, in percent.
-const PACING_SLOW_START_PERCENT: u64 = 200;
-const PACING_AVOIDANCE_PERCENT: u64 = 120;
 
 /// One congestion avoidance stage: the curve and the Reno estimate beside it.
 #[derive(Clone, Copy, Debug)]
@@ -290,9 +288,7 @@ impl CongestionControl for Cubic {
 
     fn pacing_rate(&self) -> Option<u64> {
         let rtt = self.smoothed_rtt.filter(|_| self.paced)?;
-        let percent = if self.in_slow_start() { PACING_SLOW_START_PERCENT } else { PACING_AVOIDANCE_PERCENT };
-        let per_second = u128::from(self.window) * u128::from(percent) * 10_000_000 / rtt.as_nanos().max(1);
-        Some(u64::try_from(per_second).unwrap_or(u64::MAX).max(1))
+        Some(window_rate(self.window, rtt, self.in_slow_start()))
     }
 
     fn set_segment_size(&mut self, bytes: u64) {

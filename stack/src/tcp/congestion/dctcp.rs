@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::pacing::window_rate;
 use super::usage::WindowUsage;
 use super::{AckSample, CongestionControl, CongestionEvent};
 use crate::time::Instant;
@@ -160,10 +161,7 @@ impl CongestionControl for Dctcp {
     }
 
     fn pacing_rate(&self) -> Option<u64> {
-        let rtt = self.smoothed_rtt?;
-        let percent: u128 = if self.window < self.threshold { 200 } else { 120 };
-        let per_second = u128::from(self.window) * percent * 10_000_000 / rtt.as_nanos().max(1);
-        Some(u64::try_from(per_second).unwrap_or(u64::MAX).max(1))
+        Some(window_rate(self.window, self.smoothed_rtt?, self.window < self.threshold))
     }
 
     fn set_segment_size(&mut self, bytes: u64) {

@@ -14,6 +14,7 @@ pub mod bbr;
 pub mod cubic;
 pub mod dctcp;
 pub mod hystart;
+mod pacing;
 mod random;
 mod usage;
 

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Connection, Recovery, Undo};
+use super::{Connection, Recovery, Undo, timestamp_of};
 use crate::tcp::congestion::{AckSample, CongestionEvent};
 use crate::tcp::segment::Header;
 use crate::tcp::timers::Timer;
@@ -103,7 +103,7 @@ impl Connection {
         let (rack, rate, rtt) = (&mut self.rack, &mut self.rate, &self.rtt);
         let mut delivered = |segment: &crate::tcp::flight::SentSegment| {
             if segment.was_retransmitted() {
-                let sent = ((segment.sent_at.as_nanos() / 1_000_000) as u32).wrapping_add(clock_offset);
+                let sent = timestamp_of(segment.sent_at, clock_offset);
                 let precedes = echo.is_some_and(|echo| (echo.wrapping_sub(sent) as i32) < 0);
                 rack.on_delivered(now, segment, delivered_end, rtt, precedes);
                 delivery.newest_retransmitted =

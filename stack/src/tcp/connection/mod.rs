@@ -170,6 +170,11 @@ fn echo_style(config: &Config) -> EchoStyle {
     }
 }
 
+/// The timestamp of `at` on a clock of milliseconds that is ahead by `offset`.
+fn timestamp_of(at: Instant, offset: u32) -> u32 {
+    ((at.as_nanos() / 1_000_000) as u32).wrapping_add(offset)
+}
+
 /// The window scale that lets the window field express `window_bytes`.
 fn window_shift(window_bytes: u32) -> u8 {
     (0..14).find(|shift| window_bytes >> shift <= u32::from(u16::MAX)).unwrap_or(14)
@@ -384,7 +389,7 @@ impl Connection {
 
     /// Our timestamp clock: milliseconds (RFC 7323 section 5.4), offset per connection.
     fn timestamp_at(&self, at: Instant) -> u32 {
-        ((at.as_nanos() / 1_000_000) as u32).wrapping_add(self.timestamp_offset)
+        timestamp_of(at, self.timestamp_offset)
     }
 
     fn transition(&mut self, transition: Transition) {

@@ -421,7 +421,7 @@ impl Connection {
             self.fin_at = Some(self.next - 1);
             self.transition(Transition::FinSent);
         }
-        let mut header = self.header_at(now, offset, if sack_blocks > 0 { sack_blocks } else { 0 });
+        let mut header = self.header_at(now, offset, sack_blocks);
         header.flags.psh = urgent || push;
         header.flags.fin = fin;
         // Only new data is marked ECN-capable, and only new data says CWR (RFC 3168 sections 6.1.2 and 6.1.5).
