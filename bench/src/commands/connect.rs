@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     session.connection.mark_down();
     let shard = node.stop();
     let result = result?;
-    if let Some(error) = shard.error {
+    if let Some(error) = shard.and_then(|shard| shard.error) {
         return Err(BenchError::failed(format!("{}: {error}", place.port)));
     }
     arguments.publish(result)

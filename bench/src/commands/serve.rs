@@ -112,7 +112,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
             arguments.announce(local)?;
             stop.wait(arguments.length(), &mut |_| Ok(()))?;
             drop(listening);
-            (Vec::new(), shard.stop())
+            (Vec::new(), Some(shard.stop()))
         }
         None => {
             let answering = Arc::new(Answering::default());
@@ -160,10 +160,12 @@ impl Arguments {
     }
 
     /// Prints what was served. A port that failed is an error after that.
-    fn publish(&self, (mut figures, shard): (Vec<Figure>, ShardReport)) -> Result<(), BenchError> {
-        figures.extend(shard.statistics.table().iter().map(|row| (row.name, row.value, row.unit)));
-        figures.push(("port_rx_dropped", shard.port.rx_dropped, "frames"));
-        figures.push(("port_tx_dropped", shard.port.tx_dropped, "frames"));
+    fn publish(&self, (mut figures, shard): (Vec<Figure>, Option<ShardReport>)) -> Result<(), BenchError> {
+        if let Some(shard) = &shard {
+            figures.extend(shard.statistics.table().iter().map(|row| (row.name, row.value, row.unit)));
+            figures.push(("port_rx_dropped", shard.port.rx_dropped, "frames"));
+            figures.push(("port_tx_dropped", shard.port.tx_dropped, "frames"));
+        }
         let rows: Vec<Vec<String>> = figures
             .iter()
             .filter(|(_, value, _)| *value > 0)
@@ -187,7 +189,7 @@ impl Arguments {
             ratios: Vec::new(),
         };
         publish(&self.common, &report, &table::numbers(&["what", "count", "of"], &rows))?;
-        match shard.error {
+        match shard.and_then(|shard| shard.error) {
             Some(error) => Err(BenchError::failed(format!("{}: {error}", self.place.port))),
             None => Ok(()),
         }
