@@ -12,6 +12,7 @@ mod error;
 mod host;
 mod lab;
 mod measure;
+mod messages;
 mod node;
 mod packetdrill;
 mod place;

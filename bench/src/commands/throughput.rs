@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
+use crate::commands::messages;
 use crate::error::BenchError;
 use crate::host::Host;
 use crate::lab::LinkKind;
@@ -34,9 +35,10 @@ const WINDOW_BYTES: std::ops::RangeInclusive<u64> = 8 << 10..=1 << 30;
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
-    /// What carries the frames: memory, in virtual time and beside smoltcp; tap, beside the kernel
-    #[arg(long, value_enum, default_value = "memory")]
-    link: LinkKind,
+    /// What carries the frames: memory, in virtual time and beside smoltcp; tap, beside the kernel; with --size, or
+    /// several of them, or kernel: messages in real time (list)
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "memory")]
+    link: Vec<LinkKind>,
     /// Rate of the bottleneck (default: 10gbit over memory, 200mbit over tap)
     #[arg(long)]
     rate: Option<Rate>,
@@ -67,13 +69,25 @@ pub(crate) struct Arguments {
     /// Congestion control of the kernel's ends (list; tap)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "cubic,bbr")]
     peer_congestion: Vec<KernelCongestion>,
+    #[command(flatten)]
+    messages: messages::Options,
 }
 
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
+    if arguments.messages.are_wanted(&arguments.link) {
+        check_writable(&arguments.common)?;
+        let setting = messages::Setting {
+            links: arguments.link.clone(),
+            rate: arguments.rate,
+            queue: arguments.queue,
+            congestion: arguments.congestion,
+        };
+        return messages::run(&arguments.messages, setting, &arguments.common);
+    }
     arguments.check()?;
     check_writable(&arguments.common)?;
-    match arguments.link {
+    match arguments.link() {
         LinkKind::Tap => over_tap(arguments),
         _ => over_memory(arguments),
     }
@@ -83,7 +97,7 @@ impl Arguments {
     /// Refuses what cannot work, before anything runs.
     fn check(&self) -> Result<(), BenchError> {
         let usage = |text: String| Err(BenchError::usage(text));
-        match self.link {
+        match self.link() {
             LinkKind::Memory => {}
             LinkKind::Tap if self.delay.is_some_and(|delay| !delay.0.is_zero()) => {
                 return usage("--delay cannot be made over tap; use --link memory".to_owned());
@@ -117,6 +131,11 @@ impl Arguments {
             return usage(format!("--queue {queue} holds no frame; give {frame_bytes}B at least"));
         }
         Ok(())
+    }
+
+    /// The one link of an experiment that has one.
+    fn link(&self) -> LinkKind {
+        self.link.first().copied().unwrap_or(LinkKind::Memory)
     }
 
     fn length(&self, seconds: f64) -> Duration {
@@ -219,7 +238,7 @@ fn publish_results(
     let table = tables(title, &results, &ratios);
     let report = Report {
         experiment: "throughput",
-        link: arguments.link.name().to_owned(),
+        link: arguments.link().name().to_owned(),
         parameters,
         host: Host::this(),
         results,
