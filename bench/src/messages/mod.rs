@@ -180,7 +180,7 @@ impl Plan {
     ) -> Result<[Node; 2], BenchError> {
         let seeds = [seed.wrapping_mul(2), seed.wrapping_mul(2).wrapping_add(1)];
         if let Some(hosts) = lab.hosts() {
-            let congestion = (self.rate.0 > 0).then(|| self.congestion.name().to_owned());
+            let congestion = std::env::var("KT_CC").ok();
             let config = KernelConfig { congestion, ..KernelConfig::default() };
             let [near, far] = &hosts.namespaces;
             let server = Node::start_on_kernel(Some(far), &config, seeds[1], server)?;

@@ -75,7 +75,8 @@ impl Default for KernelConfig {
             unsent_low_water_bytes: Some(16 << 10),
             chunk_time: Duration::from_micros(100),
             chunk_bytes_min: 16 << 10,
-            chunk_bytes_max: 64 << 10,
+            // The kernel passes less than 64 KiB at a time to a device.
+            chunk_bytes_max: 64_000,
             congestion: None,
             connect_timeout: Duration::from_secs(10),
             user_timeout: Duration::from_secs(120),

@@ -8,6 +8,7 @@ use outrider_stack::tcp::connection::CloseReason;
 use outrider_stack::tcp::source::{Blocked, Demand, SendState};
 use outrider_stack::time::{Clock, Instant};
 
+use super::CHUNK_BYTES_MIN;
 use super::connection::{Connection, Tools};
 use super::failure::{is_temporary, of_connected};
 
@@ -73,10 +74,15 @@ impl Connection {
         Ok(overtakes.then_some((self.config.chunk_bytes_min, true)))
     }
 
-    /// As much as leaves within the time that the configuration gives a chunk.
+    /// As much as leaves within the time that the configuration gives a chunk, in whole segments: the kernel sends
+    /// the rest of a write as a segment of its own.
     fn chunk_bytes(&self) -> usize {
         let bytes = self.information.delivery_rate as f64 * self.config.chunk_time.as_secs_f64();
-        (bytes as usize).clamp(self.config.chunk_bytes_min, self.config.chunk_bytes_max)
+        let bytes = (bytes as usize).clamp(self.config.chunk_bytes_min, self.config.chunk_bytes_max);
+        match bytes % (self.information.segment_bytes as usize).max(1) {
+            rest if bytes - rest >= CHUNK_BYTES_MIN => bytes - rest,
+            _ => bytes,
+        }
     }
 
     fn cut(
