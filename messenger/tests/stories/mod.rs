@@ -153,6 +153,40 @@ fn messages_go_both_ways_and_both_ends_know_each_other() {
 }
 
 #[test]
+fn messages_of_every_size_arrive_whole_and_in_order_beside_heartbeats() {
+    let [mut left, mut right] = nodes(|builder| builder);
+    (left.gate, right.gate) = (None, None);
+    let (there, back) = connected(&left, &right);
+    let ping = |connection: &Connection| {
+        connection.register_oob_message(OobOp::PING, |_| Some(vec![1; 64].into()), Duration::from_millis(1))
+    };
+    let _registrations = [ping(&there).unwrap(), ping(&back).unwrap()];
+    const SIZES: [usize; 12] =
+        [0, 1, 24, 1_000, 1_448, 15_928, 16_384, 63_976, 64_000, 65_536, 1 << 20, (4 << 20) - 1];
+    let message = |number: usize| {
+        let size = SIZES[number % SIZES.len()];
+        let payload: Vec<u8> = (0..size).map(|n| (n * 31 + number + n / 256) as u8).collect();
+        Message::new(1, payload).with_tid(number as u64)
+    };
+    let senders = [there, back].map(|connection| {
+        std::thread::spawn(move || (0..3 * SIZES.len()).try_for_each(|n| connection.send_message(message(n))))
+    });
+    for number in 0..3 * SIZES.len() {
+        for node in [&left, &right] {
+            let seen = node.next();
+            // Without the payload in the text: it has megabytes.
+            assert!(seen == Seen::Message(message(number)), "message {number} is not what was sent");
+        }
+    }
+    for sender in senders {
+        sender.join().unwrap().unwrap();
+    }
+    assert!(left.next_oob().report.sequence > 0 && right.next_oob().report.sequence > 0);
+    left.end();
+    right.end();
+}
+
+#[test]
 fn a_message_given_before_the_connection_is_ready_arrives() {
     let [left, mut right] = nodes(|builder| builder);
     right.gate = None;

@@ -26,14 +26,11 @@ impl Connection {
     /// The connection is over.
     pub(super) fn send(&mut self, tools: &mut Tools<'_>) -> Result<bool, CloseReason> {
         let mut left = TURN_BYTES_MAX;
-        if !self.write(tools)? {
-            // Asked all the same: time limits of the endpoint are looked at when it is asked.
-            self.ask(tools.clock)?;
-            return Ok(false);
-        }
-        while self.finish_deadline.is_none() {
+        let mut written = self.write(tools)?;
+        loop {
+            // Asked even if nothing can be cut: the endpoint looks at its time limits when it is asked.
             let demand = self.ask(tools.clock)?;
-            if demand == Demand::Nothing {
+            if !written || self.finish_deadline.is_some() || demand == Demand::Nothing {
                 return Ok(false);
             }
             let Some((room, urgent_only)) = self.room(demand)? else { return Ok(false) };
@@ -46,11 +43,8 @@ impl Connection {
                 return Ok(false);
             }
             left = left.saturating_sub(bytes);
-            if !self.write(tools)? {
-                return Ok(false);
-            }
+            written = self.write(tools)?;
         }
-        Ok(false)
     }
 
     fn ask(&mut self, clock: &dyn Clock) -> Result<Demand, CloseReason> {
