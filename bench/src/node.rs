@@ -95,6 +95,18 @@ impl Node {
         Ok(Node { messenger, shard: Some(shard) })
     }
 
+    /// Starts it where `port` is, or on this host's own sockets without one.
+    pub(crate) fn start_at(
+        port: Option<Box<dyn Port>>,
+        addressing: &Addressing,
+        options: NodeOptions,
+    ) -> Result<Self, BenchError> {
+        match port {
+            Some(port) => Node::start(port, addressing, options),
+            None => Node::start_on_kernel(None, &KernelConfig::default(), addressing.seed, options),
+        }
+    }
+
     /// Starts the messenger on the kernel's sockets, of `namespace` if there is one.
     pub(crate) fn start_on_kernel(
         namespace: Option<&NetNamespace>,

@@ -264,6 +264,17 @@ fn who_does_not_finish_is_given_up() {
     assert_eq!(peer.read(&mut [0]).unwrap(), 0, "the end of the stream came first");
 }
 
+/// A session that had said its last word was not asked any more, so its own time limit had no effect.
+#[test]
+fn time_limits_of_an_endpoint_hold_after_it_has_finished() {
+    let kernel = kernel();
+    let (script, mut peer) = dialled(&kernel);
+    script.finish();
+    assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+    script.abort_at(kernel.clock().now() + Duration::from_millis(20));
+    assert_eq!(script.next(), Event::Closed(CloseReason::Aborted));
+}
+
 #[test]
 fn dropping_the_transport_ends_its_connections_and_its_threads() {
     let kernel = kernel();

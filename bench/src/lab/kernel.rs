@@ -1,8 +1,9 @@
 //! Two hosts of the kernel's own: network namespaces, joined by veth pairs through a third namespace, whose bridge shapes
 //! and loses what it forwards; or joined directly where there is nothing to shape.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
+use outrider_drivers::kernel_socket::set_congestion_control;
 use outrider_drivers::netns::{NetNamespace, NetnsError};
 use outrider_stack::tcp::congestion::Algorithm;
 
@@ -66,6 +67,7 @@ impl Hosts {
         }
         for (namespace, (address, prefix)) in namespaces.iter().zip(addresses) {
             inside(namespace, || {
+                check_congestion(point.congestion)?;
                 run_words("ip", &format!("address add {address}/{prefix} dev {DEVICE} nodad"))?;
                 run_words("ip", &format!("link set {DEVICE} up"))?;
                 forget_paths()
@@ -131,6 +133,19 @@ fn offloads_off(device: &str) -> Result<(), BenchError> {
 fn forget_paths() -> Result<(), BenchError> {
     std::fs::write("/proc/sys/net/ipv4/tcp_no_metrics_save", "1")
         .map_err(|error| BenchError::failed(format!("cannot set tcp_no_metrics_save in the lab: {error}")))
+}
+
+/// Refuses a congestion control that this kernel does not have.
+fn check_congestion(congestion: Algorithm) -> Result<(), BenchError> {
+    let name = congestion.name();
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|socket| set_congestion_control(&socket, name))
+        .map_err(|error| {
+            BenchError::failed(format!(
+                "this kernel has no congestion control {name}: {error}; try 'modprobe tcp_{name}', or give another \
+                 --congestion"
+            ))
+        })
 }
 
 fn inside<T: Send>(

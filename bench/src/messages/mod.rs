@@ -68,7 +68,7 @@ pub(crate) struct Plan {
     pub(crate) rate: Rate,
     /// Queue at the bottleneck, where there is a rate.
     pub(crate) queue: Size,
-    /// Congestion control of both ends over Outrider's own TCP, and over the kernel's if it has a rate to find.
+    /// Congestion control of both ends.
     pub(crate) congestion: Algorithm,
     /// Per link and shape.
     pub(crate) length: Duration,
@@ -180,7 +180,7 @@ impl Plan {
     ) -> Result<[Node; 2], BenchError> {
         let seeds = [seed.wrapping_mul(2), seed.wrapping_mul(2).wrapping_add(1)];
         if let Some(hosts) = lab.hosts() {
-            let congestion = std::env::var("KT_CC").ok();
+            let congestion = Some(self.congestion.name().to_owned());
             let config = KernelConfig { congestion, ..KernelConfig::default() };
             let [near, far] = &hosts.namespaces;
             let server = Node::start_on_kernel(Some(far), &config, seeds[1], server)?;

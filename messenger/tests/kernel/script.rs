@@ -34,6 +34,8 @@ struct Desk {
     urgent: VecDeque<u8>,
     finished: bool,
     abort: bool,
+    /// When to abort by itself.
+    abort_at: Option<Instant>,
     refuse: bool,
     room: usize,
     received: Vec<u8>,
@@ -142,6 +144,11 @@ impl Script {
         self.change(|desk| desk.abort = true);
     }
 
+    /// Aborts when the endpoint is asked at that time or later; it asks to be asked then.
+    pub(crate) fn abort_at(&self, at: Instant) {
+        self.change(|desk| desk.abort_at = Some(at));
+    }
+
     pub(crate) fn refuse_bytes(&self) {
         self.change(|desk| desk.refuse = true);
     }
@@ -194,9 +201,10 @@ impl Script {
 }
 
 impl SegmentSource for Actor {
-    fn demand(&mut self, _now: Instant) -> Demand {
+    fn demand(&mut self, now: Instant) -> Demand {
         let mut desk = self.shared.called();
         desk.asked += 1;
+        desk.abort |= desk.abort_at.is_some_and(|at| at <= now);
         if !desk.urgent.is_empty() {
             Demand::Urgent
         } else if !desk.to_send.is_empty() {
@@ -227,7 +235,7 @@ impl SegmentSource for Actor {
     }
 
     fn next_demand(&self) -> Option<Instant> {
-        None
+        self.shared.called().abort_at
     }
 
     fn on_acked(&mut self, _now: Instant, offset: u64) {
