@@ -22,6 +22,10 @@ const REPLY: u16 = 2;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// Between looks at whether the connection still stands.
 const LOOK: Duration = Duration::from_millis(100);
+/// Between looks for a reply that is late.
+const STEP_AFTER: Duration = Duration::from_millis(1);
+/// How late it may be.
+const REPLY_PATIENCE: Duration = Duration::from_secs(20);
 /// What a message costs of a budget or a credit besides its payload, generously.
 const OVERHEAD_BYTES: usize = 1 << 10;
 /// Budget and credit at least, so that they are not what is measured.
@@ -125,20 +129,29 @@ impl Exchange {
         Ok(())
     }
 
-    /// Lets `length` pass.
+    /// Lets `length` pass, and more if no reply has come by then: a machine that is too busy for one message is slow,
+    /// and not infinitely so.
     pub(super) fn pass(&self, length: Duration, progress: &Progress) -> Result<(), BenchError> {
-        let end = now() + length;
-        while now() < end {
-            let step = LOOK.min(end - now());
+        let before = self.read();
+        let end = before.at + length;
+        loop {
+            let (at, answered) = (now(), self.read().replies > before.replies);
+            if at >= end && answered {
+                return Ok(());
+            }
+            if at >= end + REPLY_PATIENCE {
+                return Err(BenchError::failed("no message was answered; try a smaller --size"));
+            }
+            let left = end - at;
+            let step = if left.is_zero() { STEP_AFTER } else { LOOK.min(left) };
             if self.counters.signals.lost.wait(step) {
                 return Err(BenchError::failed("the connection was lost while it was measured"));
             }
             if self.counters.refused.load(Ordering::Relaxed) {
                 return Err(BenchError::failed("a message found no room in the send budget"));
             }
-            progress.advance(step);
+            progress.advance(step.min(left));
         }
-        Ok(())
     }
 
     pub(super) fn read(&self) -> Reading {
