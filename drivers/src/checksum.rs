@@ -6,12 +6,30 @@
 /// The one's complement sum of the 16-bit words of `bytes`, in network order and not inverted; an odd last byte counts
 /// as if a zero followed. Sums of pieces of even length may be combined by [`fold`].
 pub fn sum(bytes: &[u8]) -> u16 {
+    if bytes.len() < VECTOR_BYTES_MIN {
+        return finish(0, bytes);
+    }
     #[cfg(target_arch = "x86_64")]
-    if bytes.len() >= VECTOR_BYTES_MIN && std::arch::is_x86_feature_detected!("avx2") {
+    if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2, as was just found out; the function has no other requirement.
         return unsafe { sum_avx2(bytes) };
     }
     sum_words(bytes)
+}
+
+/// Copies `from` to `to` and returns the [`sum`] of it: one pass over the bytes instead of two.
+///
+/// # Panics
+/// If the two are not equally long.
+pub fn copy(to: &mut [u8], from: &[u8]) -> u16 {
+    assert_eq!(to.len(), from.len(), "what is copied must fit exactly");
+    #[cfg(target_arch = "x86_64")]
+    if from.len() >= VECTOR_BYTES_MIN && std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2, as was just found out; the function has no other requirement.
+        return unsafe { copy_avx2(to, from) };
+    }
+    to.copy_from_slice(from);
+    sum(from)
 }
 
 /// Adds the carries of a sum of 16-bit words back in until none is left (RFC 1071 section 1).
@@ -24,7 +42,6 @@ pub fn fold(sum: u64) -> u16 {
 }
 
 /// Below this the plain code is as fast.
-#[cfg(target_arch = "x86_64")]
 const VECTOR_BYTES_MIN: usize = 128;
 
 /// [`sum_words`], compiled for AVX2: the compiler then adds eight words at a time.
@@ -32,6 +49,40 @@ const VECTOR_BYTES_MIN: usize = 128;
 #[target_feature(enable = "avx2")]
 fn sum_avx2(bytes: &[u8]) -> u16 {
     sum_words(bytes)
+}
+
+/// By hand, because the compiler makes two passes of it: one that copies, and one that adds.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn copy_avx2(to: &mut [u8], from: &[u8]) -> u16 {
+    use std::arch::x86_64::{
+        __m256i, _mm256_add_epi64, _mm256_and_si256, _mm256_loadu_si256, _mm256_set1_epi64x,
+        _mm256_setzero_si256, _mm256_srli_epi64, _mm256_storeu_si256,
+    };
+    let (blocks, rest) = from.as_chunks::<64>();
+    let (rooms, room) = to.as_chunks_mut::<64>();
+    let low = _mm256_set1_epi64x(0xffff_ffff);
+    let mut sums = [_mm256_setzero_si256(); 4];
+    for (room, block) in rooms.iter_mut().zip(blocks) {
+        let (source, target) = (block.as_ptr().cast::<__m256i>(), room.as_mut_ptr().cast::<__m256i>());
+        // SAFETY: both are 64 bytes long, so two vectors of 32 bytes lie within each; unaligned accesses are meant.
+        let (first, second) = unsafe {
+            let vectors = (_mm256_loadu_si256(source), _mm256_loadu_si256(source.add(1)));
+            _mm256_storeu_si256(target, vectors.0);
+            _mm256_storeu_si256(target.add(1), vectors.1);
+            vectors
+        };
+        sums[0] = _mm256_add_epi64(sums[0], _mm256_and_si256(first, low));
+        sums[1] = _mm256_add_epi64(sums[1], _mm256_srli_epi64::<32>(first));
+        sums[2] = _mm256_add_epi64(sums[2], _mm256_and_si256(second, low));
+        sums[3] = _mm256_add_epi64(sums[3], _mm256_srli_epi64::<32>(second));
+    }
+    let sum = _mm256_add_epi64(_mm256_add_epi64(sums[0], sums[1]), _mm256_add_epi64(sums[2], sums[3]));
+    let mut lanes = [0u64; 4];
+    // SAFETY: the array is as long as the vector; an unaligned access is meant.
+    unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast::<__m256i>(), sum) };
+    room.copy_from_slice(rest);
+    finish(lanes.iter().sum(), rest)
 }
 
 /// Adds 32-bit words in the order of the machine (RFC 1071 section 2, B) into independent 64-bit sums, which cannot
@@ -47,14 +98,24 @@ fn sum_words(bytes: &[u8]) -> u16 {
             *sum += u64::from(u32::from_ne_bytes(*word));
         }
     }
-    let mut total: u64 = sums.iter().sum();
-    let (words, rest) = rest.as_chunks::<4>();
+    finish(sums.iter().sum(), rest)
+}
+
+/// Adds the last bytes to the sum of the 32-bit words before them.
+#[inline(always)]
+fn finish(mut total: u64, bytes: &[u8]) -> u16 {
+    let (words, rest) = bytes.as_chunks::<8>();
     for word in words {
-        total += u64::from(u32::from_ne_bytes(*word));
+        let word = u64::from_ne_bytes(*word);
+        total += (word >> 32) + (word & 0xffff_ffff);
     }
-    let mut last = [0; 4];
-    last[..rest.len()].copy_from_slice(rest);
-    total += u64::from(u32::from_ne_bytes(last));
+    let (words, rest) = rest.as_chunks::<2>();
+    for word in words {
+        total += u64::from(u16::from_ne_bytes(*word));
+    }
+    if let [last] = rest {
+        total += u64::from(u16::from_ne_bytes([*last, 0]));
+    }
     u16::from_be(fold(total))
 }
 
@@ -82,7 +143,11 @@ mod tests {
         let bytes: Vec<u8> = (0..2_100).map(|_| rng.next_u64() as u8).collect();
         for start in 0..5 {
             for end in start..bytes.len() {
-                assert_eq!(sum(&bytes[start..end]), plain(&bytes[start..end]), "{start}..{end}");
+                let part = &bytes[start..end];
+                assert_eq!(sum(part), plain(part), "{start}..{end}");
+                let mut room = vec![0; part.len()];
+                assert_eq!(copy(&mut room, part), plain(part), "{start}..{end}");
+                assert!(room == part, "{start}..{end}");
             }
         }
     }

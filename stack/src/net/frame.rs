@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, Ipv6Packet};
+use outrider_drivers::checksum;
+use smoltcp::wire::{EthernetAddress, EthernetProtocol, IpProtocol, Ipv6Packet};
 
 use super::routes::{Routes, is_host};
 use crate::tcp::segment::Header;
@@ -18,6 +19,10 @@ const HOP_LIMIT: u8 = 64;
 const ECN_CAPABLE: u8 = 0b10;
 const ECN_CONGESTION: u8 = 0b11;
 const ECN_MASK: u8 = 0b11;
+/// RFC 791 section 3.1: flags and fragment offset share a field.
+const DONT_FRAGMENT: u16 = 1 << 14;
+const MORE_FRAGMENTS: u16 = 1 << 13;
+const FRAGMENT_OFFSET: u16 = (1 << 13) - 1;
 
 /// An Ethernet address.
 pub(super) type Mac = [u8; 6];
@@ -39,6 +44,8 @@ pub(super) enum Discard {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packet<'a> {
     pub(super) source_mac: Mac,
+    /// The frame had our Ethernet address, not that of a group.
+    pub(super) to_us: bool,
     pub(super) source: IpAddr,
     pub(super) destination: IpAddr,
     pub(super) hop_limit: u8,
@@ -46,28 +53,46 @@ pub(super) struct Packet<'a> {
     pub(super) payload: &'a [u8],
 }
 
-/// What a frame is.
+/// What an IP packet is.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Received<'a> {
     Tcp(Packet<'a>),
-    Arp(&'a [u8]),
     Icmpv4(Packet<'a>),
     Icmpv6(Packet<'a>),
 }
 
-/// Sorts a frame that came in on the port with address `mac`.
-pub(super) fn classify<'a>(bytes: &'a [u8], mac: Mac, routes: &Routes) -> Result<Received<'a>, Discard> {
-    let frame = EthernetFrame::new_checked(bytes).map_err(|_| Discard::Truncated)?;
-    let to_us = frame.dst_addr().0 == mac;
-    if !to_us && frame.dst_addr().is_unicast() {
+/// What an Ethernet frame carries, before anybody has asked whether its addresses make sense.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Opened<'a> {
+    Arp(&'a [u8]),
+    Ip(IpProtocol, Packet<'a>),
+}
+
+/// Takes apart a frame that came in on the port with address `mac`.
+pub(super) fn open(bytes: &[u8], mac: Mac) -> Result<Opened<'_>, Discard> {
+    let (header, payload) = bytes.split_first_chunk::<ETHERNET_BYTES>().ok_or(Discard::Truncated)?;
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
+    let destination = [d0, d1, d2, d3, d4, d5];
+    let to_us = destination == mac;
+    if !to_us && EthernetAddress(destination).is_unicast() {
         return Err(Discard::NotOurs);
     }
-    let (protocol, packet) = match frame.ethertype() {
-        EthernetProtocol::Arp => return Ok(Received::Arp(frame.payload())),
-        EthernetProtocol::Ipv4 => open_v4(frame.payload(), frame.src_addr().0)?,
-        EthernetProtocol::Ipv6 => open_v6(frame.payload(), frame.src_addr().0)?,
+    let source_mac = [s0, s1, s2, s3, s4, s5];
+    let (protocol, packet) = match EthernetProtocol::from(u16::from_be_bytes([t0, t1])) {
+        EthernetProtocol::Arp => return Ok(Opened::Arp(payload)),
+        EthernetProtocol::Ipv4 => open_v4(payload, source_mac, to_us)?,
+        EthernetProtocol::Ipv6 => open_v6(payload, source_mac, to_us)?,
         EthernetProtocol::Unknown(_) => return Err(Discard::Ethertype),
     };
+    Ok(Opened::Ip(protocol, packet))
+}
+
+/// Sorts a packet by its addresses and its protocol.
+pub(super) fn admit<'a>(
+    protocol: IpProtocol,
+    packet: Packet<'a>,
+    routes: &Routes,
+) -> Result<Received<'a>, Discard> {
     let ours = routes.is_ours(packet.destination);
     if routes.is_ours(packet.source) || packet.source.is_loopback() || routes.is_broadcast(packet.source) {
         return Err(Discard::Martian);
@@ -80,7 +105,7 @@ pub(super) fn classify<'a>(bytes: &'a [u8], mac: Mac, routes: &Routes) -> Result
             Ok(Received::Icmpv6(packet))
         }
         _ if !ours => Err(Discard::NotOurs),
-        IpProtocol::Tcp if to_us => Ok(Received::Tcp(packet)),
+        IpProtocol::Tcp if packet.to_us => Ok(Received::Tcp(packet)),
         IpProtocol::Tcp => Err(Discard::NotOurs),
         IpProtocol::Icmp if packet.source.is_ipv4() => Ok(Received::Icmpv4(packet)),
         IpProtocol::Ipv6Frag => Err(Discard::Fragment),
@@ -89,37 +114,46 @@ pub(super) fn classify<'a>(bytes: &'a [u8], mac: Mac, routes: &Routes) -> Result
 }
 
 /// Checks an IPv4 header (RFC 1122 section 3.2.1) and skips its options.
-fn open_v4(bytes: &[u8], source_mac: Mac) -> Result<(IpProtocol, Packet<'_>), Discard> {
-    let packet = Ipv4Packet::new_checked(bytes).map_err(|_| Discard::Truncated)?;
-    if packet.version() != 4 || usize::from(packet.header_len()) < IPV4_BYTES {
+fn open_v4(bytes: &[u8], source_mac: Mac, to_us: bool) -> Result<(IpProtocol, Packet<'_>), Discard> {
+    let (base, _) = bytes.split_first_chunk::<IPV4_BYTES>().ok_or(Discard::Truncated)?;
+    let header_bytes = usize::from(base[0] & 0x0f) * 4;
+    let total_bytes = usize::from(u16::from_be_bytes([base[2], base[3]]));
+    if header_bytes < IPV4_BYTES || header_bytes > total_bytes || total_bytes > bytes.len() {
+        return Err(Discard::Truncated);
+    }
+    if base[0] >> 4 != 4 {
         return Err(Discard::IpHeader);
     }
-    if !packet.verify_checksum() {
+    let (header, payload) = bytes[..total_bytes].split_at(header_bytes);
+    // A correct header, its checksum included, sums to minus zero (RFC 1071 section 1).
+    if checksum::sum(header) != 0xffff {
         return Err(Discard::IpChecksum);
     }
-    if packet.more_frags() || packet.frag_offset() != 0 {
+    if u16::from_be_bytes([base[6], base[7]]) & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0 {
         return Err(Discard::Fragment);
     }
     let opened = Packet {
         source_mac,
-        source: IpAddr::V4(packet.src_addr()),
-        destination: IpAddr::V4(packet.dst_addr()),
-        hop_limit: packet.hop_limit(),
-        congestion_experienced: packet.ecn() & ECN_MASK == ECN_CONGESTION,
-        payload: packet.payload(),
+        to_us,
+        source: IpAddr::from([base[12], base[13], base[14], base[15]]),
+        destination: IpAddr::from([base[16], base[17], base[18], base[19]]),
+        hop_limit: base[8],
+        congestion_experienced: base[1] & ECN_MASK == ECN_CONGESTION,
+        payload,
     };
-    Ok((packet.next_header(), opened))
+    Ok((IpProtocol::from(base[9]), opened))
 }
 
 /// Checks an IPv6 header (RFC 8200 section 3). A packet with extension headers other than a fragment header is of
 /// a "protocol" that is neither TCP nor ICMP.
-fn open_v6(bytes: &[u8], source_mac: Mac) -> Result<(IpProtocol, Packet<'_>), Discard> {
+fn open_v6(bytes: &[u8], source_mac: Mac, to_us: bool) -> Result<(IpProtocol, Packet<'_>), Discard> {
     let packet = Ipv6Packet::new_checked(bytes).map_err(|_| Discard::Truncated)?;
     if packet.version() != 6 {
         return Err(Discard::IpHeader);
     }
     let opened = Packet {
         source_mac,
+        to_us,
         source: IpAddr::V6(packet.src_addr()),
         destination: IpAddr::V6(packet.dst_addr()),
         hop_limit: packet.hop_limit(),
@@ -169,32 +203,31 @@ pub(super) fn emit(buffer: &mut [u8], envelope: &Envelope, header: &Header, payl
 
 /// Writes an Ethernet header at the start of `buffer`.
 pub(super) fn emit_ethernet(buffer: &mut [u8], source: Mac, destination: Mac, ethertype: EthernetProtocol) {
-    let mut frame = EthernetFrame::new_unchecked(buffer);
-    frame.set_src_addr(EthernetAddress(source));
-    frame.set_dst_addr(EthernetAddress(destination));
-    frame.set_ethertype(ethertype);
+    let header = buffer.first_chunk_mut::<ETHERNET_BYTES>().expect("a frame has room for its header");
+    header[..6].copy_from_slice(&destination);
+    header[6..12].copy_from_slice(&source);
+    header[12..].copy_from_slice(&u16::from(ethertype).to_be_bytes());
 }
 
 fn emit_ip(buffer: &mut [u8], envelope: &Envelope, segment_bytes: usize) {
     let ecn = if envelope.ecn_capable { ECN_CAPABLE } else { 0 };
     match (envelope.local.ip(), envelope.remote.ip()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let mut packet = Ipv4Packet::new_unchecked(buffer);
-            packet.set_version(4);
-            packet.set_header_len(IPV4_BYTES as u8);
-            packet.set_dscp(0);
-            packet.set_ecn(ecn);
-            packet.set_total_len((IPV4_BYTES + segment_bytes) as u16);
+            let header = buffer.first_chunk_mut::<IPV4_BYTES>().expect("a frame has room for its header");
+            let total_bytes = (IPV4_BYTES + segment_bytes) as u16;
+            header[0] = 0x45;
+            header[1] = ecn;
+            header[2..4].copy_from_slice(&total_bytes.to_be_bytes());
             // Never fragmented, so the identification may be anything (RFC 6864 section 4.1).
-            packet.set_ident(0);
-            packet.clear_flags();
-            packet.set_frag_offset(0);
-            packet.set_dont_frag(true);
-            packet.set_hop_limit(HOP_LIMIT);
-            packet.set_next_header(IpProtocol::Tcp);
-            packet.set_src_addr(source);
-            packet.set_dst_addr(destination);
-            packet.fill_checksum();
+            header[4..6].fill(0);
+            header[6..8].copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
+            header[8] = HOP_LIMIT;
+            header[9] = IpProtocol::Tcp.into();
+            header[10..12].fill(0);
+            header[12..16].copy_from_slice(&source.octets());
+            header[16..].copy_from_slice(&destination.octets());
+            let sum = !checksum::sum(header);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             let mut packet = Ipv6Packet::new_unchecked(buffer);

@@ -101,6 +101,8 @@ pub struct Stack {
     wake_target: Arc<dyn WakeTarget>,
     wake_list: Arc<WakeList>,
     statistics: StackStatistics,
+    /// Connections that received something in the present burst.
+    touched: Vec<u32>,
     /// Scratch space of `poll`, kept for its capacity.
     fired: Vec<u32>,
 }
@@ -160,6 +162,7 @@ impl Stack {
             wake_target: Arc::clone(&wake_list) as Arc<dyn WakeTarget>,
             wake_list,
             statistics: StackStatistics::default(),
+            touched: Vec::new(),
             fired: Vec::new(),
             config,
         })
@@ -182,6 +185,7 @@ impl Stack {
         }
         let budget = self.config.receive_burst;
         let received = port.receive(now, budget, &mut |frame| self.on_frame(now, frame))?;
+        self.settle_touched(now);
         self.fire_timers(now);
         self.fire_neighbours(now);
         self.run_slow_path(now);

@@ -87,6 +87,7 @@ impl Stack {
                 parked: false,
                 ready_since: now,
                 turn_segments: 0,
+                touched: false,
             }
         });
         let id = id.expect("the table was found not to be full");
@@ -202,6 +203,7 @@ impl Stack {
             parked: false,
             ready_since: now,
             turn_segments: 0,
+            touched: false,
         });
         let Some(id) = id else {
             self.statistics.rx_dropped_table_full += 1;

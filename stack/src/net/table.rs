@@ -62,6 +62,8 @@ pub(super) struct Entry {
     pub(super) ready_since: Instant,
     /// Segments sent in the present turn.
     pub(super) turn_segments: usize,
+    /// It received something in the present burst, and is listed to be settled.
+    pub(super) touched: bool,
 }
 
 impl Entry {

@@ -428,8 +428,9 @@ impl Connection {
         self.close(reason);
     }
 
-    /// Keeps the timers in step with what was just done.
-    fn settle(&mut self, now: Instant) {
+    /// Keeps the timers in step with what was just done: once for all segments of a burst, and so not with each one
+    /// but when the owner has heard that nothing more may leave. For an owner that stops before that.
+    pub(crate) fn settle(&mut self, now: Instant) {
         if self.state == State::Closed {
             return;
         }
