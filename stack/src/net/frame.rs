@@ -1,13 +1,14 @@
 //! Between Ethernet frames and IP payloads: sorting what comes in, writing headers for what goes out.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use outrider_drivers::checksum;
-use smoltcp::wire::{EthernetAddress, EthernetProtocol, IpProtocol, Ipv6Packet};
+use smoltcp::wire::{EthernetAddress, EthernetProtocol, IpProtocol, Ipv4Packet, Ipv6Packet};
 
+use super::key::FlowKey;
 use super::routes::{Routes, is_host};
 use crate::tcp::segment::Header;
-use crate::tcp::wire::{self, Emission, Ports};
+use crate::tcp::wire::{self, Ports};
 
 /// Ethernet header, bytes.
 pub(super) const ETHERNET_BYTES: usize = 14;
@@ -20,7 +21,6 @@ const ECN_CAPABLE: u8 = 0b10;
 const ECN_CONGESTION: u8 = 0b11;
 const ECN_MASK: u8 = 0b11;
 /// RFC 791 section 3.1: flags and fragment offset share a field.
-const DONT_FRAGMENT: u16 = 1 << 14;
 const MORE_FRAGMENTS: u16 = 1 << 13;
 const FRAGMENT_OFFSET: u16 = (1 << 13) - 1;
 
@@ -163,42 +163,89 @@ fn open_v6(bytes: &[u8], source_mac: Mac, to_us: bool) -> Result<(IpProtocol, Pa
     Ok((packet.next_header(), opened))
 }
 
-/// All that surrounds a TCP segment on its way out.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Envelope {
-    pub(super) source_mac: Mac,
-    pub(super) destination_mac: Mac,
-    pub(super) local: SocketAddr,
-    pub(super) remote: SocketAddr,
-    pub(super) ecn_capable: bool,
-    pub(super) checksum_offload: bool,
-}
-
 /// Bytes of Ethernet and IP header before a segment to `address`.
 pub(super) fn overhead(address: IpAddr) -> usize {
     ETHERNET_BYTES + if address.is_ipv4() { IPV4_BYTES } else { IPV6_BYTES }
 }
 
-/// Length of the frame that carries `header` and `payload_length` bytes to `address`.
-pub(super) fn length(address: IpAddr, header: &Header, payload_length: usize) -> usize {
-    overhead(address) + wire::header_length(header) + payload_length
+/// Longest [`overhead`].
+const OVERHEAD_MAX: usize = ETHERNET_BYTES + IPV6_BYTES;
+
+/// All that surrounds the TCP segments of one 4-tuple on their way out, written once. What differs from frame to frame
+/// is zero in it: the Ethernet address of the next hop, length, ECN, and the checksums.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Template {
+    head: [u8; OVERHEAD_MAX],
+    overhead: u8,
+    ports: Ports,
+    /// Sum of an IPv4 header so far.
+    ip_sum: u16,
+    /// Sum of the addresses and the protocol, for the checksum of TCP.
+    addresses_sum: u16,
 }
 
-/// Writes the frame at the start of `buffer` and returns its length.
-pub(super) fn emit(buffer: &mut [u8], envelope: &Envelope, header: &Header, payload: [&[u8]; 2]) -> usize {
-    let (source, destination) = (envelope.local.ip(), envelope.remote.ip());
-    let emission = Emission {
-        ports: Ports { source: envelope.local.port(), destination: envelope.remote.port() },
-        source,
-        destination,
-        checksum_offload: envelope.checksum_offload,
-    };
-    let overhead = overhead(destination);
-    let segment_bytes = wire::emit(&mut buffer[overhead..], &emission, header, payload);
-    emit_ip(&mut buffer[ETHERNET_BYTES..], envelope, segment_bytes);
-    let ethertype = if destination.is_ipv4() { EthernetProtocol::Ipv4 } else { EthernetProtocol::Ipv6 };
-    emit_ethernet(buffer, envelope.source_mac, envelope.destination_mac, ethertype);
-    overhead + segment_bytes
+/// What [`Template::emit`] fills in besides the segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Envelope {
+    pub(super) destination_mac: Mac,
+    pub(super) ecn_capable: bool,
+    pub(super) checksum_offload: bool,
+}
+
+impl Template {
+    pub(super) fn new(source_mac: Mac, key: &FlowKey) -> Self {
+        let (local, remote) = (key.local(), key.remote());
+        let mut head = [0; OVERHEAD_MAX];
+        let is_v4 = remote.is_ipv4();
+        let ethertype = if is_v4 { EthernetProtocol::Ipv4 } else { EthernetProtocol::Ipv6 };
+        emit_ethernet(&mut head, source_mac, Mac::default(), ethertype);
+        emit_ip(&mut head[ETHERNET_BYTES..], local.ip(), remote.ip());
+        let overhead = overhead(remote.ip());
+        Template {
+            overhead: overhead as u8,
+            ports: Ports { source: local.port(), destination: remote.port() },
+            ip_sum: if is_v4 { checksum::sum(&head[ETHERNET_BYTES..overhead]) } else { 0 },
+            addresses_sum: wire::pseudo_header_sum(local.ip(), remote.ip(), 0),
+            head,
+        }
+    }
+
+    /// Length of the frame that carries `header` and `payload_length` bytes.
+    pub(super) fn length(&self, header: &Header, payload_length: usize) -> usize {
+        usize::from(self.overhead) + wire::header_length(header) + payload_length
+    }
+
+    /// Writes the frame at the start of `buffer` and returns its length.
+    pub(super) fn emit(
+        &self,
+        buffer: &mut [u8],
+        envelope: &Envelope,
+        header: &Header,
+        payload: [&[u8]; 2],
+    ) -> usize {
+        let overhead = usize::from(self.overhead);
+        let ecn = if envelope.ecn_capable { ECN_CAPABLE } else { 0 };
+        // More than an IPv4 frame has there: the segment is written over the rest. The shortest frame is longer.
+        let head = buffer.first_chunk_mut::<OVERHEAD_MAX>().expect("a frame has room for its headers");
+        *head = self.head;
+        head[..6].copy_from_slice(&envelope.destination_mac);
+        let (segment_room, offload) = (&mut buffer[overhead..], envelope.checksum_offload);
+        let segment_bytes =
+            wire::emit_between(segment_room, self.ports, self.addresses_sum, offload, header, payload);
+        let head = buffer.first_chunk_mut::<OVERHEAD_MAX>().expect("it was there before");
+        if overhead < OVERHEAD_MAX {
+            let total_bytes = (IPV4_BYTES + segment_bytes) as u16;
+            let sum = u64::from(self.ip_sum) + u64::from(total_bytes) + u64::from(ecn);
+            head[15] = ecn;
+            head[16..18].copy_from_slice(&total_bytes.to_be_bytes());
+            head[24..26].copy_from_slice(&(!checksum::fold(sum)).to_be_bytes());
+        } else {
+            // The traffic class begins in the first byte, behind the version (RFC 8200 section 3).
+            head[15] = ecn << 4;
+            head[18..20].copy_from_slice(&(segment_bytes as u16).to_be_bytes());
+        }
+        overhead + segment_bytes
+    }
 }
 
 /// Writes an Ethernet header at the start of `buffer`.
@@ -209,32 +256,23 @@ pub(super) fn emit_ethernet(buffer: &mut [u8], source: Mac, destination: Mac, et
     header[12..].copy_from_slice(&u16::from(ethertype).to_be_bytes());
 }
 
-fn emit_ip(buffer: &mut [u8], envelope: &Envelope, segment_bytes: usize) {
-    let ecn = if envelope.ecn_capable { ECN_CAPABLE } else { 0 };
-    match (envelope.local.ip(), envelope.remote.ip()) {
+/// Writes an IP header without length, ECN and checksum.
+fn emit_ip(buffer: &mut [u8], source: IpAddr, destination: IpAddr) {
+    match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let header = buffer.first_chunk_mut::<IPV4_BYTES>().expect("a frame has room for its header");
-            let total_bytes = (IPV4_BYTES + segment_bytes) as u16;
-            header[0] = 0x45;
-            header[1] = ecn;
-            header[2..4].copy_from_slice(&total_bytes.to_be_bytes());
-            // Never fragmented, so the identification may be anything (RFC 6864 section 4.1).
-            header[4..6].fill(0);
-            header[6..8].copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
-            header[8] = HOP_LIMIT;
-            header[9] = IpProtocol::Tcp.into();
-            header[10..12].fill(0);
-            header[12..16].copy_from_slice(&source.octets());
-            header[16..].copy_from_slice(&destination.octets());
-            let sum = !checksum::sum(header);
-            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            let mut packet = Ipv4Packet::new_unchecked(buffer);
+            packet.set_version(4);
+            packet.set_header_len(IPV4_BYTES as u8);
+            // Never fragmented, so the identification, zero here, may be anything (RFC 6864 section 4.1).
+            packet.set_dont_frag(true);
+            packet.set_hop_limit(HOP_LIMIT);
+            packet.set_next_header(IpProtocol::Tcp);
+            packet.set_src_addr(source);
+            packet.set_dst_addr(destination);
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             let mut packet = Ipv6Packet::new_unchecked(buffer);
             packet.set_version(6);
-            packet.set_traffic_class(ecn);
-            packet.set_flow_label(0);
-            packet.set_payload_len(segment_bytes as u16);
             packet.set_next_header(IpProtocol::Tcp);
             packet.set_hop_limit(HOP_LIMIT);
             packet.set_src_addr(source);

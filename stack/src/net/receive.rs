@@ -60,7 +60,7 @@ impl Stack {
     fn find_flow(&mut self, packet: &Packet<'_>) -> Option<(FlowKey, u32)> {
         let ports = wire::peek_ports(packet.payload)?;
         let key = flow_key(packet, ports);
-        self.table.find(&key).map(|index| (key, index))
+        self.table.find_again(&key).map(|index| (key, index))
     }
 
     fn discarded(&mut self, discard: Discard) -> &mut u64 {
@@ -242,16 +242,10 @@ impl Stack {
     /// Queues a segment that belongs to no connection, back the way its cause came: it keeps no state, not even in the
     /// neighbour cache. Returns whether there was room.
     pub(super) fn send_stateless(&mut self, key: &FlowKey, header: &Header, destination_mac: Mac) -> bool {
-        let envelope = frame::Envelope {
-            source_mac: self.mac,
-            destination_mac,
-            local: key.local(),
-            remote: key.remote(),
-            ecn_capable: false,
-            checksum_offload: false,
-        };
-        let mut bytes = vec![0; frame::length(key.remote().ip(), header, 0)];
-        frame::emit(&mut bytes, &envelope, header, [&[], &[]]);
+        let envelope = frame::Envelope { destination_mac, ecn_capable: false, checksum_offload: false };
+        let template = frame::Template::new(self.mac, key);
+        let mut bytes = vec![0; template.length(header, 0)];
+        template.emit(&mut bytes, &envelope, header, [&[], &[]]);
         self.push_control(bytes)
     }
 

@@ -219,16 +219,14 @@ impl Stack {
             segment_size: if is_super { u16::try_from(segment.segment_size).unwrap_or(u16::MAX) } else { 0 },
         };
         let envelope = Envelope {
-            source_mac: self.mac,
             destination_mac: mac,
-            local: entry.key.local(),
-            remote: entry.key.remote(),
             ecn_capable: segment.ecn_capable,
             checksum_offload: offload.checksum,
         };
         let payload = entry.connection.payload(segment);
-        let length = frame::length(envelope.remote.ip(), &segment.header, segment.payload_length);
-        let mut fill = |buffer: &mut [u8]| frame::emit(buffer, &envelope, &segment.header, payload);
+        let length = entry.template.length(&segment.header, segment.payload_length);
+        let mut fill =
+            |buffer: &mut [u8]| entry.template.emit(buffer, &envelope, &segment.header, payload);
         if port.transmit(now, length, offload, &mut fill)? {
             self.drain_rate.on_transmit(length);
             self.statistics.tx_segments += 1;

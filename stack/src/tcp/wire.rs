@@ -282,27 +282,40 @@ pub struct Emission {
 /// # Panics
 /// If `buffer` is too short, or the addresses are of different families: bugs of the caller.
 pub fn emit(buffer: &mut [u8], emission: &Emission, header: &Header, payload: [&[u8]; 2]) -> usize {
+    let addresses = pseudo_header_sum(emission.source, emission.destination, 0);
+    emit_between(buffer, emission.ports, addresses, emission.checksum_offload, header, payload)
+}
+
+/// [`emit`] for whoever knows `addresses`, the [`pseudo_header_sum`] of a length of zero, already.
+pub(crate) fn emit_between(
+    buffer: &mut [u8],
+    ports: Ports,
+    addresses: u16,
+    checksum_offload: bool,
+    header: &Header,
+    payload: [&[u8]; 2],
+) -> usize {
     let (sack_blocks, options_bytes) = options_layout(&header.options);
     let header_bytes = BASE_HEADER_BYTES + options_bytes;
     let length = header_bytes + payload[0].len() + payload[1].len();
     let (head, body) = buffer[..length].split_at_mut(header_bytes);
     let (base, options) = head.split_first_chunk_mut().expect("a header has its fixed part");
-    emit_base(base, emission, header, header_bytes);
+    emit_base(base, ports, header, header_bytes);
     emit_options(options, &header.options, sack_blocks);
 
-    let pseudo_header = pseudo_header_sum(emission.source, emission.destination, length);
+    let pseudo_header = u64::from(addresses) + (length >> 16) as u64 + (length & 0xffff) as u64;
     let (first, second) = body.split_at_mut(payload[0].len());
-    let sum = if emission.checksum_offload {
+    let sum = if checksum_offload {
         first.copy_from_slice(payload[0]);
         second.copy_from_slice(payload[1]);
-        pseudo_header
+        checksum::fold(pseudo_header)
     } else {
         let first_sum = checksum::copy(first, payload[0]);
-        let second_sum = checksum::copy(second, payload[1]);
+        let second_sum = if second.is_empty() { 0 } else { checksum::copy(second, payload[1]) };
         // Behind an odd number of bytes the two of each word have changed places (RFC 1071 section 2, B).
         let second_sum = if payload[0].len() % 2 == 1 { second_sum.swap_bytes() } else { second_sum };
-        let sums = [pseudo_header, checksum::sum(head), first_sum, second_sum];
-        !checksum::fold(sums.into_iter().map(u64::from).sum())
+        let sums = u64::from(checksum::sum(head)) + u64::from(first_sum) + u64::from(second_sum);
+        !checksum::fold(pseudo_header + sums)
     };
     head[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&sum.to_be_bytes());
     length
@@ -310,7 +323,7 @@ pub fn emit(buffer: &mut [u8], emission: &Emission, header: &Header, payload: [&
 
 /// The part that every header has (RFC 9293 section 3.1), its checksum still zero. Written as one array: of fields
 /// that are set one by one, each checks its bounds, and this is done for every segment.
-fn emit_base(base: &mut [u8; BASE_HEADER_BYTES], emission: &Emission, header: &Header, header_bytes: usize) {
+fn emit_base(base: &mut [u8; BASE_HEADER_BYTES], ports: Ports, header: &Header, header_bytes: usize) {
     let Flags { syn, fin, rst, psh, ece, cwr } = header.flags;
     let bits = [
         (FIN, fin),
@@ -322,8 +335,8 @@ fn emit_base(base: &mut [u8; BASE_HEADER_BYTES], emission: &Emission, header: &H
         (CWR, cwr),
     ];
     let flags = bits.iter().fold(0, |flags, (bit, set)| flags | if *set { *bit } else { 0 });
-    base[..2].copy_from_slice(&emission.ports.source.to_be_bytes());
-    base[2..4].copy_from_slice(&emission.ports.destination.to_be_bytes());
+    base[..2].copy_from_slice(&ports.source.to_be_bytes());
+    base[2..4].copy_from_slice(&ports.destination.to_be_bytes());
     base[4..8].copy_from_slice(&header.seq.0.to_be_bytes());
     base[8..12].copy_from_slice(&header.ack.unwrap_or_default().0.to_be_bytes());
     base[12] = (header_bytes as u8 / 4) << 4;
