@@ -55,10 +55,10 @@ fn sum_avx2(bytes: &[u8]) -> u16 {
     let mut total = 0;
     let mut pieces = bytes.chunks_exact(PIECE_BYTES);
     for piece in &mut pieces {
-        total += blocks_avx2(piece.as_chunks().0, |_, _| {});
+        total += blocks_avx2(piece.as_chunks().0, |_| {});
     }
     let (blocks, rest) = pieces.remainder().as_chunks();
-    finish(total + blocks_avx2(blocks, |_, _| {}), rest)
+    finish(total + blocks_avx2(blocks, |_| {}), rest)
 }
 
 /// [`copy`], likewise. By hand, because the compiler makes two passes of it: one that copies, and one that adds.
@@ -72,8 +72,10 @@ fn copy_avx2(to: &mut [u8], from: &[u8]) -> u16 {
         let room = rooms.next().expect("both are equally long");
         let (blocks, rest) = piece.as_chunks::<BLOCK>();
         let (room_blocks, room_rest) = room.as_chunks_mut::<BLOCK>();
-        total += blocks_avx2(blocks, |index, vectors| {
-            let target = room_blocks[index].as_mut_ptr().cast::<__m256i>();
+        let mut room_blocks = room_blocks.iter_mut();
+        total += blocks_avx2(blocks, |vectors| {
+            let Some(room) = room_blocks.next() else { return };
+            let target = room.as_mut_ptr().cast::<__m256i>();
             // SAFETY: a block has room for two vectors of 32 bytes; an unaligned access is meant.
             unsafe {
                 _mm256_storeu_si256(target, vectors[0]);
@@ -100,7 +102,7 @@ const BLOCK: usize = 64;
 #[inline]
 fn blocks_avx2(
     blocks: &[[u8; BLOCK]],
-    mut see: impl FnMut(usize, [std::arch::x86_64::__m256i; 2]),
+    mut see: impl FnMut([std::arch::x86_64::__m256i; 2]),
 ) -> u64 {
     use std::arch::x86_64::{
         __m256i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi16,
@@ -108,21 +110,21 @@ fn blocks_avx2(
     };
     let (sign, one) = (_mm256_set1_epi16(i16::MIN), _mm256_set1_epi16(1));
     let mut sums = [_mm256_setzero_si256(); 2];
-    for (index, block) in blocks.iter().enumerate() {
+    for block in blocks {
         let source = block.as_ptr().cast::<__m256i>();
         // SAFETY: a block is two vectors of 32 bytes; an unaligned access is meant.
         let vectors = unsafe { [_mm256_loadu_si256(source), _mm256_loadu_si256(source.add(1))] };
-        see(index, vectors);
+        see(vectors);
         for (sum, vector) in sums.iter_mut().zip(vectors) {
             *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_xor_si256(vector, sign), one));
         }
     }
-    let mut lanes = [[0i32; 8]; 2];
-    for (lanes, sum) in lanes.iter_mut().zip(sums) {
-        // SAFETY: the array is as long as the vector; an unaligned access is meant.
-        unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast::<__m256i>(), sum) };
-    }
-    let signed: i64 = lanes.as_flattened().iter().map(|lane| i64::from(*lane)).sum();
+    let mut lanes = [0i32; 8];
+    let sum = _mm256_add_epi32(sums[0], sums[1]);
+    // SAFETY: the array is as long as the vector; an unaligned access is meant.
+    unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast::<__m256i>(), sum) };
+    // The words of a piece, 2^15 of them and each below 2^15, fit 32 bits together.
+    let signed = i64::from(lanes.iter().sum::<i32>());
     let words = (blocks.len() * BLOCK / 2) as i64;
     (signed + words * 0x8000) as u64
 }

@@ -1,6 +1,6 @@
 //! Between Ethernet frames and IP payloads: sorting what comes in, writing headers for what goes out.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use outrider_drivers::checksum;
 use smoltcp::wire::{EthernetAddress, EthernetProtocol, IpProtocol, Ipv4Packet, Ipv6Packet};
@@ -85,6 +85,19 @@ pub(super) fn open(bytes: &[u8], mac: Mac) -> Result<Opened<'_>, Discard> {
         EthernetProtocol::Unknown(_) => return Err(Discard::Ethertype),
     };
     Ok(Opened::Ip(protocol, packet))
+}
+
+/// The 4-tuple of a frame, if it is as most are: an IPv4 packet without options that holds a TCP segment. Nothing else
+/// about it is looked at.
+pub(super) fn peek_flow(bytes: &[u8]) -> Option<FlowKey> {
+    let head = bytes.first_chunk::<{ ETHERNET_BYTES + IPV4_BYTES + 4 }>()?;
+    if head[12..15] != [0x08, 0x00, 0x45] || head[23] != u8::from(IpProtocol::Tcp) {
+        return None;
+    }
+    let address = |at: usize| IpAddr::from([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let port = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+    let remote = SocketAddr::new(address(26), port(34));
+    Some(FlowKey::new(SocketAddr::new(address(30), port(36)), remote))
 }
 
 /// Sorts a packet by its addresses and its protocol.
@@ -208,6 +221,10 @@ impl Template {
             addresses_sum: wire::pseudo_header_sum(local.ip(), remote.ip(), 0),
             head,
         }
+    }
+
+    pub(super) fn touch(&self) -> u64 {
+        u64::from(self.head[0]) ^ u64::from(self.addresses_sum)
     }
 
     /// Length of the frame that carries `header` and `payload_length` bytes.

@@ -73,6 +73,12 @@ impl Entry {
         self.came_from.filter(|_| self.phase == Phase::HalfOpen)
     }
 
+    /// Reads a little of everything that the next segment needs; see [`Connection::touch`].
+    pub(super) fn touch(&self) -> u64 {
+        let own = self.acked_offset ^ self.ready_since.as_nanos() ^ u64::from(self.key.remote().port());
+        own ^ self.template.touch() ^ self.user.room() as u64 ^ self.connection.touch()
+    }
+
     /// Tells the endpoint that the connection is open, unless it knows. Says whether this was the first time.
     pub(super) fn establish(&mut self, now: Instant) -> bool {
         if self.phase == Phase::Established {
@@ -134,6 +140,10 @@ impl Table {
         let index = self.find(key)?;
         self.latest = Some((*key, index));
         Some(index)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.flows.len()
     }
 
     pub(super) fn get(&self, index: u32) -> Option<&Entry> {
