@@ -100,10 +100,7 @@ const BLOCK: usize = 64;
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 #[inline]
-fn blocks_avx2(
-    blocks: &[[u8; BLOCK]],
-    mut see: impl FnMut([std::arch::x86_64::__m256i; 2]),
-) -> u64 {
+fn blocks_avx2(blocks: &[[u8; BLOCK]], mut see: impl FnMut([std::arch::x86_64::__m256i; 2])) -> u64 {
     use std::arch::x86_64::{
         __m256i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi16,
         _mm256_setzero_si256, _mm256_storeu_si256, _mm256_xor_si256,

@@ -32,8 +32,8 @@ mod transmit;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::{hint, mem};
 use std::sync::Arc;
+use std::{hint, mem};
 
 use crossbeam::queue::SegQueue;
 use outrider_drivers::port::{Capabilities, Port, PortError, PortInfo};
@@ -121,7 +121,7 @@ impl WakeTarget for WakeList {
 }
 
 /// From so many connections on they are fetched before a burst; fewer stay in the cache by themselves.
-const FETCH_CONNECTIONS_MIN: usize = 64;
+const FETCH_CONNECTIONS_MIN: usize = 256;
 /// RFC 791 and RFC 8200: what every link must carry.
 const MTU_MIN_V4: usize = 576;
 const MTU_MIN_V6: usize = 1_280;

@@ -225,8 +225,7 @@ impl Stack {
         };
         let payload = entry.connection.payload(segment);
         let length = entry.template.length(&segment.header, segment.payload_length);
-        let mut fill =
-            |buffer: &mut [u8]| entry.template.emit(buffer, &envelope, &segment.header, payload);
+        let mut fill = |buffer: &mut [u8]| entry.template.emit(buffer, &envelope, &segment.header, payload);
         if port.transmit(now, length, offload, &mut fill)? {
             self.drain_rate.on_transmit(length);
             self.statistics.tx_segments += 1;

@@ -104,7 +104,8 @@ pub fn parse<'a>(bytes: &'a [u8], envelope: &Envelope) -> Result<(Ports, Segment
     if ports.source == 0 || ports.destination == 0 {
         return Err(SegmentError::PortZero);
     }
-    let number = |at: usize| SeqNumber(u32::from_be_bytes([base[at], base[at + 1], base[at + 2], base[at + 3]]));
+    let number =
+        |at: usize| SeqNumber(u32::from_be_bytes([base[at], base[at + 1], base[at + 2], base[at + 3]]));
     let has = |bit: u8| base[13] & bit != 0;
     let header = Header {
         seq: number(4),
@@ -325,15 +326,8 @@ pub(crate) fn emit_between(
 /// that are set one by one, each checks its bounds, and this is done for every segment.
 fn emit_base(base: &mut [u8; BASE_HEADER_BYTES], ports: Ports, header: &Header, header_bytes: usize) {
     let Flags { syn, fin, rst, psh, ece, cwr } = header.flags;
-    let bits = [
-        (FIN, fin),
-        (SYN, syn),
-        (RST, rst),
-        (PSH, psh),
-        (ACK, header.ack.is_some()),
-        (ECE, ece),
-        (CWR, cwr),
-    ];
+    let bits =
+        [(FIN, fin), (SYN, syn), (RST, rst), (PSH, psh), (ACK, header.ack.is_some()), (ECE, ece), (CWR, cwr)];
     let flags = bits.iter().fold(0, |flags, (bit, set)| flags | if *set { *bit } else { 0 });
     base[..2].copy_from_slice(&ports.source.to_be_bytes());
     base[2..4].copy_from_slice(&ports.destination.to_be_bytes());
