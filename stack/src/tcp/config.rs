@@ -9,6 +9,9 @@ use super::congestion::Algorithm;
 pub struct Config {
     /// MSS announced to the peer: what one received segment may carry (MTU less IP and TCP base headers), bytes.
     pub segment_size_max: u16,
+    /// What the path is already known to carry: a segment to the peer has at most so much payload and options, bytes
+    /// (RFC 8201 section 5.2: what an earlier connection has learned). Nothing of it is announced.
+    pub path_segment_size_max: u16,
     /// Receive window at first, bytes. It doubles whenever a whole window was received within a few round trips.
     pub receive_window_initial: u32,
     /// Largest receive window, bytes; also fixes the window scale.
@@ -81,6 +84,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             segment_size_max: 1460,
+            path_segment_size_max: u16::MAX,
             receive_window_initial: 256 << 10,
             receive_window_max: 4 << 20,
             algorithm: Algorithm::default(),

@@ -181,6 +181,7 @@ impl Connection {
         self.peer_segment_size = options
             .segment_size_max
             .unwrap_or(SEGMENT_SIZE_DEFAULT)
+            .min(self.config.path_segment_size_max)
             .max(SEGMENT_SIZE_MIN)
             .min(self.config.segment_size_max);
         match options.window_scale {

@@ -218,7 +218,7 @@ impl Connection {
     }
 
     /// Bytes known to have left the network by duplicate acknowledgements, where there is no SACK.
-    fn departed_by_duplicates(&self) -> u64 {
+    pub(super) fn departed_by_duplicates(&self) -> u64 {
         if self.sack { 0 } else { self.duplicate_acks * self.segment_size() as u64 }
     }
 
@@ -352,7 +352,7 @@ impl Connection {
             }
             urgent_only = true;
         }
-        let room = self.window_room(now, size.max(limit.super_segment_bytes), size, demand)?;
+        let room = self.window_room(now, size.max(limit.super_segment_bytes), size, demand, source)?;
         self.restart_after_idle(now);
         let state = self.send_state(now);
         let mut cut = CutWriter { ring: self.flight.ring_mut(), room, urgent_only };
@@ -450,11 +450,21 @@ impl Connection {
 
     /// Bytes the peer's window allows for a segment, silly windows avoided (RFC 9293 section 3.8.6.2.1); arms the
     /// persist timer where nothing else would ever wake the sender.
-    fn window_room(&mut self, now: Instant, wanted: usize, size: usize, demand: Demand) -> Option<usize> {
+    fn window_room(
+        &mut self,
+        now: Instant,
+        wanted: usize,
+        size: usize,
+        demand: Demand,
+        source: &dyn SegmentSource,
+    ) -> Option<usize> {
         let usable = self.window_edge.saturating_sub(self.next);
         let silly = (size as u64).min(self.peer_window_max / 2);
-        let worthwhile =
-            usable > 0 && (usable >= silly || demand == Demand::Urgent || self.silly_window_override);
+        let worthwhile = usable > 0
+            && (usable >= silly
+                || demand == Demand::Urgent
+                || self.silly_window_override
+                || source.queued_bytes().is_some_and(|queued| queued <= usable));
         if worthwhile {
             return Some(wanted.min(usize::try_from(usable).unwrap_or(usize::MAX)));
         }
@@ -469,6 +479,9 @@ impl Connection {
         self.blocked = Blocked::PeerWindow;
         self.window_probe_due |= core::mem::take(&mut self.silly_window_override);
         if self.flight.is_empty() && !self.timers.is_armed(Timer::Persist) {
+            if self.window_probe_backoff == 0 {
+                self.progress_at = now;
+            }
             self.timers.arm(Timer::Persist, now + self.window_probe_interval());
         }
     }

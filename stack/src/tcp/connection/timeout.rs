@@ -1,4 +1,4 @@
-//! Timers: retransmission, tail loss probe, reordering, persist, TIME-WAIT.
+//! Timers: retransmission, tail loss probe, reordering, persist, user timeout, TIME-WAIT.
 
 use core::time::Duration;
 
@@ -21,6 +21,9 @@ impl Connection {
         if self.timers.take_expired(Timer::TimeWait, now) {
             return self.close(CloseReason::Finished);
         }
+        if self.timers.take_expired(Timer::UserTimeout, now) {
+            return self.on_user_timeout();
+        }
         if self.timers.take_expired(Timer::DelayedAck, now) {
             self.receiver.on_ack_timer();
         }
@@ -29,7 +32,7 @@ impl Connection {
             self.detect_loss(now, false);
         }
         if self.timers.take_expired(Timer::Persist, now) {
-            self.on_persist(now);
+            self.on_persist();
         }
         if self.timers.take_expired(Timer::Keepalive, now) {
             self.on_keepalive(now);
@@ -74,6 +77,7 @@ impl Connection {
     }
 
     pub(super) fn arm_retransmit(&mut self, now: Instant) {
+        self.arm_user_timeout();
         if self.flight.is_empty() {
             return self.timers.disarm(Timer::Retransmit);
         }
@@ -110,6 +114,30 @@ impl Connection {
         }
     }
 
+    /// The user timeout runs while something is unacknowledged, or held back by the peer's window. While the window is
+    /// shut the peer may keep it so for as long as it answers (RFC 9293 section 3.8.6.1).
+    fn arm_user_timeout(&mut self) {
+        let shut = self.timers.is_armed(Timer::Persist);
+        if self.flight.is_empty() && !shut {
+            return self.timers.disarm(Timer::UserTimeout);
+        }
+        let silent_since = if shut || (self.state.is_synchronised() && self.peer_window() == 0) {
+            self.progress_at.max(self.last_heard_at)
+        } else {
+            self.progress_at
+        };
+        self.timers.arm(Timer::UserTimeout, silent_since + self.config.user_timeout);
+    }
+
+    /// RFC 9293 section 3.10.8: the user is told and everything is dropped; there is no word to a peer that has not
+    /// answered for so long. Should it come back, its next segment meets no connection and is reset.
+    fn on_user_timeout(&mut self) {
+        self.close(match self.state {
+            State::SynSent | State::SynReceived => CloseReason::ConnectTimeout,
+            _ => CloseReason::UserTimeout,
+        });
+    }
+
     fn on_syn_timeout(&mut self, now: Instant) {
         if self.backoff >= self.config.syn_retries {
             return self.close(CloseReason::ConnectTimeout);
@@ -121,9 +149,6 @@ impl Connection {
 
     /// RFC 6298 section 5.4 to 5.6.
     fn on_data_timeout(&mut self, now: Instant) {
-        if now - self.progress_at >= self.config.user_timeout {
-            return self.close_with_reset(CloseReason::UserTimeout);
-        }
         self.statistics.retransmission_timeouts += 1;
         self.trace.timeout(now, self.next - self.una);
         tracing::debug!(target: "outrider::tcp", trace = %self.trace, "retransmission timeout");
@@ -174,10 +199,7 @@ impl Connection {
     }
 
     /// The window has stayed shut (or silly): probe, without end while the peer answers (RFC 9293 section 3.8.6.1).
-    fn on_persist(&mut self, now: Instant) {
-        if now - self.last_heard_at >= self.config.user_timeout && self.window_probe_backoff > 0 {
-            return self.close_with_reset(CloseReason::UserTimeout);
-        }
+    fn on_persist(&mut self) {
         self.window_probe_backoff += 1;
         if self.peer_window() > 0 {
             self.silly_window_override = true;
