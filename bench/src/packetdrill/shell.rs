@@ -222,7 +222,8 @@ fn echo(words: &[&str], settings: &mut Settings) -> Result<(), String> {
 /// `dd bs=1 count=5 if=/dev/zero of=FILE`: only zeros, which are what every payload is here.
 fn make_file(words: &[&str], settings: &mut Settings) -> Result<(), String> {
     let refuse = || format!("shell command dd {}", words.join(" "));
-    let operand = |name: &str| operands(words).iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    let operand =
+        |name: &str| operands(words).iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
     let number = |name: &str, otherwise: u64| match operand(name) {
         Some(text) => text.parse().map_err(|_| refuse()),
         None => Ok(otherwise),

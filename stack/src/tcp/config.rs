@@ -12,6 +12,8 @@ pub struct Config {
     /// What the path is already known to carry: a segment to the peer has at most so much payload and options, bytes
     /// (RFC 8201 section 5.2: what an earlier connection has learned). Nothing of it is announced.
     pub path_segment_size_max: u16,
+    /// Whether the path MTU is searched for with data.
+    pub mtu_probing: MtuProbing,
     /// Receive window at first, bytes. It doubles whenever a whole window was received within a few round trips.
     pub receive_window_initial: u32,
     /// Largest receive window, bytes; also fixes the window scale.
@@ -62,6 +64,18 @@ pub struct Config {
     pub holes_max: usize,
 }
 
+/// Whether larger segments are tried out where ICMP does not tell what a path carries (RFC 4821).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum MtuProbing {
+    /// Never: a path that swallows long segments without a report swallows the connection.
+    #[default]
+    Off,
+    /// Once timeouts in a row make a black hole likely: segments are made small, and then larger step by step.
+    BlackHole,
+    /// From the beginning: connections start with small segments.
+    Always,
+}
+
 /// When an idle connection is probed, and given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
@@ -85,6 +99,7 @@ impl Default for Config {
         Config {
             segment_size_max: 1460,
             path_segment_size_max: u16::MAX,
+            mtu_probing: MtuProbing::default(),
             receive_window_initial: 256 << 10,
             receive_window_max: 4 << 20,
             algorithm: Algorithm::default(),

@@ -125,6 +125,6 @@ fn a_last_piece_that_fits_a_small_window_does_not_wait_for_the_persist_timer() {
         let from = pair.now;
         pair.run_until(10 * SECOND, |pair| pair.nodes[0].app.cut == pair.nodes[0].app.total);
         let waited = pair.now - from;
-        assert_eq!(waited < Duration::from_micros(10), knows_queue, "{waited:?} after {stopped}");
+        assert_eq!(waited < Duration::from_micros(500), knows_queue, "{waited:?} after {stopped}");
     }
 }

@@ -58,6 +58,7 @@ impl Limits {
 
     /// Of that, held up by the size of the send buffer.
     pub(super) fn by_send_buffer(&self, now: Instant) -> Duration {
-        self.by_send_buffer + if self.present == Limit::SendBuffer { now - self.since } else { Duration::ZERO }
+        self.by_send_buffer
+            + if self.present == Limit::SendBuffer { now - self.since } else { Duration::ZERO }
     }
 }

@@ -296,10 +296,7 @@ fn parse_tcp(cursor: &mut Cursor<'_>, direction: Direction) -> Parsed<Result<Tcp
 }
 
 /// A comma-separated list up to `>`.
-fn parse_options(
-    cursor: &mut Cursor<'_>,
-    direction: Direction,
-) -> Parsed<Result<Vec<TcpOption>, String>> {
+fn parse_options(cursor: &mut Cursor<'_>, direction: Direction) -> Parsed<Result<Vec<TcpOption>, String>> {
     let mut options = Vec::new();
     cursor.skip_blanks()?;
     let start = *cursor;

@@ -49,6 +49,7 @@ impl Connection {
             self.timeout_base = now;
             self.progress_at = now;
             self.duplicate_acks = 0;
+            self.check_mtu_probe_delivered(now);
         }
         if newly_delivered > 0 {
             self.probe_base = now;
@@ -225,7 +226,7 @@ impl Connection {
         if lost > 0 {
             self.trace.loss(now, lost);
             self.rate.on_lost(lost);
-            if !in_recovery {
+            if !self.is_mtu_probe_lost(now, lost) && !in_recovery {
                 self.enter_recovery(now, pipe_before);
             }
         }

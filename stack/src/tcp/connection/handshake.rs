@@ -213,6 +213,7 @@ impl Connection {
         self.peer_window_max = u64::from(header.window);
         self.window_update_seq = 0;
         self.window_update_ack = 0;
+        self.start_mtu_search();
     }
 
     /// RFC 9293 section 3.10.7.3.

@@ -262,6 +262,7 @@ impl Connection {
 
     /// Sends the segment at `offset` again, cut to the present segment size.
     fn retransmit_at(&mut self, now: Instant, offset: u64) -> Outgoing {
+        self.note_mtu_probe_resent(now, offset);
         let size = self.segment_size() as u64;
         if let Some(segment) = self.flight.at(offset) {
             let payload = u64::from(segment.length) - u64::from(segment.control);
@@ -352,7 +353,9 @@ impl Connection {
             }
             urgent_only = true;
         }
-        let room = self.window_room(now, size.max(limit.super_segment_bytes), size, demand, source)?;
+        let probe = self.mtu_probe_payload(now).filter(|_| !urgent_only && exempt == Exempt::None);
+        let wanted = probe.unwrap_or(size.max(limit.super_segment_bytes));
+        let room = self.window_room(now, wanted, size, demand, source)?;
         self.restart_after_idle(now);
         let state = self.send_state(now);
         let mut cut = CutWriter { ring: self.flight.ring_mut(), room, urgent_only };
@@ -371,7 +374,14 @@ impl Connection {
         let more = source.demand(now) != Demand::Nothing;
         let fin = !more && source.finished() && self.next + (length as u64) < self.window_edge;
         let push = source.pushes().unwrap_or(!more);
-        Some(self.push_new(now, length, fin, demand == Demand::Urgent, push, sack_blocks))
+        let sack_blocks = if probe.is_some() { 0 } else { sack_blocks };
+        let is_probe = probe.is_some() && self.note_mtu_probe(self.next, length);
+        let mut outgoing = self.push_new(now, length, fin, demand == Demand::Urgent, push, sack_blocks);
+        if is_probe {
+            // One segment, whatever the port would make of it.
+            outgoing.segment_size = length;
+        }
+        Some(outgoing)
     }
 
     /// Records `length` bytes just cut (and FIN) as sent, and makes their segment.
@@ -479,9 +489,6 @@ impl Connection {
         self.blocked = Blocked::PeerWindow;
         self.window_probe_due |= core::mem::take(&mut self.silly_window_override);
         if self.flight.is_empty() && !self.timers.is_armed(Timer::Persist) {
-            if self.window_probe_backoff == 0 {
-                self.progress_at = now;
-            }
             self.timers.arm(Timer::Persist, now + self.window_probe_interval());
         }
     }

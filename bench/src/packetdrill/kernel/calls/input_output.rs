@@ -68,10 +68,8 @@ fn transfer(arguments: &Arguments<'_>) -> Result<Transfer, Stop> {
 
 /// The buffer is `NULL`.
 fn has_bad_buffer(arguments: &Arguments<'_>) -> bool {
-    let plain = matches!(
-        arguments.call.name.as_str(),
-        "read" | "recv" | "recvfrom" | "write" | "send" | "sendto"
-    );
+    let plain =
+        matches!(arguments.call.name.as_str(), "read" | "recv" | "recvfrom" | "write" | "send" | "sendto");
     let null = |buffer: &Expression| matches!(buffer, Expression::Word(name) if name == "NULL");
     plain && arguments.call.arguments.get(1).is_some_and(null)
 }
