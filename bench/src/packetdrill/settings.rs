@@ -162,6 +162,8 @@ const RECEIVE_OVERHEAD: u64 = 2;
 /// Least `SO_RCVBUF` and `SO_SNDBUF` that Linux keeps, bytes.
 pub(crate) const RECEIVE_BUFFER_MIN: u64 = 2304;
 pub(crate) const SEND_BUFFER_MIN: u64 = 4608;
+/// Linux's timers have ticks; two of them at least before a tail loss probe (`TCP_TIMEOUT_MIN`).
+const TAIL_PROBE_TIMEOUT_MIN: Duration = Duration::from_millis(2);
 /// Time in TIME-WAIT.
 const TIME_WAIT: Duration = Duration::from_secs(60);
 
@@ -267,6 +269,7 @@ impl Settings {
             pacing: false,
             restart_after_idle: self.slow_start_after_idle,
             tail_probes: self.tail_probes,
+            tail_probe_timeout_min: TAIL_PROBE_TIMEOUT_MIN,
             ..Config::default()
         }
     }

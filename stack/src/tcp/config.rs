@@ -52,6 +52,8 @@ pub struct Config {
     pub peer_ack_delay_max: Duration,
     /// Probe the tail of a flight before its timeout (RFC 8985 section 7).
     pub tail_probes: bool,
+    /// The tail is probed no sooner than this after the last news: what timers can tell apart.
+    pub tail_probe_timeout_min: Duration,
     /// Space segments out at the controller's pacing rate, where it has one.
     pub pacing: bool,
     /// Shrink the congestion window after an idle time (RFC 5681 section 4.1).
@@ -118,6 +120,7 @@ impl Default for Config {
             ack_delay_max: Duration::from_millis(40),
             peer_ack_delay_max: Duration::from_millis(40),
             tail_probes: true,
+            tail_probe_timeout_min: Duration::from_micros(20),
             pacing: true,
             restart_after_idle: true,
             time_wait: Duration::from_secs(1),

@@ -86,8 +86,20 @@ impl AckPolicy {
         }
         self.last_received = now;
         self.unacked += length;
-        let quick = self.quick > 0 && !self.conversing;
-        if quick || self.unacked > self.segment_size { AckUrgency::Now } else { AckUrgency::Normal }
+        if length > self.window {
+            // More than was offered: nothing can be said of the window that would make the peer go on.
+            return AckUrgency::Normal;
+        }
+        if self.is_quick_now() || self.unacked > self.segment_size {
+            AckUrgency::Now
+        } else {
+            AckUrgency::Normal
+        }
+    }
+
+    /// Whether whatever arrives is acknowledged at once.
+    pub(crate) fn is_quick_now(&self) -> bool {
+        self.quick > 0 && !self.conversing
     }
 
     /// A segment with an acknowledgement left.

@@ -16,6 +16,7 @@ use outrider_stack::time::Instant;
 use super::errno::Errno;
 use super::limits::{Limit, Limits};
 use super::mapping::Mapping;
+use super::offload::GroupEnds;
 use super::stream::Stream;
 use super::{InjectError, SocketId};
 use crate::packetdrill::language::packet::{Ecn, IcmpSpec};
@@ -36,7 +37,8 @@ const PATH_MTU_MIN: u32 = 552;
 /// The TCP option with an MD5 signature (RFC 2385).
 const KIND_SIGNATURE: u8 = 19;
 /// ICMP messages that mean nothing to a TCP connection (RFC 6633 for the first).
-const HARMLESS_ICMP: [&str; 12] = [
+const HARMLESS_ICMP: [&str; 13] = [
+    "unknown",
     "source_quench",
     "echo_reply",
     "echo_request",
@@ -111,6 +113,7 @@ pub(crate) struct Conn {
     pub(crate) config: Config,
     pub(crate) counts: Counts,
     pub(crate) limits: Limits,
+    pub(super) group_ends: GroupEnds,
     pub(crate) last_ack_received: Instant,
     pub(crate) last_data_sent: Instant,
 }
@@ -139,6 +142,7 @@ impl Conn {
             config: Config::default(),
             counts: Counts::default(),
             limits: Limits::new(now),
+            group_ends: GroupEnds::default(),
             last_ack_received: now,
             last_data_sent: now,
         }
@@ -426,6 +430,7 @@ impl Conn {
             ("unreachable", Some("port_unreachable")) => Errno::ECONNREFUSED,
             ("unreachable", Some("net_unreachable" | "net_unknown" | "no_route")) => Errno("ENETUNREACH"),
             ("unreachable", _) | ("time_exceeded", _) => Errno::EHOSTUNREACH,
+            ("parameter_problem", _) => Errno("EPROTO"),
             (kind, _) if HARMLESS_ICMP.contains(&kind) => return Ok(None),
             (kind, code) => {
                 let code = code.unwrap_or("");

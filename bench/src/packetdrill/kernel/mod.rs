@@ -156,20 +156,23 @@ impl Kernel {
     /// Lets a connection send what it may, and tells its socket what happened.
     pub(super) fn pump(&mut self, id: ConnectionId) {
         let now = self.now;
-        let limit = self.connections[id]
-            .inspect(now)
-            .map_or(1, |seen| offload::group_segments(&seen, self.settings.group_segments_min));
+        let least = self.settings.group_segments_min;
         let mut group = offload::Group::default();
         let mut waiting: Option<Transmission> = None;
         for _ in 0..BURST_MAX {
             let next = self.connections[id].transmit(now);
+            let conn = &mut self.connections[id];
             if let Some(mut sent) = waiting.take() {
                 match sent.data {
                     Some(Fresh { ends_buffer }) => {
                         let last = ends_buffer || next.as_ref().is_none_or(|next| next.data.is_none());
-                        group.add(&mut sent.bytes, last, limit);
+                        let limit = conn.inspect(now).map_or(1, |seen| offload::group_segments(&seen, least));
+                        group.add(&mut sent.bytes, last, limit, &mut conn.group_ends);
                     }
-                    None => group.break_off(),
+                    None => {
+                        group.break_off();
+                        conn.group_ends.restore(&mut sent.bytes);
+                    }
                 }
                 self.sent.push_back(Sent { at: now, connection: id, bytes: sent.bytes, ecn: sent.ecn });
             }

@@ -398,6 +398,6 @@ impl SegmentSink for Stream {
 
     fn finish_urgency(&self) -> AckUrgency {
         // Linux lets the acknowledgement of a FIN wait for ours to ride on.
-        if self.finish { AckUrgency::Now } else { AckUrgency::Normal }
+        if self.finish || self.acks.is_quick_now() { AckUrgency::Now } else { AckUrgency::Normal }
     }
 }

@@ -190,6 +190,23 @@ fn parse_icmp_after_quotation(cursor: &mut Cursor<'_>) -> Parsed<Option<IcmpSpec
     Ok(Some(IcmpSpec { quoted_seq, ..parse_icmp(cursor)? }))
 }
 
+/// The name of an ICMP type that is given as a number (RFC 792); a host drops one that it does not know.
+fn icmp_type(kind: &str) -> &str {
+    let Some(number) = kind.strip_prefix("type_").and_then(|number| number.parse::<u8>().ok()) else {
+        return kind;
+    };
+    match number {
+        0 => "echo_reply",
+        3 => "unreachable",
+        4 => "source_quench",
+        5 => "redirect",
+        8 => "echo_request",
+        11 => "time_exceeded",
+        12 => "parameter_problem",
+        _ => "unknown",
+    }
+}
+
 /// The name of an ICMP code that is given as a number (RFC 792, RFC 1122).
 fn unreachable_code(code: &str) -> &str {
     const NAMES: [&str; 16] = [
@@ -215,7 +232,7 @@ fn unreachable_code(code: &str) -> &str {
 }
 
 fn parse_icmp(cursor: &mut Cursor<'_>) -> Parsed<IcmpSpec> {
-    let kind = cursor.word("an ICMP type")?.to_owned();
+    let kind = icmp_type(cursor.word("an ICMP type")?).to_owned();
     let mut spec = IcmpSpec { kind, code: None, mtu: None, quoted_seq: 0 };
     let mut ahead = *cursor;
     ahead.skip_blanks()?;

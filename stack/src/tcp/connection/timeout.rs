@@ -76,7 +76,7 @@ impl Connection {
             && self.flight.sacked_segments() == 0
             && !self.flight.has_lost();
         let smoothed = self.rtt.smoothed().filter(|_| may)?;
-        Some(smoothed * 2 + self.peer_ack_delay())
+        Some((smoothed * 2 + self.peer_ack_delay()).max(self.config.tail_probe_timeout_min))
     }
 
     /// When the tail is probed, if it may be. An out-of-band message at the tail is acknowledged at once, so its probe
@@ -86,7 +86,9 @@ impl Connection {
         let timeout = self.probe_timeout()?;
         match (self.flight.back(), self.rtt.min()) {
             (Some(last), Some(least)) if last.urgent && !last.was_retransmitted() => {
-                Some(last.sent_at + timeout.min(least * 2 + self.config.peer_ack_delay_max))
+                let bound =
+                    least * 2 + self.config.peer_ack_delay_max.max(self.config.tail_probe_timeout_min);
+                Some(last.sent_at + timeout.min(bound))
             }
             _ => Some(self.probe_base + timeout),
         }
