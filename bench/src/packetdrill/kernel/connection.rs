@@ -16,7 +16,6 @@ use outrider_stack::time::Instant;
 use super::errno::Errno;
 use super::limits::{Limit, Limits};
 use super::mapping::Mapping;
-use super::offload::GroupEnds;
 use super::stream::Stream;
 use super::{InjectError, SocketId};
 use crate::packetdrill::language::packet::{Ecn, IcmpSpec};
@@ -113,7 +112,6 @@ pub(crate) struct Conn {
     pub(crate) config: Config,
     pub(crate) counts: Counts,
     pub(crate) limits: Limits,
-    pub(super) group_ends: GroupEnds,
     pub(crate) last_ack_received: Instant,
     pub(crate) last_data_sent: Instant,
 }
@@ -142,7 +140,6 @@ impl Conn {
             config: Config::default(),
             counts: Counts::default(),
             limits: Limits::new(now),
-            group_ends: GroupEnds::default(),
             last_ack_received: now,
             last_data_sent: now,
         }

@@ -161,18 +161,15 @@ impl Kernel {
         let mut waiting: Option<Transmission> = None;
         for _ in 0..BURST_MAX {
             let next = self.connections[id].transmit(now);
-            let conn = &mut self.connections[id];
+            let conn = &self.connections[id];
             if let Some(mut sent) = waiting.take() {
                 match sent.data {
                     Some(Fresh { ends_buffer }) => {
                         let last = ends_buffer || next.as_ref().is_none_or(|next| next.data.is_none());
                         let limit = conn.inspect(now).map_or(1, |seen| offload::group_segments(&seen, least));
-                        group.add(&mut sent.bytes, last, limit, &mut conn.group_ends);
+                        group.add(&mut sent.bytes, last, limit);
                     }
-                    None => {
-                        group.break_off();
-                        conn.group_ends.restore(&mut sent.bytes);
-                    }
+                    None => group.break_off(),
                 }
                 self.sent.push_back(Sent { at: now, connection: id, bytes: sent.bytes, ecn: sent.ecn });
             }

@@ -2,11 +2,7 @@
 //! PSH on the last of each such group, which shows on the wire. The runner's port does the same to groups that
 //! Linux would have formed.
 
-use std::collections::BTreeSet;
-
 use outrider_stack::tcp::connection::Inspection;
-
-use crate::packetdrill::segment::Segment;
 
 /// Offset and bit of PSH in a TCP header.
 const FLAGS_AT: usize = 13;
@@ -45,41 +41,21 @@ pub(super) struct Group {
     length: u64,
 }
 
-/// Sequence number after the payload of a segment, `None` if it has none.
-fn payload_end(bytes: &[u8]) -> Option<u32> {
-    let segment = Segment::parse(bytes)?;
-    (segment.length > 0).then(|| segment.seq.wrapping_add(segment.length))
-}
-
 fn set_push(bytes: &mut [u8]) {
     if let Some(flags) = bytes.get_mut(FLAGS_AT) {
         *flags |= PSH;
     }
 }
 
-/// Where groups of one connection ended: PSH is there again when those bytes are sent again.
-#[derive(Clone, Debug, Default)]
-pub(super) struct GroupEnds(BTreeSet<u32>);
-
-impl GroupEnds {
-    /// A segment of old data leaves once more.
-    pub(super) fn restore(&self, bytes: &mut [u8]) {
-        if payload_end(bytes).is_some_and(|end| self.0.contains(&end)) {
-            set_push(bytes);
-        }
-    }
-}
-
 impl Group {
     /// A segment of new data follows, `last` of its buffer or of the run; sets PSH where a group ends.
-    pub(super) fn add(&mut self, bytes: &mut [u8], last: bool, limit: u64, ends: &mut GroupEnds) {
+    pub(super) fn add(&mut self, bytes: &mut [u8], last: bool, limit: u64) {
         self.length += 1;
         if self.length < limit && !last {
             return;
         }
         if self.length > 1 {
             set_push(bytes);
-            ends.0.extend(payload_end(bytes));
         }
         self.length = 0;
     }

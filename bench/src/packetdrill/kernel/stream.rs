@@ -241,6 +241,11 @@ impl Stream {
         taken
     }
 
+    /// Whether the receive buffer has no room: a peer that sends all the same is answered at once.
+    fn is_full(&self) -> bool {
+        self.unread >= self.receive_space
+    }
+
     /// Whether a writer waits for room.
     pub(crate) fn is_starved(&self) -> bool {
         self.starved
@@ -398,6 +403,6 @@ impl SegmentSink for Stream {
 
     fn finish_urgency(&self) -> AckUrgency {
         // Linux lets the acknowledgement of a FIN wait for ours to ride on.
-        if self.finish || self.acks.is_quick_now() { AckUrgency::Now } else { AckUrgency::Normal }
+        if self.finish || self.is_full() { AckUrgency::Now } else { AckUrgency::Normal }
     }
 }
