@@ -35,7 +35,7 @@ const SUSTAINED_SEGMENTS: u64 = 16;
 /// How many of them are kept.
 const SUSTAINED_COUNT: usize = 16;
 /// What a path can be believed to deliver, in percent of what it sustained.
-const SUSTAINED_PERCENT: u64 = 150;
+const SUSTAINED_PERCENT: u64 = 200;
 
 /// What was delivered over times much longer than a round trip (deviation 11): the highest of the last few.
 #[derive(Clone, Copy, Debug, Default)]

@@ -39,8 +39,8 @@
 //!    enough; it costs 0.1 % of the goodput.
 //! 10. *Losses are judged when acknowledged data shows them* (`RateSample::lost`), not lost segment by lost segment:
 //!     the trait does not name the lost ones.
-//! 11. *A delivery rate must last to be believed*, once the pipe was filled: the bandwidth is at most one and a half
-//!     times what was delivered over the best of the last sixteen milliseconds (longer on longer paths). A round trip
+//! 11. *A delivery rate must last to be believed*, once the pipe was filled: the bandwidth is at most twice what was
+//!     delivered over the best of the last sixteen milliseconds (longer on longer paths). A round trip
 //!     within one machine can be six microseconds, and an idle token bucket passes its burst at the speed of memory:
 //!     such a sample says gigabits of a path of megabits, and the window that follows from it is a queue.
 //!
