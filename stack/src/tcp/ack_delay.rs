@@ -56,7 +56,7 @@ mod tests {
         let mut now = Instant::from_millis(5);
         delay.on_arrival(now);
         for gap in gaps {
-            now = now + *gap;
+            now += *gap;
             delay.on_arrival(now);
         }
         delay.get()
