@@ -1,13 +1,29 @@
 #!/usr/bin/env bash
-# Makes a node of a fresh Debian machine: tools, toolchain, build, install. Run as root from the sources' folder;
-# a second run changes nothing that is right already. What the Vagrantfile runs; docs/deploy.md explains each step.
+# Makes a node of a fresh Debian machine. As root, in the sources; a second run changes nothing that is right already.
+# What the Vagrantfile runs; docs/deploy.md explains each step.
+#
+#   provision.sh kernel   Linux 6.12 or later, from Debian; boot it afterwards
+#   provision.sh node     tools, toolchain, build, install; OUTRIDER_MAC names the dedicated NIC
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(build-essential ca-certificates curl ethtool iproute2 nftables)
 prefix=/usr/local
+# the first with transmit metadata for AF_XDP in the drivers of virtual machines
+kernel_min=6.12
 
 step() { printf '\n== %s\n' "$*"; }
+
+install_kernel() {
+    local running
+    running=$(uname -r)
+    step "kernel: $running runs, $kernel_min is wanted"
+    if [ "$(printf '%s\n' "$kernel_min" "$running" | sort -V | head -n 1)" = "$kernel_min" ]; then
+        return
+    fi
+    apt-get update -q
+    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "linux-image-$kernel_min-amd64"
+}
 
 install_packages() {
     step "packages: ${packages[*]}"
@@ -44,11 +60,19 @@ prepare_interface() {
     ethtool -K "$interface" gro off lro off 2>/dev/null || true
 }
 
-PATH="$HOME/.cargo/bin:$PATH"
-install_packages
-install_toolchain
-build
-if [ -n "${OUTRIDER_MAC:-}" ]; then
-    prepare_interface "$(deploy/lab.sh interface "$OUTRIDER_MAC")"
-fi
-step "provisioned"
+make_node() {
+    PATH="$HOME/.cargo/bin:$PATH"
+    install_packages
+    install_toolchain
+    build
+    if [ -n "${OUTRIDER_MAC:-}" ]; then
+        prepare_interface "$(deploy/lab.sh interface "$OUTRIDER_MAC")"
+    fi
+    step "provisioned"
+}
+
+case "${1:-}" in
+kernel) install_kernel ;;
+node) make_node ;;
+*) echo "usage: provision.sh kernel|node" >&2; exit 2 ;;
+esac
