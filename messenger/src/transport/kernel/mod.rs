@@ -19,8 +19,6 @@ mod mailbox;
 mod outgoing;
 mod receiving;
 mod sending;
-#[cfg(test)]
-mod tests;
 mod worker;
 
 use core::fmt;
