@@ -17,6 +17,7 @@ pub mod memory;
 pub mod netns;
 pub mod port;
 pub mod rng;
+pub mod rss;
 pub mod smoltcp_adapter;
 pub mod tap;
 pub mod thread;

@@ -15,6 +15,7 @@ mod config;
 mod control;
 mod cookies;
 mod frame;
+mod group;
 mod icmp;
 mod key;
 mod lifecycle;
@@ -27,6 +28,7 @@ mod receive;
 mod routes;
 mod slow_path;
 mod statistics;
+mod steering;
 mod table;
 mod transmit;
 
@@ -38,8 +40,10 @@ use crossbeam::queue::SegQueue;
 use outrider_drivers::port::{Capabilities, Port, PortError, PortInfo};
 
 pub use config::{ListenError, ListenOptions, StackConfig, StackError};
+pub use group::{Bell, Member};
 pub use listener::ListenerId;
 pub use statistics::{StackStatistics, Statistic};
+pub use steering::Steering;
 pub use table::{ConnectionSummary, Phase};
 
 use crate::endpoint::{ConnectionId, WakeTarget};
@@ -60,7 +64,7 @@ use table::Table;
 /// What a call of [`Stack::poll`] did, and when to call again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Poll {
-    /// Frames received and transmitted. Zero: nothing to do until `next`, a frame, a wake or a command.
+    /// Frames received, from the port and from other shards, and transmitted. Zero: nothing to do until `next`, a frame, a wake or a command.
     pub work: usize,
     /// When something is due at the latest; not after `now` if there is more to do at once. Frames that the port
     /// knows to be on their way ([`Port::next_arrival`]) are the caller's to watch.
@@ -100,6 +104,8 @@ pub struct Stack {
     port_blocked_at: Option<Instant>,
     wake_target: Arc<dyn WakeTarget>,
     wake_list: Arc<WakeList>,
+    /// The part in a group of shards, if there is one.
+    member: Option<Member>,
     statistics: StackStatistics,
     /// Scratch space of `poll`, kept for its capacity.
     fired: Vec<u32>,
@@ -159,6 +165,7 @@ impl Stack {
             port_blocked_at: None,
             wake_target: Arc::clone(&wake_list) as Arc<dyn WakeTarget>,
             wake_list,
+            member: None,
             statistics: StackStatistics::default(),
             fired: Vec::new(),
             config,
@@ -182,6 +189,7 @@ impl Stack {
         }
         let budget = self.config.receive_burst;
         let received = port.receive(now, budget, &mut |frame| self.on_frame(now, frame))?;
+        let handed = self.receive_handed(now, budget);
         self.fire_timers(now);
         self.fire_neighbours(now);
         self.run_slow_path(now);
@@ -189,8 +197,9 @@ impl Stack {
         if sent > 0 {
             port.flush(now)?;
         }
-        let more = received == budget || !self.wake_list.0.is_empty();
-        Ok(Poll { work: received + sent, next: self.next_deadline(now, more) })
+        self.ring_others();
+        let more = received == budget || self.has_mail() || !self.wake_list.0.is_empty();
+        Ok(Poll { work: received + handed + sent, next: self.next_deadline(now, more) })
     }
 
     fn next_deadline(&self, now: Instant, more: bool) -> Option<Instant> {

@@ -23,20 +23,26 @@ impl Stack {
     /// One frame from the port.
     pub(super) fn on_frame(&mut self, now: Instant, frame: RxFrame<'_>) {
         self.statistics.rx_frames += 1;
+        self.sort(now, &frame);
+    }
+
+    /// One frame, from the port or from another shard.
+    pub(super) fn sort(&mut self, now: Instant, frame: &RxFrame<'_>) {
         match frame::classify(frame.bytes, self.mac, &self.routes) {
-            Ok(Received::Tcp(packet)) => self.on_tcp(now, &packet, frame.checksum),
+            Ok(Received::Tcp(packet)) => self.on_tcp(now, &packet, frame),
             Ok(Received::Arp(bytes)) => {
+                if self.hand_to_first(frame) {
+                    return;
+                }
                 if let Some(heard) = control::read_arp(bytes) {
                     self.hear(now, heard);
                 }
                 self.hand_to_slow_path(frame.bytes);
             }
-            Ok(Received::Icmpv4(packet)) => self.on_icmp(now, icmp::read_v4(packet.payload), frame.bytes),
+            Ok(Received::Icmpv4(packet)) => self.on_icmp(now, icmp::read_v4(packet.payload), frame, None),
             Ok(Received::Icmpv6(packet)) => {
-                if let Some(heard) = control::read_ndp(&packet) {
-                    self.hear(now, heard);
-                }
-                self.on_icmp(now, icmp::read_v6(&packet), frame.bytes);
+                let heard = control::read_ndp(&packet);
+                self.on_icmp(now, icmp::read_v6(&packet), frame, heard);
             }
             Err(discard) => *self.discarded(discard) += 1,
         }
@@ -56,11 +62,11 @@ impl Stack {
         }
     }
 
-    fn on_tcp(&mut self, now: Instant, packet: &Packet<'_>, checksum: ReceiveChecksum) {
+    fn on_tcp(&mut self, now: Instant, packet: &Packet<'_>, frame: &RxFrame<'_>) {
         let envelope = wire::Envelope {
             source: packet.source,
             destination: packet.destination,
-            checksum,
+            checksum: frame.checksum,
             congestion_experienced: packet.congestion_experienced,
         };
         let (ports, segment) = match wire::parse(packet.payload, &envelope) {
@@ -87,6 +93,8 @@ impl Stack {
                 self.note_way_back(index, &segment, packet.source_mac);
                 self.on_segment(now, index, &segment);
             }
+            // Whoever it belongs to need not verify it again.
+            None if self.hand_to_owner(&key, &RxFrame { checksum: ReceiveChecksum::Valid, ..*frame }) => {}
             None => self.on_stray_segment(now, key, &segment, packet.source_mac),
         }
     }
@@ -185,11 +193,22 @@ impl Stack {
         self.push_control(bytes)
     }
 
-    fn on_icmp(&mut self, now: Instant, icmp: Icmp, frame: &[u8]) {
+    fn on_icmp(&mut self, now: Instant, icmp: Icmp, frame: &RxFrame<'_>, heard: Option<Heard>) {
         match icmp {
+            Icmp::Error(report) if self.table.find(&report.key).is_none() => {
+                if !self.hand_to_owner(&report.key, frame) {
+                    self.statistics.icmp_errors_unmatched += 1;
+                }
+            }
             Icmp::Error(report) => self.on_icmp_error(now, &report),
             Icmp::Foreign => self.statistics.icmp_errors_unmatched += 1,
-            Icmp::Query => self.hand_to_slow_path(frame),
+            Icmp::Query if self.hand_to_first(frame) => {}
+            Icmp::Query => {
+                if let Some(heard) = heard {
+                    self.hear(now, heard);
+                }
+                self.hand_to_slow_path(frame.bytes);
+            }
         }
     }
 
@@ -226,6 +245,7 @@ impl Stack {
         if !is_host(address) || self.routes.is_ours(address) || self.routes.on_link(address).is_none() {
             return;
         }
+        self.tell_heard(address, mac, solicited);
         if let Some(outcome) = self.neighbours.learn(now, address, mac, solicited) {
             self.on_neighbour(now, outcome);
         }

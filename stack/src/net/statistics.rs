@@ -56,7 +56,10 @@ statistics! {
     rx_dropped_no_connection: "segments", "TCP segments that belong to no connection and open none.";
     rx_dropped_backlog: "segments", "SYNs ignored because the listener's backlog was full and no cookie could be sent either.";
     rx_dropped_table_full: "segments", "SYNs ignored because the connection table was full.";
+    rx_dropped_hand_over: "frames", "Frames that belong to another shard of the group, which had no room for them.";
     rx_dropped_slow_path_full: "frames", "Frames dropped because the queue to the slow path was full.";
+    handed_over: "frames", "Frames that belong to another shard of the group, and were left there.";
+    handed_in: "frames", "Frames that another shard of the group received and left here.";
     cookies_sent: "segments", "SYNs answered with a SYN cookie because the listener's backlog was full.";
     cookies_accepted: "connections", "Connections made from the acknowledgement of a SYN cookie.";
     cookies_rejected: "segments", "Acknowledgements to a listener that gives cookies which acknowledge none of them.";
@@ -83,6 +86,7 @@ statistics! {
     neighbour_requests: "packets", "ARP requests and neighbour solicitations sent.";
     neighbour_failures: "neighbours", "Neighbours given up after the last request.";
     neighbours_evicted: "neighbours", "Neighbours forgotten because the cache was full.";
+    neighbour_notes_lost: "notes", "Notes about a neighbour for another shard of the group, which had no room for them.";
     wakes: "wakes", "Wakes delivered to endpoints.";
     timeouts: "timers", "Connection timers that fired.";
 }
