@@ -5,23 +5,20 @@
 
 mod common;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use common::attacker::Attacker;
 use common::endpoints::{Checked, CheckedAcceptor, Notes, Plan};
 use common::raw::{self, Lone};
 use common::{Host, address, gigabit, seeds};
-use outrider_drivers::memory::{MemoryPort, Switch};
+use outrider_drivers::memory::Switch;
 use outrider_drivers::port::{Port, TxOffload};
-use outrider_drivers::rng::Rng;
 use outrider_stack::net::{ListenOptions, Phase, StackConfig};
 use outrider_stack::tcp::connection::CloseReason;
 use outrider_stack::tcp::segment::{Flags, Header, Options, Timestamps};
 use outrider_stack::tcp::sequence::SeqNumber;
-use outrider_stack::tcp::wire::{self, Emission, Ports};
 use outrider_stack::time::Instant;
-use smoltcp::wire::IpProtocol;
 
 const SERVER: &str = "10.0.0.1:4000";
 const PEER: &str = "10.0.0.2:999";

@@ -25,6 +25,7 @@ mod open;
 mod rate;
 mod ready;
 mod receive;
+mod report;
 mod routes;
 mod slow_path;
 mod statistics;
@@ -42,6 +43,7 @@ use outrider_drivers::port::{Capabilities, Port, PortError, PortInfo};
 pub use config::{ListenError, ListenOptions, StackConfig, StackError};
 pub use group::{Bell, Member};
 pub use listener::ListenerId;
+pub use report::ConnectionReport;
 pub use statistics::{StackStatistics, Statistic};
 pub use steering::Steering;
 pub use table::{ConnectionSummary, Phase};
@@ -226,13 +228,7 @@ impl Stack {
 
     /// Every connection, as of `now`, in no particular order.
     pub fn connections(&self, now: Instant) -> impl Iterator<Item = ConnectionSummary> {
-        self.table.iter().map(move |entry| ConnectionSummary {
-            id: entry.id,
-            local: entry.key.local(),
-            remote: entry.key.remote(),
-            phase: entry.phase,
-            send: entry.connection.send_state(now),
-        })
+        self.table.iter().map(move |entry| entry.summary(now))
     }
 
     /// Where a listener is: the address it was made with, and its port if that was left to the stack.

@@ -23,6 +23,23 @@ macro_rules! statistics {
         }
 
         impl StackStatistics {
+            /// Names of the counters, in the order of the table.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($field)),*];
+            /// How many there are.
+            pub const COUNT: usize = Self::NAMES.len();
+
+            /// The values alone, in the order of the table.
+            pub fn values(&self) -> [u64; Self::COUNT] {
+                let StackStatistics { $($field),* } = *self;
+                [$($field),*]
+            }
+
+            /// The counters with these values, in the order of the table.
+            pub fn from_values(values: [u64; Self::COUNT]) -> Self {
+                let [$($field),*] = values;
+                StackStatistics { $($field),* }
+            }
+
             /// The counters with names, units and meanings, in a fixed order.
             pub fn table(&self) -> Vec<Statistic> {
                 let StackStatistics { $($field),* } = *self;
@@ -101,6 +118,13 @@ mod tests {
         sum.add(&StackStatistics { rx_frames: 3, timeouts: 1, ..StackStatistics::default() });
         let table = sum.table();
         assert_eq!(table.len() * 8, size_of::<StackStatistics>());
+        assert_eq!(StackStatistics::from_values(sum.values()), sum);
+        assert!(
+            table
+                .iter()
+                .map(|row| (row.name, row.value))
+                .eq(StackStatistics::NAMES.iter().copied().zip(sum.values()))
+        );
         assert_eq!(table.first().map(|row| (row.name, row.value)), Some(("rx_frames", 5)));
         assert_eq!(table.last().map(|row| (row.name, row.value)), Some(("timeouts", 6)));
         assert!(table.iter().all(|row| !row.unit.is_empty() && row.help.ends_with('.')));
