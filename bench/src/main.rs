@@ -20,6 +20,7 @@ mod report;
 mod stop;
 mod table;
 mod throughput;
+mod top;
 mod under_load;
 mod units;
 
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Connect(arguments) => commands::connect::run(arguments),
         Command::Throughput(arguments) => commands::throughput::run(arguments),
         Command::Packetdrill(arguments) => commands::packetdrill::run(arguments),
+        Command::Top(arguments) => commands::top::run(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

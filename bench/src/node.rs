@@ -4,11 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use outrider_drivers::port::Port;
+use outrider_drivers::port::{Port, PortInfo};
 use outrider_drivers::time::{Clock, MonotonicClock};
 use outrider_messenger::{Connection, Dispatcher, EntityName, Messenger, transport};
 use outrider_stack::net::StackConfig;
-use outrider_stack::shard::{self, Polling, Shard, ShardConfig, ShardHandle, ShardReport};
+use outrider_stack::shard::segment::Publication;
+use outrider_stack::shard::{
+    self, GroupConfig, GroupError, GroupHandle, Polling, Shard, ShardConfig, ShardGroup, ShardReport,
+};
 use outrider_stack::tcp::congestion::Algorithm;
 use outrider_stack::tcp::connection::Config as TcpConfig;
 
@@ -38,6 +41,29 @@ pub(crate) struct Addressing {
 /// Starts a shard on `port`.
 pub(crate) fn spawn_shard(port: Box<dyn Port>, addressing: &Addressing) -> Result<Shard, BenchError> {
     let info = port.info().clone();
+    shard::spawn(port, shard_config(&info, addressing))
+        .map_err(|error| BenchError::failed(format!("cannot run TCP on {}: {error}", info.name)))
+}
+
+/// Starts a shard on each of `ports`, the queues of one device, and has them publish what they do.
+pub(crate) fn spawn_group(
+    ports: Vec<Box<dyn Port>>,
+    addressing: &Addressing,
+    publication: Option<Publication>,
+) -> Result<ShardGroup, BenchError> {
+    let Some(info) = ports.first().map(|port| port.info().clone()) else {
+        return Err(BenchError::failed("cannot run TCP without a port"));
+    };
+    let config = GroupConfig { publication, ..GroupConfig::new(shard_config(&info, addressing)) };
+    shard::spawn_group(ports, config).map_err(|error| match error {
+        GroupError::Segment(error) => {
+            BenchError::failed(format!("{error}, with --statistics, or --statistics off"))
+        }
+        error => BenchError::failed(format!("cannot run TCP on {}: {error}", info.name)),
+    })
+}
+
+fn shard_config(info: &PortInfo, addressing: &Addressing) -> ShardConfig {
     let headers = if addressing.address.0.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
     let segment_size = u16::try_from(info.mtu.saturating_sub(headers)).unwrap_or(u16::MAX);
     let tcp = TcpConfig {
@@ -49,22 +75,20 @@ pub(crate) fn spawn_shard(port: Box<dyn Port>, addressing: &Addressing) -> Resul
     if let Some(gateway) = addressing.gateway {
         stack = stack.with_gateway(gateway);
     }
-    let config = ShardConfig {
+    ShardConfig {
         name: info.name.clone(),
         stack,
         polling: Polling::Adaptive { spin: SPIN },
         core: None,
         seed: addressing.seed,
         clock: Arc::new(MonotonicClock),
-    };
-    shard::spawn(port, config)
-        .map_err(|error| BenchError::failed(format!("cannot run TCP on {}: {error}", info.name)))
+    }
 }
 
-/// A messenger on a shard of its own.
+/// A messenger on shards of its own.
 pub(crate) struct Node {
     messenger: Messenger,
-    shard: Shard,
+    shards: ShardGroup,
 }
 
 /// What a messenger needs besides its shard.
@@ -80,16 +104,24 @@ pub(crate) struct NodeOptions {
 }
 
 impl Node {
-    /// Starts the shard and the messenger.
+    /// Starts a shard on `port`, and the messenger.
     pub(crate) fn start(
         port: Box<dyn Port>,
         addressing: &Addressing,
         options: NodeOptions,
     ) -> Result<Self, BenchError> {
-        let shard = spawn_shard(port, addressing)?;
+        Node::over(spawn_group(vec![port], addressing, None)?, addressing, options)
+    }
+
+    /// Starts the messenger on `shards`.
+    pub(crate) fn over(
+        shards: ShardGroup,
+        addressing: &Addressing,
+        options: NodeOptions,
+    ) -> Result<Self, BenchError> {
         let mut builder = Messenger::builder(options.name)
             .nonce(addressing.seed)
-            .transport(Arc::new(transport::Userspace::new(vec![shard.handle()])))
+            .transport(Arc::new(transport::Userspace::over(shards.handle())))
             .dispatcher(options.dispatcher)
             .dispatch_threads(1);
         if let Some(address) = options.bind {
@@ -101,7 +133,7 @@ impl Node {
         let messenger = builder
             .start()
             .map_err(|error| BenchError::failed(format!("cannot start {}: {error}", options.name)))?;
-        Ok(Node { messenger, shard })
+        Ok(Node { messenger, shards })
     }
 
     /// The messenger.
@@ -109,24 +141,24 @@ impl Node {
         &self.messenger
     }
 
-    /// The shard, for its statistics.
-    pub(crate) fn shard(&self) -> ShardHandle {
-        self.shard.handle()
+    /// The shards, for their statistics.
+    pub(crate) fn shards(&self) -> GroupHandle {
+        self.shards.handle()
     }
 
     /// Ends every session in order, which takes as long as TIME-WAIT, and gives the final statistics.
     pub(crate) fn stop(self) -> ShardReport {
         self.messenger.shutdown();
         self.messenger.wait();
-        self.shard.stop()
+        ShardReport::sum(self.shards.stop())
     }
 
     /// Ends at once, for a node whose peer ends too, and gives the final statistics.
     pub(crate) fn stop_now(self) -> ShardReport {
         self.messenger.shutdown();
-        let report = self.shard.stop();
+        let reports = self.shards.stop();
         self.messenger.wait();
-        report
+        ShardReport::sum(reports)
     }
 }
 

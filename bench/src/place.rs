@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use outrider_drivers::capture::Capture;
 use outrider_drivers::port::Port;
 use outrider_drivers::tap::{Tap, TapOptions};
+use outrider_stack::shard::segment::Publication;
 
 use crate::error::{BenchError, one_line};
 use crate::lab::need_root;
@@ -111,9 +112,24 @@ pub(crate) struct Place {
     /// Write every frame to this pcapng file
     #[arg(long, value_name = "FILE")]
     pub(crate) capture: Option<std::path::PathBuf>,
+    /// Publish statistics in this file for 'bench top' [default: one of its own where 'bench top' looks; off: nowhere]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) statistics: Option<std::path::PathBuf>,
 }
 
+/// The file name that stands for none.
+const OFF: &str = "off";
+
 impl Place {
+    /// How the node `name` publishes its statistics, if it does.
+    pub(crate) fn publication(&self, name: &str) -> Option<Publication> {
+        match &self.statistics {
+            Some(path) if path.as_os_str() == OFF => None,
+            Some(path) => Some(Publication::new(name).at(path)),
+            None => Some(Publication::new(name)),
+        }
+    }
+
     /// Opens the port.
     pub(crate) fn open(&self, seed: u64) -> Result<Box<dyn Port>, BenchError> {
         need_root(&format!("--port {}", self.port), "'bench demo' runs on an in-process cable")?;

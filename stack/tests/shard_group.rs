@@ -18,7 +18,7 @@ use outrider_stack::endpoint::{Endpoint, Established, Waker};
 use outrider_stack::net::{ListenError, ListenOptions, StackConfig, Steering};
 use outrider_stack::shard::segment::{Publication, Reader, WriterState};
 use outrider_stack::shard::{
-    GroupConfig, GroupError, Polling, ShardConfig, ShardGroup, spawn_group, sum_reports,
+    GroupConfig, GroupError, Polling, ShardConfig, ShardGroup, ShardReport, spawn_group,
 };
 use outrider_stack::tcp::connection::CloseReason;
 use outrider_stack::tcp::source::{
@@ -123,15 +123,15 @@ fn exchange(server: &ShardGroup, client: &ShardGroup, connections: usize) {
 
 fn stop(group: ShardGroup, connections: u64, handed: bool) {
     let reports = group.stop();
-    let (stack, port, _) = sum_reports(&reports);
-    assert!(reports.iter().all(|report| report.error.is_none()));
+    for report in &reports {
+        assert!(report.statistics.established > connections / 10, "every shard has its share");
+    }
+    let ShardReport { statistics: stack, port, error, .. } = ShardReport::sum(reports);
+    assert!(error.is_none());
     assert_eq!((stack.established, stack.rx_dropped_hand_over), (connections, 0));
     assert_eq!((stack.resets_sent, stack.rx_dropped_no_connection), (0, 0));
     assert_eq!(stack.rx_frames, port.rx_frames);
     assert_eq!(handed, stack.handed_over > connections, "{} handed over", stack.handed_over);
-    for report in reports {
-        assert!(report.statistics.established > connections / 10, "every shard has its share");
-    }
 }
 
 #[test]
@@ -161,6 +161,7 @@ fn a_group_publishes_what_its_shards_do() {
     let mut server_config = GroupConfig { publication, ..config(1, Polling::default()) };
     let server = spawn_group(ports(&switch, truth.clone(), 2), server_config.clone()).unwrap();
     let client = spawn_group(ports(&switch, truth.clone(), 2), config(2, Polling::default())).unwrap();
+    assert_eq!((server.published_in(), client.published_in()), (Some(path.as_path()), None));
     exchange(&server, &client, 20);
     let reader = Reader::open(&path).unwrap();
     assert_eq!((reader.header().name.as_str(), reader.header().shards), ("server", 2));

@@ -12,7 +12,7 @@ use serde_json::{Map, json};
 use crate::cli::Common;
 use crate::error::BenchError;
 use crate::host::{Host, cpu_seconds};
-use crate::node::{Addressing, Node, NodeOptions, SessionSignals, now};
+use crate::node::{Addressing, Node, NodeOptions, SessionSignals, now, spawn_group};
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::report::{Heartbeat, HeartbeatResult, Report, check_writable, publish};
@@ -97,7 +97,9 @@ impl Arguments {
             dispatcher: Arc::new(dispatcher),
             send_budget_bytes: None,
         };
-        let node = Node::start(port, addressing, options)?;
+        let publication = self.place.publication(&options.name.to_string());
+        let shards = spawn_group(vec![port], addressing, publication)?;
+        let node = Node::over(shards, addressing, options)?;
         let connection = node
             .messenger()
             .connect_to(self.peer)

@@ -7,3 +7,4 @@ pub(crate) mod oob;
 pub(crate) mod packetdrill;
 pub(crate) mod serve;
 pub(crate) mod throughput;
+pub(crate) mod top;

@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::Common;
 use crate::error::BenchError;
 use crate::host::Host;
-use crate::node::{Addressing, Node, NodeOptions, spawn_shard};
+use crate::node::{Addressing, Node, NodeOptions, spawn_group};
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::report::{Report, check_writable, print_stdout, publish};
@@ -104,15 +104,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let local = SocketAddr::new(place.address.address, arguments.listening_port());
     let served = match arguments.bytes {
         Some(service) => {
-            let shard = spawn_shard(port, &addressing)?;
-            let listening = shard
+            let shards = spawn_group(vec![port], &addressing, place.publication("serve"))?;
+            let listening = shards
                 .handle()
                 .listen(local, ListenOptions::default(), service.acceptor())
                 .map_err(|error| BenchError::failed(format!("cannot listen on {local}: {error}")))?;
             arguments.announce(local)?;
             stop.wait(arguments.length(), &mut |_| Ok(()))?;
             drop(listening);
-            (Vec::new(), shard.stop())
+            (Vec::new(), ShardReport::sum(shards.stop()))
         }
         None => {
             let answering = Arc::new(Answering::default());
@@ -122,7 +122,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
                 dispatcher: answering.clone(),
                 send_budget_bytes: None,
             };
-            let node = Node::start(port, &addressing, options)?;
+            let shards = spawn_group(vec![port], &addressing, place.publication("osd.0"))?;
+            let node = Node::over(shards, &addressing, options)?;
             arguments.announce(local)?;
             arguments.watch(&stop, &answering)?;
             (answering.figures(), node.stop())

@@ -232,7 +232,7 @@ impl World {
         Reading {
             at: now(),
             payload_bytes: self.tally.payload_bytes(),
-            link_bytes: self.receiver.shard().statistics().port.rx_bytes,
+            link_bytes: self.receiver.shards().statistics().port().rx_bytes,
             retransmits: self.connection.occupancy().send.retransmits,
             cpu_seconds: cpu_seconds(),
         }

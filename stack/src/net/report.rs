@@ -2,6 +2,7 @@
 
 use super::Stack;
 use super::table::ConnectionSummary;
+use crate::tcp::source::Blocked;
 use crate::tcp::statistics::ConnectionStatistics;
 use crate::time::Instant;
 
@@ -26,8 +27,12 @@ impl Stack {
     /// used again.
     pub fn connection_report(&self, now: Instant, index: u32) -> Option<ConnectionReport> {
         let entry = self.table.get(index)?;
+        let mut summary = entry.summary(now);
+        if entry.user.is_out_of_credit() {
+            summary.send.blocked = Blocked::Credit;
+        }
         Some(ConnectionReport {
-            summary: entry.summary(now),
+            summary,
             unsent_bytes: entry.user.unsent_bytes(),
             statistics: *entry.connection.statistics(),
         })

@@ -1,14 +1,14 @@
 //! Several shards that are one host: a queue of the NIC and a thread each, the same addresses for all.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use outrider_drivers::port::{Port, PortStatistics};
 
 use super::handle::{ConnectError, ListenerGuard, ShardHandle, ShardSnapshot};
-use super::segment::Publication;
+use super::segment::{Publication, Publisher};
 use super::{Shard, ShardConfig, ShardReport, SpawnError, spawn_member};
 use crate::endpoint::{Acceptor, Endpoint};
 use crate::net::{ListenError, ListenOptions, Member, StackStatistics, Steering};
@@ -85,6 +85,7 @@ pub enum GroupError {
 pub struct ShardGroup {
     shards: Vec<Shard>,
     handle: GroupHandle,
+    published_in: Option<PathBuf>,
 }
 
 /// Reaches a group from any thread. Cheap to clone.
@@ -118,7 +119,7 @@ impl GroupSnapshot {
 }
 
 /// The counters of several queues together.
-pub fn sum_ports<'a>(queues: impl Iterator<Item = &'a PortStatistics>) -> PortStatistics {
+fn sum_ports<'a>(queues: impl Iterator<Item = &'a PortStatistics>) -> PortStatistics {
     queues.fold(PortStatistics::default(), |sum, queue| {
         let PortStatistics { rx_frames, rx_bytes, rx_dropped, tx_frames, tx_bytes, tx_dropped, doorbells } =
             *queue;
@@ -152,6 +153,8 @@ pub fn spawn_group(ports: Vec<Box<dyn Port>>, config: GroupConfig) -> Result<Sha
         Some(publication) => publication.publishers(&names)?.into_iter().map(Some).collect(),
         None => names.iter().map(|_| None).collect::<Vec<_>>(),
     };
+    let published_in =
+        publishers.first().and_then(Option::as_ref).map(|one: &Publisher| one.path().to_owned());
     let serving = (0..count).filter(|shard| steering.serves(*shard)).collect();
     let mut shards = Vec::with_capacity(count);
     let parts = ports.into_iter().zip(Member::group(&steering)).zip(publishers);
@@ -163,7 +166,7 @@ pub fn spawn_group(ports: Vec<Box<dyn Port>>, config: GroupConfig) -> Result<Sha
     }
     let handles = shards.iter().map(Shard::handle).collect();
     let handle = GroupHandle { shards: handles, serving, turn: Arc::default() };
-    Ok(ShardGroup { shards, handle })
+    Ok(ShardGroup { shards, handle, published_in })
 }
 
 fn check(ports: &[Box<dyn Port>], cores: &[usize], steering: &Steering) -> Result<(), GroupError> {
@@ -189,6 +192,11 @@ impl ShardGroup {
     /// Reaches the group from any thread.
     pub fn handle(&self) -> GroupHandle {
         self.handle.clone()
+    }
+
+    /// The file in which the shards publish their statistics, if they do.
+    pub fn published_in(&self) -> Option<&Path> {
+        self.published_in.as_deref()
     }
 
     /// Stops all shards as [`Shard::stop`] does, and gives their reports in order.
@@ -282,13 +290,16 @@ impl Acceptor for SharedAcceptor {
     }
 }
 
-/// What the shards of a group leave behind, together.
-pub fn sum_reports(reports: &[ShardReport]) -> (StackStatistics, PortStatistics, Duration) {
-    let mut stack = StackStatistics::default();
-    reports.iter().for_each(|report| stack.add(&report.statistics));
-    (
-        stack,
-        sum_ports(reports.iter().map(|report| &report.port)),
-        reports.iter().map(|report| report.cpu_time).sum(),
-    )
+impl ShardReport {
+    /// What the shards of a group leave behind, together, with the first error.
+    pub fn sum(reports: Vec<ShardReport>) -> ShardReport {
+        let mut statistics = StackStatistics::default();
+        reports.iter().for_each(|report| statistics.add(&report.statistics));
+        ShardReport {
+            statistics,
+            port: sum_ports(reports.iter().map(|report| &report.port)),
+            cpu_time: reports.iter().map(|report| report.cpu_time).sum(),
+            error: reports.into_iter().find_map(|report| report.error),
+        }
+    }
 }

@@ -19,8 +19,7 @@ use std::thread::JoinHandle;
 use outrider_drivers::port::{Port, PortError, PortStatistics};
 
 pub use group::{
-    GroupConfig, GroupError, GroupHandle, GroupListener, GroupSnapshot, ShardGroup, spawn_group, sum_ports,
-    sum_reports,
+    GroupConfig, GroupError, GroupHandle, GroupListener, GroupSnapshot, ShardGroup, spawn_group,
 };
 pub use handle::{ConnectError, ListenerGuard, ShardHandle, ShardSnapshot};
 

@@ -110,6 +110,11 @@ pub trait SegmentSource {
         0
     }
 
+    /// Whether what waits here is held back by the peer's receive credit ([`Blocked::Credit`]). For observers.
+    fn is_out_of_credit(&self) -> bool {
+        false
+    }
+
     /// Whether the source has sent its last byte and wants FIN to follow once [`Self::demand`] is `Nothing`.
     fn finished(&self) -> bool {
         false
