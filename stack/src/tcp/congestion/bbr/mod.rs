@@ -415,6 +415,20 @@ impl CongestionControl for Bbr {
         self.window
     }
 
+    fn touch(&self) -> u64 {
+        self.window
+            ^ self.bandwidth_max.get()
+            ^ u64::from(self.min_rtt.probe_due())
+            ^ u64::from(self.queue.is_standing())
+            ^ self.aggregation.get()
+            ^ self.round.count()
+            ^ self.bounds.inflight_latest()
+            ^ self.cycle.rounds_in_phase
+            ^ self.probe_rtt.window
+            ^ self.usage.peak()
+            ^ self.limited_until
+    }
+
     fn slow_start_threshold(&self) -> u64 {
         u64::MAX
     }
