@@ -9,8 +9,8 @@ use outrider_drivers::memory::{LinkConfig, cable};
 use outrider_stack::net::{ListenOptions, StackConfig};
 use outrider_stack::shard::segment::Publication;
 use outrider_stack::shard::{GroupConfig, ShardConfig, spawn_group};
-use outrider_stack::stream::{StreamConfig, TcpStream};
 use outrider_stack::stream::echo::EchoAcceptor;
+use outrider_stack::stream::{StreamConfig, TcpStream};
 
 fn group(host: u8, publication: Option<Publication>) -> GroupConfig {
     let address: IpAddr = format!("10.0.0.{host}").parse().expect("an address");

@@ -38,7 +38,7 @@ fn connect(stack: &mut Stack, pair_now: outrider_stack::time::Instant, plan: Pla
 #[test]
 fn what_is_read_is_what_the_stack_says() {
     let mut pair = Pair::new(1, gigabit());
-    let acceptor = CheckedAcceptor::new(Plan { stopped: true, ..Plan::server(0) });
+    let acceptor = CheckedAcceptor::new(Plan { stopped: true, finish: false, ..Plan::server(0) });
     pair.b.stack.listen(address(SERVER), ListenOptions::default(), Box::new(acceptor)).unwrap();
     let publication = Publication::new("osd.3").at(path("says"));
     let mut publishers = publication.publishers(&[pair.a.port.info().clone()]).unwrap();
@@ -84,7 +84,7 @@ fn what_is_read_is_what_the_stack_says() {
 #[test]
 fn connections_beyond_the_bound_are_counted_and_not_shown() {
     let mut pair = Pair::new(1, gigabit());
-    let acceptor = CheckedAcceptor::new(Plan::server(0));
+    let acceptor = CheckedAcceptor::new(Plan { finish: false, ..Plan::server(0) });
     pair.b.stack.listen(address(SERVER), ListenOptions::default(), Box::new(acceptor)).unwrap();
     let publication = Publication { connections_max: 3, ..Publication::new("small").at(path("bound")) };
     let mut publishers = publication.publishers(&[pair.a.port.info().clone()]).unwrap();
