@@ -122,13 +122,10 @@ fn exchange(server: &ShardGroup, client: &ShardGroup, connections: usize) {
 }
 
 /// What a group has counted when all connections have ended.
-fn check(snapshot: &GroupSnapshot, connections: u64, handed: bool, ordered: bool) {
+fn check(snapshot: &GroupSnapshot, connections: u64, handed: bool) {
     let (stack, port) = (snapshot.stack(), snapshot.port());
-    assert_eq!((stack.established, stack.rx_dropped_hand_over), (connections, 0));
-    if ordered {
-        // A frame that is overtaken by the last of its connection finds none, and is answered with a RST.
-        assert_eq!((stack.resets_sent, stack.rx_dropped_no_connection), (0, 0));
-    }
+    // That nothing is lost or strays is told in virtual time: here a thread that waits for a core makes timers fire.
+    assert_eq!(stack.established, connections);
     assert_eq!(stack.rx_frames, port.rx_frames);
     assert_eq!(handed, stack.handed_over > connections, "{} handed over", stack.handed_over);
     for shard in &snapshot.shards {
@@ -138,10 +135,10 @@ fn check(snapshot: &GroupSnapshot, connections: u64, handed: bool, ordered: bool
 
 #[test]
 fn four_threads_serve_many_connections_whatever_the_nic_does() {
-    for (steering, handed, ordered) in [
-        (QueueSteering::Rss(Rss::even(SHARDS as u32)), false, true),
-        (QueueSteering::Hidden(1), true, true),
-        (QueueSteering::Scattered(1), true, false),
+    for (steering, handed) in [
+        (QueueSteering::Rss(Rss::even(SHARDS as u32)), false),
+        (QueueSteering::Hidden(1), true),
+        (QueueSteering::Scattered(1), true),
     ] {
         // Asleep whenever there is nothing to do: whoever hands something over must wake its owner.
         let polling = Polling::Adaptive { spin: Duration::ZERO };
@@ -150,7 +147,7 @@ fn four_threads_serve_many_connections_whatever_the_nic_does() {
         let client = spawn_group(ports(&switch, steering, SHARDS), config(2, polling)).unwrap();
         exchange(&server, &client, 300);
         for group in [&client, &server] {
-            check(&group.handle().statistics(), 300, handed, ordered);
+            check(&group.handle().statistics(), 300, handed);
         }
         for group in [client, server] {
             assert!(ShardReport::sum(group.stop()).error.is_none());
