@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{connect, demo, oob, packetdrill, serve, throughput, top};
+use crate::commands::{connect, demo, oob, packetdrill, report, serve, throughput, top};
 
 /// Everything on the command line.
 #[derive(Debug, Parser)]
@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Packetdrill(packetdrill::Arguments),
     /// What a running node does: its ports, shards and connections, live
     Top(top::Arguments),
+    /// One self-contained HTML page with plots from a folder of JSON results
+    Report(report::Arguments),
 }
 
 /// Options of every command.

@@ -14,6 +14,7 @@ mod lab;
 mod measure;
 mod node;
 mod packetdrill;
+mod page;
 mod place;
 mod progress;
 mod report;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Command::Throughput(arguments) => commands::throughput::run(arguments),
         Command::Packetdrill(arguments) => commands::packetdrill::run(arguments),
         Command::Top(arguments) => commands::top::run(arguments),
+        Command::Report(arguments) => commands::report::run(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@ pub(crate) mod connect;
 pub(crate) mod demo;
 pub(crate) mod oob;
 pub(crate) mod packetdrill;
+pub(crate) mod report;
 pub(crate) mod serve;
 pub(crate) mod throughput;
 pub(crate) mod top;

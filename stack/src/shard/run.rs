@@ -129,6 +129,11 @@ impl Runner {
             self.execute(command);
             taken += 1;
         }
+        taken + self.take_unlistens()
+    }
+
+    fn take_unlistens(&mut self) -> usize {
+        let mut taken = 0;
         while let Some(id) = self.mailbox.take_unlisten() {
             self.stack.unlisten(self.clock.now(), id);
             taken += 1;
@@ -142,6 +147,8 @@ impl Runner {
                 self.stack.connect(self.clock.now(), remote, endpoint);
             }
             Command::Listen { local, options, acceptor, reply } => {
+                // Whoever gave up an address before asking for it again finds it free.
+                self.take_unlistens();
                 let result = self.stack.listen(local, options, acceptor).map(|id| {
                     let local = self.stack.listener_address(id).expect("the listener was just made");
                     (id, local)
