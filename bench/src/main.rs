@@ -22,6 +22,7 @@ mod report;
 mod stop;
 mod table;
 mod throughput;
+mod top;
 mod under_load;
 mod units;
 
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Command::Connect(arguments) => commands::connect::run(arguments),
         Command::Throughput(arguments) => commands::throughput::run(arguments),
         Command::Packetdrill(arguments) => commands::packetdrill::run(arguments),
+        Command::Top(arguments) => commands::top::run(arguments),
         Command::Report(arguments) => commands::report::run(arguments),
     };
     match outcome {

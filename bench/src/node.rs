@@ -5,12 +5,15 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use outrider_drivers::netns::NetNamespace;
-use outrider_drivers::port::Port;
+use outrider_drivers::port::{Port, PortInfo};
 use outrider_drivers::time::{Clock, MonotonicClock};
 use outrider_messenger::transport::{Kernel, KernelConfig, Transport, Userspace};
 use outrider_messenger::{Connection, Dispatcher, EntityName, Messenger};
 use outrider_stack::net::StackConfig;
-use outrider_stack::shard::{self, Polling, Shard, ShardConfig, ShardHandle, ShardReport};
+use outrider_stack::shard::segment::Publication;
+use outrider_stack::shard::{
+    self, GroupConfig, GroupError, GroupHandle, Polling, Shard, ShardConfig, ShardGroup, ShardReport,
+};
 use outrider_stack::tcp::congestion::Algorithm;
 use outrider_stack::tcp::connection::Config as TcpConfig;
 
@@ -40,6 +43,29 @@ pub(crate) struct Addressing {
 /// Starts a shard on `port`.
 pub(crate) fn spawn_shard(port: Box<dyn Port>, addressing: &Addressing) -> Result<Shard, BenchError> {
     let info = port.info().clone();
+    shard::spawn(port, shard_config(&info, addressing))
+        .map_err(|error| BenchError::failed(format!("cannot run TCP on {}: {error}", info.name)))
+}
+
+/// Starts a shard on each of `ports`, the queues of one device, and has them publish what they do.
+pub(crate) fn spawn_group(
+    ports: Vec<Box<dyn Port>>,
+    addressing: &Addressing,
+    publication: Option<Publication>,
+) -> Result<ShardGroup, BenchError> {
+    let Some(info) = ports.first().map(|port| port.info().clone()) else {
+        return Err(BenchError::failed("cannot run TCP without a port"));
+    };
+    let config = GroupConfig { publication, ..GroupConfig::new(shard_config(&info, addressing)) };
+    shard::spawn_group(ports, config).map_err(|error| match error {
+        GroupError::Segment(error) => {
+            BenchError::failed(format!("{error}, with --statistics, or --statistics off"))
+        }
+        error => BenchError::failed(format!("cannot run TCP on {}: {error}", info.name)),
+    })
+}
+
+fn shard_config(info: &PortInfo, addressing: &Addressing) -> ShardConfig {
     let headers = if addressing.address.0.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
     let segment_size = u16::try_from(info.mtu.saturating_sub(headers)).unwrap_or(u16::MAX);
     let tcp = TcpConfig {
@@ -51,23 +77,21 @@ pub(crate) fn spawn_shard(port: Box<dyn Port>, addressing: &Addressing) -> Resul
     if let Some(gateway) = addressing.gateway {
         stack = stack.with_gateway(gateway);
     }
-    let config = ShardConfig {
+    ShardConfig {
         name: info.name.clone(),
         stack,
         polling: Polling::Adaptive { spin: SPIN },
         core: None,
         seed: addressing.seed,
         clock: Arc::new(MonotonicClock),
-    };
-    shard::spawn(port, config)
-        .map_err(|error| BenchError::failed(format!("cannot run TCP on {}: {error}", info.name)))
+    }
 }
 
-/// A messenger on a shard of its own, or on the kernel's sockets.
+/// A messenger on shards of its own, or on the kernel's sockets.
 pub(crate) struct Node {
     messenger: Messenger,
     /// `None` on the kernel's sockets: their threads end with the messenger.
-    shard: Option<Shard>,
+    shards: Option<ShardGroup>,
 }
 
 /// What a messenger needs besides its shard.
@@ -83,28 +107,33 @@ pub(crate) struct NodeOptions {
 }
 
 impl Node {
-    /// Starts the shard and the messenger.
+    /// Starts a shard on `port`, and the messenger.
     pub(crate) fn start(
         port: Box<dyn Port>,
         addressing: &Addressing,
         options: NodeOptions,
     ) -> Result<Self, BenchError> {
-        let shard = spawn_shard(port, addressing)?;
-        let transport = Arc::new(Userspace::new(vec![shard.handle()]));
-        let messenger = start_messenger(transport, addressing.seed, options)?;
-        Ok(Node { messenger, shard: Some(shard) })
+        Node::over(spawn_group(vec![port], addressing, None)?, addressing, options)
     }
 
-    /// Starts it where `port` is, or on this host's own sockets without one.
+    /// Starts it on `ports`, or on this host's own sockets without them.
     pub(crate) fn start_at(
-        port: Option<Box<dyn Port>>,
+        ports: Option<Vec<Box<dyn Port>>>,
         addressing: &Addressing,
+        publication: Option<Publication>,
         options: NodeOptions,
     ) -> Result<Self, BenchError> {
-        match port {
-            Some(port) => Node::start(port, addressing, options),
+        match ports {
+            Some(ports) => Node::over(spawn_group(ports, addressing, publication)?, addressing, options),
             None => Node::start_on_kernel(None, &KernelConfig::default(), addressing.seed, options),
         }
+    }
+
+    /// Starts the messenger on `shards`.
+    fn over(shards: ShardGroup, addressing: &Addressing, options: NodeOptions) -> Result<Self, BenchError> {
+        let transport = Arc::new(Userspace::over(&shards.handle()));
+        let messenger = start_messenger(transport, addressing.seed, options)?;
+        Ok(Node { messenger, shards: Some(shards) })
     }
 
     /// Starts the messenger on the kernel's sockets, of `namespace` if there is one.
@@ -124,7 +153,7 @@ impl Node {
         };
         let kernel = kernel.map_err(|error| failed(&error))?;
         let messenger = start_messenger(Arc::new(kernel), nonce, options)?;
-        Ok(Node { messenger, shard: None })
+        Ok(Node { messenger, shards: None })
     }
 
     /// The messenger.
@@ -132,22 +161,22 @@ impl Node {
         &self.messenger
     }
 
-    /// The shard, for its statistics, where there is one.
-    pub(crate) fn shard(&self) -> Option<ShardHandle> {
-        self.shard.as_ref().map(Shard::handle)
+    /// The shards, for their statistics, where there are any.
+    pub(crate) fn shards(&self) -> Option<GroupHandle> {
+        self.shards.as_ref().map(ShardGroup::handle)
     }
 
     /// Ends every session in order, which takes as long as TIME-WAIT, and gives the shard's final statistics.
     pub(crate) fn stop(self) -> Option<ShardReport> {
         self.messenger.shutdown();
         self.messenger.wait();
-        self.shard.map(Shard::stop)
+        self.shards.map(|shards| ShardReport::sum(shards.stop()))
     }
 
     /// Ends at once, for a node whose peer ends too, and gives the shard's final statistics.
     pub(crate) fn stop_now(self) -> Option<ShardReport> {
         self.messenger.shutdown();
-        let report = self.shard.map(Shard::stop);
+        let report = self.shards.map(|shards| ShardReport::sum(shards.stop()));
         self.messenger.wait();
         report
     }

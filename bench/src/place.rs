@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use outrider_drivers::capture::Capture;
 use outrider_drivers::port::Port;
 use outrider_drivers::tap::{Tap, TapOptions};
+use outrider_stack::shard::segment::Publication;
 
 use crate::error::{BenchError, one_line};
 use crate::lab::need_root;
@@ -127,7 +128,13 @@ pub(crate) struct Place {
     /// Write every frame to this pcapng file
     #[arg(long, value_name = "FILE")]
     pub(crate) capture: Option<std::path::PathBuf>,
+    /// Publish statistics in this file for 'bench top' [default: one of its own where 'bench top' looks; off: nowhere]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) statistics: Option<std::path::PathBuf>,
 }
+
+/// The file name that stands for none.
+const OFF: &str = "off";
 
 impl Place {
     /// Where the node is.
@@ -140,15 +147,15 @@ impl Place {
         self.port.as_ref().map_or_else(|| "kernel".to_owned(), PortSpec::to_string)
     }
 
-    /// Opens the port; `None` for the host's own sockets.
-    pub(crate) fn open(&self, seed: u64) -> Result<Option<Box<dyn Port>>, BenchError> {
+    /// Opens the port, one of a queue each; `None` for the host's own sockets.
+    pub(crate) fn open(&self, seed: u64) -> Result<Option<Vec<Box<dyn Port>>>, BenchError> {
         match &self.port {
-            Some(port) => self.open_port(port, seed).map(Some),
+            Some(port) => self.open_ports(port, seed).map(Some),
             None => Ok(None),
         }
     }
 
-    fn open_port(&self, port: &PortSpec, seed: u64) -> Result<Box<dyn Port>, BenchError> {
+    fn open_ports(&self, port: &PortSpec, seed: u64) -> Result<Vec<Box<dyn Port>>, BenchError> {
         let place = self.address();
         if place.prefix == longest_prefix(place.address) && self.gateway.is_none() {
             return Err(BenchError::usage(format!(
@@ -168,8 +175,17 @@ impl Place {
             run_ip(&["address", "replace", &address.to_string(), "dev", name])?;
         }
         match &self.capture {
-            Some(path) => capture(tap, path),
-            None => Ok(Box::new(tap)),
+            Some(path) => Ok(vec![capture(tap, path)?]),
+            None => Ok(vec![Box::new(tap)]),
+        }
+    }
+
+    /// How the node `name` publishes its statistics, if it does.
+    pub(crate) fn publication(&self, name: &str) -> Option<Publication> {
+        match &self.statistics {
+            Some(path) if path.as_os_str() == OFF => None,
+            Some(path) => Some(Publication::new(name).at(path)),
+            None => Some(Publication::new(name)),
         }
     }
 }

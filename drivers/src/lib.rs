@@ -18,6 +18,8 @@ pub mod memory;
 pub mod netns;
 pub mod port;
 pub mod rng;
+pub mod rss;
+pub mod segment;
 pub mod smoltcp_adapter;
 pub mod tap;
 pub mod thread;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use outrider_drivers::port::Port;
 use outrider_messenger::{Connection, EntityName};
 use outrider_stack::tcp::congestion::Algorithm;
 use serde_json::{Map, json};
@@ -65,8 +66,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     };
     check_writable(common)?;
     let stop = Stop::on_signals()?;
-    let port = place.open(common.seed)?;
-    let (session, node) = arguments.dial(port, &addressing)?;
+    let ports = place.open(common.seed)?;
+    let (session, node) = arguments.dial(ports, &addressing)?;
     let result = arguments.measure(&stop, &session);
     session.connection.mark_down();
     let shard = node.stop();
@@ -80,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
 impl Arguments {
     fn dial(
         &self,
-        port: Option<Box<dyn outrider_drivers::port::Port>>,
+        ports: Option<Vec<Box<dyn Port>>>,
         addressing: &Addressing,
     ) -> Result<(Session, Node), BenchError> {
         let (tally, departures) = (Arc::new(Tally::default()), Arc::new(Departures::default()));
@@ -97,7 +98,8 @@ impl Arguments {
             dispatcher: Arc::new(dispatcher),
             send_budget_bytes: None,
         };
-        let node = Node::start_at(port, addressing, options)?;
+        let publication = self.place.publication(&options.name.to_string());
+        let node = Node::start_at(ports, addressing, publication, options)?;
         let connection = node
             .messenger()
             .connect_to(self.peer)

@@ -9,3 +9,4 @@ pub(crate) mod packetdrill;
 pub(crate) mod report;
 pub(crate) mod serve;
 pub(crate) mod throughput;
+pub(crate) mod top;

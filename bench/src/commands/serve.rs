@@ -11,7 +11,8 @@ use outrider_messenger::transport::{Kernel, KernelConfig, Transport};
 use outrider_messenger::{Connection, Dispatcher, EntityName, Message, OobMessage};
 use outrider_stack::endpoint::Acceptor;
 use outrider_stack::net::ListenOptions;
-use outrider_stack::shard::{Shard, ShardReport};
+use outrider_stack::shard::segment::Publication;
+use outrider_stack::shard::{ShardGroup, ShardReport};
 use outrider_stack::stream::discard::{DiscardAcceptor, DiscardCounters};
 use outrider_stack::stream::echo::EchoAcceptor;
 use outrider_stack::tcp::congestion::Algorithm;
@@ -20,7 +21,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::Common;
 use crate::error::BenchError;
 use crate::host::Host;
-use crate::node::{Addressing, Node, NodeOptions, spawn_shard};
+use crate::node::{Addressing, Node, NodeOptions, spawn_group};
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::report::{Report, check_writable, print_stdout, publish};
@@ -102,11 +103,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
         congestion,
         seed: common.seed,
     };
-    let port = place.open(common.seed)?;
+    let ports = place.open(common.seed)?;
     let local = SocketAddr::new(place.address().address, arguments.listening_port());
     let served = match arguments.bytes {
         Some(service) => {
-            let serving = serve_bytes(port, &addressing, local, service)?;
+            let serving = serve_bytes(ports, &addressing, place.publication("serve"), (local, service))?;
             arguments.announce(local)?;
             stop.wait(arguments.length(), &mut |_| Ok(()))?;
             (Vec::new(), serving.stop())
@@ -119,7 +120,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
                 dispatcher: answering.clone(),
                 send_budget_bytes: None,
             };
-            let node = Node::start_at(port, &addressing, options)?;
+            let publication = place.publication("osd.0");
+            let node = Node::start_at(ports, &addressing, publication, options)?;
             arguments.announce(local)?;
             arguments.watch(&stop, &answering)?;
             (answering.figures(), node.stop())
@@ -131,37 +133,37 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
 /// Plain TCP while it is served.
 struct Serving {
     _listening: Box<dyn Send>,
-    shard: Option<Shard>,
+    shards: Option<ShardGroup>,
     /// The host's own sockets, where there is no shard; they end with it.
     _kernel: Option<Kernel>,
 }
 
 impl Serving {
     fn stop(self) -> Option<ShardReport> {
-        self.shard.map(Shard::stop)
+        self.shards.map(|shards| ShardReport::sum(shards.stop()))
     }
 }
 
 fn serve_bytes(
-    port: Option<Box<dyn Port>>,
+    ports: Option<Vec<Box<dyn Port>>>,
     addressing: &Addressing,
-    local: SocketAddr,
-    service: Service,
+    publication: Option<Publication>,
+    (local, service): (SocketAddr, Service),
 ) -> Result<Serving, BenchError> {
     let unable = |error: &dyn std::fmt::Display| {
         BenchError::failed(format!("cannot listen on {local}: {error}; see --peer-port"))
     };
-    let Some(port) = port else {
+    let Some(ports) = ports else {
         let kernel = Kernel::start(&KernelConfig::default()).map_err(|error| unable(&error))?;
         let listening = kernel.listen(local, service.acceptor()).map_err(|error| unable(&error))?;
-        return Ok(Serving { _listening: listening, shard: None, _kernel: Some(kernel) });
+        return Ok(Serving { _listening: listening, shards: None, _kernel: Some(kernel) });
     };
-    let shard = spawn_shard(port, addressing)?;
-    let listening = shard
+    let shards = spawn_group(ports, addressing, publication)?;
+    let listening = shards
         .handle()
         .listen(local, ListenOptions::default(), service.acceptor())
         .map_err(|error| unable(&error))?;
-    Ok(Serving { _listening: Box::new(listening), shard: Some(shard), _kernel: None })
+    Ok(Serving { _listening: Box::new(listening), shards: Some(shards), _kernel: None })
 }
 
 impl Arguments {

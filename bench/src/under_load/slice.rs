@@ -277,9 +277,9 @@ impl World {
 
     /// Frame bytes that the receiver took off the link.
     fn link_bytes(&self) -> u64 {
-        match (self.lab.hosts(), self.receiver.shard()) {
+        match (self.lab.hosts(), self.receiver.shards()) {
             (Some(hosts), _) => hosts.received_bytes(),
-            (None, Some(shard)) => shard.statistics().port.rx_bytes,
+            (None, Some(shards)) => shards.statistics().port().rx_bytes,
             (None, None) => 0,
         }
     }

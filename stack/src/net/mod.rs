@@ -15,6 +15,7 @@ mod config;
 mod control;
 mod cookies;
 mod frame;
+mod group;
 mod icmp;
 mod key;
 mod lifecycle;
@@ -24,9 +25,11 @@ mod open;
 mod rate;
 mod ready;
 mod receive;
+mod report;
 mod routes;
 mod slow_path;
 mod statistics;
+mod steering;
 mod table;
 mod transmit;
 
@@ -39,8 +42,11 @@ use crossbeam::queue::SegQueue;
 use outrider_drivers::port::{Capabilities, Port, PortError, PortInfo};
 
 pub use config::{ListenError, ListenOptions, StackConfig, StackError};
+pub use group::{Bell, Member};
 pub use listener::ListenerId;
+pub use report::ConnectionReport;
 pub use statistics::{StackStatistics, Statistic};
+pub use steering::Steering;
 pub use table::{ConnectionSummary, Phase};
 
 use crate::endpoint::{ConnectionId, WakeTarget};
@@ -61,7 +67,7 @@ use table::Table;
 /// What a call of [`Stack::poll`] did, and when to call again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Poll {
-    /// Frames received and transmitted. Zero: nothing to do until `next`, a frame, a wake or a command.
+    /// Frames received, from the port and from other shards, and transmitted. Zero: nothing to do until `next`, a frame, a wake or a command.
     pub work: usize,
     /// When something is due at the latest; not after `now` if there is more to do at once. Frames that the port
     /// knows to be on their way ([`Port::next_arrival`]) are the caller's to watch.
@@ -101,6 +107,8 @@ pub struct Stack {
     port_blocked_at: Option<Instant>,
     wake_target: Arc<dyn WakeTarget>,
     wake_list: Arc<WakeList>,
+    /// The part in a group of shards, if there is one.
+    member: Option<Member>,
     statistics: StackStatistics,
     /// Connections that received something in the present burst.
     touched: Vec<u32>,
@@ -165,6 +173,7 @@ impl Stack {
             port_blocked_at: None,
             wake_target: Arc::clone(&wake_list) as Arc<dyn WakeTarget>,
             wake_list,
+            member: None,
             statistics: StackStatistics::default(),
             touched: Vec::new(),
             woken: Vec::new(),
@@ -189,6 +198,7 @@ impl Stack {
             self.fetch_receivers(now, port);
         }
         let received = port.receive(now, budget, &mut |frame| self.on_frame(now, frame))?;
+        let handed = self.receive_handed(now, budget);
         self.settle_touched(now);
         self.fire_timers(now);
         self.fire_neighbours(now);
@@ -197,8 +207,9 @@ impl Stack {
         if sent > 0 {
             port.flush(now)?;
         }
-        let more = received == budget || !self.wake_list.0.is_empty();
-        Ok(Poll { work: received + sent, next: self.next_deadline(now, more) })
+        self.ring_others();
+        let more = received == budget || self.has_mail() || !self.wake_list.0.is_empty();
+        Ok(Poll { work: received + handed + sent, next: self.next_deadline(now, more) })
     }
 
     /// Calls the endpoints that were woken.
@@ -251,13 +262,7 @@ impl Stack {
 
     /// Every connection, as of `now`, in no particular order.
     pub fn connections(&self, now: Instant) -> impl Iterator<Item = ConnectionSummary> {
-        self.table.iter().map(move |entry| ConnectionSummary {
-            id: entry.id,
-            local: entry.key.local(),
-            remote: entry.key.remote(),
-            phase: entry.phase,
-            send: entry.connection.send_state(now),
-        })
+        self.table.iter().map(move |entry| entry.summary(now))
     }
 
     /// Where a listener is: the address it was made with, and its port if that was left to the stack.
