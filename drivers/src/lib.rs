@@ -9,10 +9,11 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod afxdp;
 pub mod capture;
 pub mod checksum;
 pub mod doorbell;
-mod interface;
+pub mod interface;
 pub mod memory;
 pub mod netns;
 pub mod port;

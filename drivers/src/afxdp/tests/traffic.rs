@@ -1,0 +1,177 @@
+//! Frames through ports: whole, in order, recycled, and none lost to a sleeper.
+
+use super::*;
+use crate::afxdp::{AfXdpOptions, Attach};
+use crate::doorbell::poll_fds;
+
+/// Sends `frames` one after another, and the answers as they come: both directions, all sizes.
+fn there_and_back(near: &mut AfXdpPort, far: &mut AfXdpPort, lengths: &[usize]) {
+    for (number, &length) in lengths.iter().enumerate() {
+        let frame = numbered(number as u32, length);
+        assert!(send(near, &frame));
+        assert_eq!(wait_for(far, "a frame", |frame| number_of(frame).is_some()), frame);
+        assert!(send(far, &frame));
+        assert_eq!(wait_for(near, "the frame back", |frame| number_of(frame).is_some()), frame);
+    }
+}
+
+#[test]
+fn frames_pass_whole_both_ways_in_native_and_generic_mode() {
+    for attach in [Attach::Native, Attach::Generic] {
+        let Some(lab) = Lab::new(1, 1500) else { return };
+        let options = AfXdpOptions { attach, ..AfXdpOptions::default() };
+        let (mut near, mut far) = lab.pair(&options);
+        there_and_back(&mut near, &mut far, &[60, 61, 1513, 1514, 18]);
+        let counted = near.statistics();
+        assert_eq!((counted.tx_frames, counted.rx_frames), (5, 5));
+        assert_eq!((counted.tx_dropped, counted.rx_dropped), (0, 0));
+    }
+}
+
+#[test]
+fn a_million_frames_go_through_few_chunks() {
+    const FRAMES: u32 = 1_000_000;
+    const BURST: u32 = 32;
+    let Some(lab) = Lab::new(1, 1500) else { return };
+    let options = AfXdpOptions { rx_frames: 64, tx_frames: 48, ..AfXdpOptions::default() };
+    let (mut near, mut far) = lab.pair(&options);
+    let mut next = 0;
+    for start in (0..FRAMES).step_by(BURST as usize) {
+        for number in start..start + BURST {
+            let frame = numbered(number, 60 + number as usize % 7);
+            let taken = near.transmit(now(), frame.len(), TxOffload::default(), &mut |buffer| {
+                buffer.copy_from_slice(&frame);
+                frame.len()
+            });
+            assert!(taken.unwrap(), "a slot for each frame of a burst");
+        }
+        near.flush(now()).unwrap();
+        until("the burst", || {
+            far.receive(now(), 7, &mut |frame| {
+                assert_eq!(frame.bytes, numbered(next, 60 + next as usize % 7), "in order, whole, once");
+                next += 1;
+            })
+            .unwrap();
+            // Rings again what the kernel put off.
+            near.receive(now(), 1, &mut |_| {}).unwrap();
+            next == start + BURST
+        });
+        until("every slot to be free again", || near.transmit_room(now()).frames == 48);
+        assert_eq!(near.transmit_room(now()).bytes_outstanding, 0);
+    }
+    assert_eq!((near.statistics().tx_frames, far.statistics().rx_frames), (1_000_000, 1_000_000));
+}
+
+#[test]
+fn a_full_ring_refuses_and_a_late_receiver_loses_what_is_counted() {
+    let Some(lab) = Lab::new(1, 1500) else { return };
+    let options = AfXdpOptions { rx_frames: 16, tx_frames: 20, ..AfXdpOptions::default() };
+    let (mut near, mut far) = lab.pair(&options);
+    let frame = numbered(0, 60);
+    let mut offer = |near: &mut AfXdpPort| {
+        near.transmit(now(), 60, TxOffload::default(), &mut |buffer| {
+            buffer.copy_from_slice(&frame);
+            60
+        })
+        .unwrap()
+    };
+    let accepted = (0..30).filter(|_| offer(&mut near)).count();
+    assert_eq!(accepted, 20, "no more than there are slots, until the doorbell");
+    assert_eq!(near.transmit_room(now()).bytes_outstanding, 20 * 60);
+    near.flush(now()).unwrap();
+    until("every frame to leave", || near.transmit_room(now()).frames == 20);
+    let mut frames = 0;
+    until("every frame to be received or counted as lost", || {
+        frames += received(&mut far).unwrap().len() as u64;
+        let statistics = far.statistics();
+        assert_eq!(statistics.rx_frames, frames);
+        frames + statistics.rx_dropped == 20
+    });
+    assert!(frames >= 16, "{frames}");
+}
+
+#[test]
+fn a_frame_that_is_given_up_leaves_its_slot_to_the_next() {
+    let Some(lab) = Lab::new(1, 1500) else { return };
+    let (mut near, mut far) = lab.pair(&AfXdpOptions { tx_frames: 1, ..AfXdpOptions::default() });
+    for _ in 0..3 {
+        assert!(!near.transmit(now(), 100, TxOffload::default(), &mut |_| 0).unwrap());
+    }
+    assert_eq!(near.transmit_room(now()).frames, 1);
+    assert!(send(&mut near, &numbered(1, 60)));
+    wait_for(&mut far, "the only frame", |frame| number_of(frame) == Some(1));
+}
+
+#[test]
+fn each_queue_is_a_port_and_what_it_sends_arrives_on_the_same_queue() {
+    const QUEUES: u32 = 4;
+    for attach in [Attach::Native, Attach::Generic] {
+        let Some(lab) = Lab::new(QUEUES, 1500) else { return };
+        let options = AfXdpOptions { attach, ..AfXdpOptions::default() };
+        let (mut near, mut far) = (lab.open_near(&options).unwrap(), lab.open_far(&options).unwrap());
+        assert_eq!((near.len(), far.len()), (4, 4));
+        for queue in 0..QUEUES {
+            assert_eq!(near[queue as usize].details().queue, queue);
+            assert!(send(&mut near[queue as usize], &numbered(queue, 200)));
+        }
+        let mut total = 0;
+        for queue in 0..QUEUES {
+            let port = &mut far[queue as usize];
+            wait_for(port, "the queue's own frame", |frame| number_of(frame) == Some(queue));
+            total += port.statistics().rx_frames;
+        }
+        assert_eq!(total, u64::from(QUEUES), "no frame on two queues");
+    }
+}
+
+/// Each side sleeps on its descriptor without a timeout and answers what wakes it.
+#[test]
+fn nothing_is_lost_between_the_last_look_and_the_sleep() {
+    const ROUNDS: u32 = 5_000;
+    let Some(lab) = Lab::new(1, 1500) else { return };
+    let (mut near, mut far) = lab.pair(&AfXdpOptions::default());
+    let next = |port: &mut AfXdpPort| -> u32 {
+        let start = now();
+        loop {
+            let frames = received(port).unwrap();
+            if let Some(number) = frames.iter().find_map(|frame| number_of(frame)) {
+                return number;
+            }
+            poll_fds(&[port.readiness().unwrap()], Some(PATIENCE)).unwrap();
+            assert!(now() - start < PATIENCE, "a frame was lost, or its wake-up");
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..ROUNDS {
+                assert_eq!(next(&mut far), round);
+                assert!(send(&mut far, &numbered(round, 64)));
+            }
+        });
+        for round in 0..ROUNDS {
+            assert!(send(&mut near, &numbered(round, 64)));
+            assert_eq!(next(&mut near), round);
+        }
+    });
+}
+
+#[test]
+fn jumbo_frames_use_several_chunks() {
+    for attach in [Attach::Native, Attach::Generic] {
+        let Some(lab) = Lab::new(1, 9000) else { return };
+        let options = AfXdpOptions { attach, rx_frames: 64, tx_frames: 8, ..AfXdpOptions::default() };
+        let ports = [lab.open_near(&options), lab.open_far(&options)];
+        let [Ok(mut near), Ok(mut far)] = ports else {
+            println!("skipped: needs a kernel with multi-buffer XDP in {attach:?} mode: {ports:?}");
+            continue;
+        };
+        let (near, far) = (&mut near[0], &mut far[0]);
+        assert!(near.details().multi_buffer);
+        // Around the ends of chunks, and so often that every chunk is used again.
+        for _ in 0..20 {
+            there_and_back(near, far, &[60, 3839, 3840, 3841, 4080, 4081, 4096, 4097, 8192, 8193, 9014]);
+        }
+        assert_eq!(near.transmit_room(now()).frames, 8);
+        assert_eq!(far.statistics().rx_dropped, 0);
+    }
+}
