@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod afxdp_spec;
 mod cli;
 mod commands;
 mod error;
@@ -14,6 +15,7 @@ mod lab;
 mod measure;
 mod node;
 mod packetdrill;
+mod pingpong;
 mod place;
 mod progress;
 mod report;
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => commands::serve::run(arguments),
         Command::Connect(arguments) => commands::connect::run(arguments),
         Command::Throughput(arguments) => commands::throughput::run(arguments),
+        Command::Pump(arguments) => commands::pump::run(arguments),
+        Command::Pingpong(arguments) => commands::pingpong::run(arguments),
         Command::Packetdrill(arguments) => commands::packetdrill::run(arguments),
     };
     match outcome {

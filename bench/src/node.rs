@@ -16,7 +16,9 @@ use crate::error::BenchError;
 
 /// How long an idle shard spins before it sleeps. Longer costs the processor that other threads of a small machine
 /// need; without any, each frame of a fast link pays for a wake-up.
-const SPIN: Duration = Duration::from_micros(20);
+pub(crate) const SPIN: Duration = Duration::from_micros(20);
+/// How shards wait unless an experiment says otherwise.
+pub(crate) const ADAPTIVE: Polling = Polling::Adaptive { spin: SPIN };
 
 /// Bytes of an IPv4 and of an IPv6 header plus a TCP header, all without options.
 const HEADERS_V4: usize = 40;
@@ -37,6 +39,15 @@ pub(crate) struct Addressing {
 
 /// Starts a shard on `port`.
 pub(crate) fn spawn_shard(port: Box<dyn Port>, addressing: &Addressing) -> Result<Shard, BenchError> {
+    spawn_polling_shard(port, addressing, ADAPTIVE)
+}
+
+/// Starts a shard on `port` that waits for frames as `polling` says.
+pub(crate) fn spawn_polling_shard(
+    port: Box<dyn Port>,
+    addressing: &Addressing,
+    polling: Polling,
+) -> Result<Shard, BenchError> {
     let info = port.info().clone();
     let headers = if addressing.address.0.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
     let segment_size = u16::try_from(info.mtu.saturating_sub(headers)).unwrap_or(u16::MAX);
@@ -52,7 +63,7 @@ pub(crate) fn spawn_shard(port: Box<dyn Port>, addressing: &Addressing) -> Resul
     let config = ShardConfig {
         name: info.name.clone(),
         stack,
-        polling: Polling::Adaptive { spin: SPIN },
+        polling,
         core: None,
         seed: addressing.seed,
         clock: Arc::new(MonotonicClock),

@@ -8,10 +8,12 @@ use std::process::Command;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use outrider_drivers::afxdp::{AfXdp, AfXdpPort};
 use outrider_drivers::capture::Capture;
 use outrider_drivers::port::Port;
 use outrider_drivers::tap::{Tap, TapOptions};
 
+use crate::afxdp_spec::AfXdpSpec;
 use crate::error::{BenchError, one_line};
 use crate::lab::need_root;
 use crate::node::now;
@@ -26,12 +28,14 @@ const WHOLE_FRAMES: usize = 0;
 pub(crate) enum PortSpec {
     /// A TAP device, made if there is none of this name.
     Tap(String),
+    /// A queue of an interface, by AF_XDP.
+    AfXdp(AfXdpSpec),
 }
 
 /// Why an option could not be read; says what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct ParseError(String);
+pub(crate) struct ParseError(pub(crate) String);
 
 impl FromStr for PortSpec {
     type Err = ParseError;
@@ -42,24 +46,26 @@ impl FromStr for PortSpec {
             "tap" => Err(ParseError(format!(
                 "{rest:?} is no interface name; give tap:NAME with 1 to {INTERFACE_NAME_MAX} letters, digits, - or _"
             ))),
-            "afxdp" => Err(ParseError("afxdp ports are not available yet; tap:NAME is".into())),
-            "memory" => {
-                Err(ParseError("a memory port would have no peer; use tap:NAME, or the command demo".into()))
-            }
-            _ => Err(ParseError("expected tap:NAME".into())),
+            "afxdp" => rest.parse().map(PortSpec::AfXdp),
+            "memory" => Err(ParseError(
+                "a memory port would have no peer; use tap:NAME or afxdp:IF, or the command demo".into(),
+            )),
+            _ => Err(ParseError("expected tap:NAME or afxdp:IF[:QUEUE]".into())),
         }
     }
 }
 
-fn valid_interface(name: &str) -> bool {
+pub(crate) fn valid_interface(name: &str) -> bool {
     (1..=INTERFACE_NAME_MAX).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 impl fmt::Display for PortSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PortSpec::Tap(name) = self;
-        write!(f, "tap:{name}")
+        match self {
+            PortSpec::Tap(name) => write!(f, "tap:{name}"),
+            PortSpec::AfXdp(spec) => write!(f, "{spec}"),
+        }
     }
 }
 
@@ -96,7 +102,8 @@ impl fmt::Display for Cidr {
 /// Options of a node's place in the network.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Place {
-    /// What carries the frames: tap:NAME
+    /// What carries the frames: tap:NAME, or afxdp:IF[:QUEUE][,MODE...] with modes shared (default) or dedicated,
+    /// native or generic, copy or zerocopy, busy
     #[arg(long)]
     pub(crate) port: PortSpec,
     /// This node's address and prefix length
@@ -105,7 +112,7 @@ pub(crate) struct Place {
     /// Router to everything outside the prefix
     #[arg(long)]
     pub(crate) gateway: Option<IpAddr>,
-    /// Address to give to the kernel's side of the TAP device; without it, set that side up yourself
+    /// Address to give to the kernel's side of the device; without it, set that side up yourself
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) host_address: Option<Cidr>,
     /// Write every frame to this pcapng file
@@ -117,21 +124,40 @@ impl Place {
     /// Opens the port.
     pub(crate) fn open(&self, seed: u64) -> Result<Box<dyn Port>, BenchError> {
         need_root(&format!("--port {}", self.port), "'bench demo' runs on an in-process cable")?;
-        let PortSpec::Tap(name) = &self.port;
-        let options = TapOptions { name: Some(name.clone()), seed, ..TapOptions::default() };
-        let tap = Tap::open(&options)
-            .map_err(|error| BenchError::failed(format!("cannot open {}: {error}", self.port)))?;
+        match &self.port {
+            PortSpec::Tap(name) => {
+                let options = TapOptions { name: Some(name.clone()), seed, ..TapOptions::default() };
+                self.finish(name, Tap::open(&options).map_err(|error| self.cannot_open(&error))?)
+            }
+            PortSpec::AfXdp(spec) => self.finish(&spec.interface, self.open_afxdp(spec)?),
+        }
+    }
+
+    /// Sets the kernel's side up and puts the capture around the port.
+    fn finish(&self, interface: &str, port: impl Port + 'static) -> Result<Box<dyn Port>, BenchError> {
         if let Some(address) = &self.host_address {
-            run_ip(&["address", "replace", &address.to_string(), "dev", name])?;
+            run_ip(&["address", "replace", &address.to_string(), "dev", interface])?;
         }
         match &self.capture {
-            Some(path) => capture(tap, path),
-            None => Ok(Box::new(tap)),
+            Some(path) => capture(port, path),
+            None => Ok(Box::new(port)),
         }
+    }
+
+    fn cannot_open(&self, error: &dyn std::error::Error) -> BenchError {
+        BenchError::failed(format!("cannot open {}: {error}", self.port))
+    }
+
+    fn open_afxdp(&self, spec: &AfXdpSpec) -> Result<AfXdpPort, BenchError> {
+        let ports = AfXdp::open(&spec.interface, &spec.options(self.address.address));
+        let mut ports = ports.map_err(|error| self.cannot_open(&error))?;
+        let port = ports.pop().ok_or_else(|| BenchError::failed(format!("{} has no queue", self.port)))?;
+        eprintln!("{}", port.details());
+        Ok(port)
     }
 }
 
-fn capture(tap: Tap, path: &Path) -> Result<Box<dyn Port>, BenchError> {
+fn capture(port: impl Port + 'static, path: &Path) -> Result<Box<dyn Port>, BenchError> {
     let file = File::create(path).map_err(|error| {
         BenchError::failed(format!(
             "cannot write the capture {}: {error}; choose another --capture",
@@ -142,7 +168,7 @@ fn capture(tap: Tap, path: &Path) -> Result<Box<dyn Port>, BenchError> {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let since_boot = Duration::from_nanos(now().as_nanos());
     let offset = since_epoch.saturating_sub(since_boot);
-    let capture = Capture::new(tap, file, WHOLE_FRAMES).with_epoch_offset(offset);
+    let capture = Capture::new(port, file, WHOLE_FRAMES).with_epoch_offset(offset);
     Ok(Box::new(capture))
 }
 
@@ -172,7 +198,7 @@ mod tests {
     fn ports_are_named_by_kind_and_interface() {
         assert_eq!("tap:or0".parse(), Ok(PortSpec::Tap("or0".into())));
         for text in
-            ["", "tap", "tap:", "tap:a/b", "tap:a b", "tap:sixteen-letters-", "memory", "afxdp:eth0", "eth0"]
+            ["", "tap", "tap:", "tap:a/b", "tap:a b", "tap:sixteen-letters-", "memory", "afxdp:a/b", "eth0"]
         {
             assert!(text.parse::<PortSpec>().is_err(), "{text:?}");
         }

@@ -1,5 +1,6 @@
 //! Labs: two ports and the link between them, taken down when dropped.
 
+pub(crate) mod afxdp;
 mod memory;
 mod tap;
 
@@ -41,8 +42,9 @@ impl LinkKind {
         match self {
             LinkKind::Memory => memory::check(point),
             LinkKind::Tap => tap::check(point),
-            LinkKind::Afxdp | LinkKind::Kernel => Err(BenchError::usage(format!(
-                "--link {} is not available yet; memory and tap are",
+            LinkKind::Afxdp => tap::check(point),
+            LinkKind::Kernel => Err(BenchError::usage(format!(
+                "--link {} is not available yet; memory, tap and afxdp are",
                 self.name()
             ))),
         }
@@ -62,6 +64,7 @@ impl Lab {
         point.link.check(point)?;
         match point.link {
             LinkKind::Tap => tap::build(point, seed),
+            LinkKind::Afxdp => afxdp::build(point),
             _ => Ok(memory::build(point, seed)),
         }
     }

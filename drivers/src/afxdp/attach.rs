@@ -32,8 +32,8 @@ impl Attachment {
     ) -> Result<Self, AfXdpError> {
         let failed =
             |operation, capability| move |source| AfXdpError::of(interface, operation, capability, source);
-        let sockets =
-            bpf::create_socket_map(queues).map_err(failed("making a map of AF_XDP sockets", "CAP_BPF"))?;
+        let sockets = bpf::create_socket_map(queues)
+            .map_err(failed("making a map of AF_XDP sockets", "CAP_BPF and CAP_NET_ADMIN"))?;
         let code = assemble(&options.take, sockets.as_fd(), XDP_PASS);
         let program = bpf::load_program(&code, multi_buffer).map_err(|refused| {
             let interface = interface.to_owned();

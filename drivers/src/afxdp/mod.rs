@@ -33,7 +33,7 @@ use std::io;
 use std::sync::Arc;
 
 pub use self::error::AfXdpError;
-pub use self::options::{AfXdpInfo, AfXdpOptions, Attach, Attached, BusyPoll, CopyMode, Take};
+pub use self::options::{AfXdpInfo, AfXdpOptions, Attach, Attached, CopyMode, Take};
 pub use self::port::{AfXdpPort, AfXdpStatistics};
 
 use self::attach::Attachment;
@@ -163,7 +163,7 @@ impl Opening<'_> {
         let frame_bytes = mtu + ETHERNET_HEADER_BYTES;
         socket.allow_send_buffer(umem.tx_slots() as usize * (frame_bytes + FRAME_OVERHEAD_BYTES));
         if let Some(how) = self.options.busy_poll {
-            socket.busy_poll(how).map_err(self.failed("asking for busy polling", "CAP_NET_ADMIN"))?;
+            how.prefer_on(&socket).map_err(self.failed("asking for busy polling", "CAP_NET_ADMIN"))?;
         }
         self.bind(&socket, queue, attachment.attached)?;
         let zero_copy = socket.is_zero_copy().map_err(self.failed("reading the copy mode", "CAP_NET_RAW"))?;

@@ -1,11 +1,11 @@
 //! What AF_XDP ports shall be, and what they turned out to be.
 
-use core::time::Duration;
 use std::net::IpAddr;
 
 use super::error::AfXdpError;
 use super::metadata::METADATA_BYTES;
 use super::program::ADDRESSES_MAX;
+use crate::busy_poll::BusyPoll;
 
 /// Which frames a port takes; all others go on to the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,24 +39,6 @@ pub enum CopyMode {
     ZeroCopy,
     /// With a copy, even where it could be avoided.
     Copy,
-}
-
-/// The kernel works on the device's queue when the port looks, instead of on interrupts (SO_PREFER_BUSY_POLL).
-///
-/// Gives its full effect when the interface puts its interrupts off as well: `napi_defer_hard_irqs` and
-/// `gro_flush_timeout` in its sysfs directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BusyPoll {
-    /// SO_BUSY_POLL: how long the kernel may look for frames at a time, to the microsecond.
-    pub time: Duration,
-    /// SO_BUSY_POLL_BUDGET: frames it handles at a time.
-    pub budget_frames: u16,
-}
-
-impl Default for BusyPoll {
-    fn default() -> Self {
-        BusyPoll { time: Duration::from_micros(20), budget_frames: 64 }
-    }
 }
 
 /// What AF_XDP ports shall be.

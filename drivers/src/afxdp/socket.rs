@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use super::options::BusyPoll;
 use super::rings::{ConsumerRing, Descriptor, ProducerRing, RingOffsets};
 use super::umem::Umem;
 
@@ -123,14 +122,6 @@ impl XdpSocket {
         let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
         // The kernel's own bound stays if this is refused; then a burst takes more than one doorbell.
         let _ = self.set(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &bytes);
-    }
-
-    /// Asks for busy polling.
-    pub(super) fn busy_poll(&self, how: BusyPoll) -> io::Result<()> {
-        let micros = libc::c_int::try_from(how.time.as_micros()).unwrap_or(libc::c_int::MAX);
-        self.set::<libc::c_int>(libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, &1)?;
-        self.set(libc::SOL_SOCKET, libc::SO_BUSY_POLL, &micros)?;
-        self.set(libc::SOL_SOCKET, libc::SO_BUSY_POLL_BUDGET, &libc::c_int::from(how.budget_frames))
     }
 
     /// Binds it to a queue of an interface.

@@ -104,7 +104,11 @@ fn each_missing_capability_is_named() {
     // What the documentation names is enough.
     let dropped: Vec<u32> =
         (0..=40).filter(|bit| ![CAP_NET_ADMIN, CAP_NET_RAW, CAP_IPC_LOCK, CAP_BPF].contains(bit)).collect();
-    without(&lab.near, &dropped, || AfXdp::open("near0", &AfXdpOptions::default())).unwrap();
+    for take in [Take::Dedicated, Take::Shared(vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()])]
+    {
+        let options = AfXdpOptions { take, ..AfXdpOptions::default() };
+        without(&lab.near, &dropped, || AfXdp::open("near0", &options)).unwrap();
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! What is chosen, and what can be forced.
 
 use super::*;
-use crate::afxdp::{Attach, Attached, BusyPoll, CopyMode};
+use crate::afxdp::{Attach, Attached, CopyMode};
+use crate::busy_poll::BusyPoll;
 
 #[test]
 fn veth_gets_native_mode_with_a_copy_and_says_so() {
@@ -19,11 +20,11 @@ fn veth_gets_native_mode_with_a_copy_and_says_so() {
 #[test]
 fn an_interface_whose_driver_takes_no_program_gets_generic_mode() {
     let Some(namespace) = netns::for_test() else { return };
-    run(namespace.command("ip"), "link add dummy0 type dummy");
-    run(namespace.command("ip"), "link set dummy0 up");
+    run(namespace.command("ip"), "link add bridge0 type bridge");
+    run(namespace.command("ip"), "link set bridge0 up");
     let open = |attach| {
         let options = AfXdpOptions { attach, ..AfXdpOptions::default() };
-        namespace.run(|| AfXdp::open("dummy0", &options)).unwrap()
+        namespace.run(|| AfXdp::open("bridge0", &options)).unwrap()
     };
     let ports = open(Attach::Automatic).unwrap();
     assert_eq!(ports[0].details().attached, Attached::Generic);

@@ -92,6 +92,6 @@ fn dedicated_mode_leaves_the_kernel_nothing() {
     assert!(!asking.wait().unwrap().success(), "nobody answers");
     // Given back, the interface is the kernel's again.
     drop(port);
-    lab.far("neighbour flush dev far0");
+    lab.far("neighbour delete 10.9.0.2 dev far0");
     assert!(ping(&lab, KERNEL));
 }

@@ -68,7 +68,7 @@ fn a_full_ring_refuses_and_a_late_receiver_loses_what_is_counted() {
     let options = AfXdpOptions { rx_frames: 16, tx_frames: 20, ..AfXdpOptions::default() };
     let (mut near, mut far) = lab.pair(&options);
     let frame = numbered(0, 60);
-    let mut offer = |near: &mut AfXdpPort| {
+    let offer = |near: &mut AfXdpPort| {
         near.transmit(now(), 60, TxOffload::default(), &mut |buffer| {
             buffer.copy_from_slice(&frame);
             60
@@ -105,23 +105,58 @@ fn a_frame_that_is_given_up_leaves_its_slot_to_the_next() {
 #[test]
 fn each_queue_is_a_port_and_what_it_sends_arrives_on_the_same_queue() {
     const QUEUES: u32 = 4;
-    for attach in [Attach::Native, Attach::Generic] {
-        let Some(lab) = Lab::new(QUEUES, 1500) else { return };
-        let options = AfXdpOptions { attach, ..AfXdpOptions::default() };
-        let (mut near, mut far) = (lab.open_near(&options).unwrap(), lab.open_far(&options).unwrap());
-        assert_eq!((near.len(), far.len()), (4, 4));
-        for queue in 0..QUEUES {
-            assert_eq!(near[queue as usize].details().queue, queue);
-            assert!(send(&mut near[queue as usize], &numbered(queue, 200)));
-        }
-        let mut total = 0;
-        for queue in 0..QUEUES {
-            let port = &mut far[queue as usize];
-            wait_for(port, "the queue's own frame", |frame| number_of(frame) == Some(queue));
-            total += port.statistics().rx_frames;
-        }
-        assert_eq!(total, u64::from(QUEUES), "no frame on two queues");
+    let Some(lab) = Lab::new(QUEUES, 1500) else { return };
+    let options = AfXdpOptions { attach: Attach::Native, ..AfXdpOptions::default() };
+    let (mut near, mut far) = (lab.open_near(&options).unwrap(), lab.open_far(&options).unwrap());
+    assert_eq!((near.len(), far.len()), (4, 4));
+    for queue in 0..QUEUES {
+        assert_eq!(near[queue as usize].details().queue, queue);
+        assert!(send(&mut near[queue as usize], &numbered(queue, 200)));
     }
+    for (queue, port) in (0..QUEUES).zip(&mut far) {
+        wait_for(port, "the queue's own frame", |frame| number_of(frame) == Some(queue));
+    }
+    assert_eq!(far.iter().map(|port| port.statistics().rx_frames).sum::<u64>(), 4, "no frame on two queues");
+}
+
+/// The generic hook of veth files a frame under a queue of its own choice, so which one is left open.
+#[test]
+fn several_queues_in_generic_mode_get_every_frame_once() {
+    const QUEUES: u32 = 4;
+    let Some(lab) = Lab::new(QUEUES, 1500) else { return };
+    let options = AfXdpOptions { attach: Attach::Generic, ..AfXdpOptions::default() };
+    let (mut near, mut far) = (lab.open_near(&options).unwrap(), lab.open_far(&options).unwrap());
+    let mut arrived = Vec::new();
+    for (queue, port) in (0..QUEUES).zip(&mut near) {
+        assert!(send(port, &numbered(queue, 200)));
+        until("the frame", || {
+            let frames = far.iter_mut().flat_map(|port| received(port).unwrap());
+            arrived.extend(frames.filter_map(|frame| number_of(&frame)));
+            arrived.last() == Some(&queue)
+        });
+    }
+    assert_eq!(arrived, [0, 1, 2, 3]);
+}
+
+/// A frame on a queue without a port is the kernel's.
+#[test]
+fn a_queue_without_a_port_stays_with_the_kernel() {
+    let Some(lab) = Lab::new(2, 1500) else { return };
+    lab.near("address add 10.9.0.2/24 dev near0");
+    lab.far("address add 10.9.0.1/24 dev far0");
+    let options = AfXdpOptions { queues: vec![1], ..AfXdpOptions::default() };
+    let mut port = lab.open_near(&options).unwrap().remove(0);
+    let (mut by_kernel, mut by_port) = (false, false);
+    // Of many connections some hash to either queue; a queue is ours alone, or the kernel's alone.
+    let listener = lab.near.run(|| std::net::TcpListener::bind("10.9.0.2:0").unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    until("connections on both queues", || {
+        let wait = Duration::from_millis(50);
+        let connected = lab.far.run(|| std::net::TcpStream::connect_timeout(&address, wait).is_ok()).unwrap();
+        by_kernel |= connected;
+        by_port |= !received(&mut port).unwrap().is_empty();
+        by_kernel && by_port
+    });
 }
 
 /// Each side sleeps on its descriptor without a timeout and answers what wakes it.
