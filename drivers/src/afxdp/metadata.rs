@@ -1,12 +1,13 @@
 //! What the device is asked to do to a frame: `struct xsk_tx_metadata` (linux/if_xdp.h), in front of it.
 
+use super::options::ETHERNET_HEADER_BYTES;
+
 /// Its bytes, in front of the frame in the same chunk.
 pub(super) const METADATA_BYTES: usize = size_of::<libc::xsk_tx_metadata>();
 
 const ETHERTYPE_AT: usize = 12;
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
-const ETHERNET_HEADER_BYTES: usize = 14;
 const IPV6_HEADER_BYTES: usize = 40;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
