@@ -45,7 +45,8 @@ fn pingpong_sets_the_carriers_against_each_other() {
         assert!(result["rounds"].as_u64() > Some(0), "{result:#}");
         assert!(result["rtt_us"]["p50"].as_f64().is_some_and(|rtt| rtt > 0.0), "{result:#}");
     }
-    let ratios: Vec<_> = report["ratios"].as_array().expect("a list").iter().map(|ratio| &ratio["of"]).collect();
+    let ratios: Vec<_> =
+        report["ratios"].as_array().expect("a list").iter().map(|ratio| &ratio["of"]).collect();
     assert_eq!(ratios, ["outrider/raw", "kernel/outrider", "outrider/raw", "kernel/outrider"]);
 }
 
