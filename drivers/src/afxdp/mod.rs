@@ -158,7 +158,8 @@ impl Opening<'_> {
             .map_err(self.failed("mapping frame memory", "more memory"))?;
         self.register(&socket, &umem)?;
         let tx_chunks = umem.tx_slots() * self.layout.chunks_per_tx_frame as u32;
-        let sizes = RingSizes { rx: self.options.rx_frames, tx: tx_chunks.next_power_of_two() };
+        let rx = self.options.rx_frames;
+        let sizes = RingSizes { rx, fill: 2 * rx, tx: 2 * tx_chunks.next_power_of_two() };
         let mut rings = socket.rings(sizes).map_err(self.failed("making rings", "CAP_NET_RAW"))?;
         let frame_bytes = mtu + ETHERNET_HEADER_BYTES;
         socket.allow_send_buffer(umem.tx_slots() as usize * (frame_bytes + FRAME_OVERHEAD_BYTES));

@@ -20,9 +20,11 @@ pub(super) struct Rings {
 /// How many descriptors each ring has; powers of two.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RingSizes {
-    /// Of fill and receive.
+    /// Of receive.
     pub rx: u32,
-    /// Of transmit and completion.
+    /// Of fill: twice the chunks. The kernel shows a received chunk before it says that it has taken it out of here.
+    pub fill: u32,
+    /// Of transmit and completion: twice the chunks, for the same reason.
     pub tx: u32,
 }
 
@@ -74,7 +76,7 @@ impl XdpSocket {
     /// Makes the rings and maps them.
     pub(super) fn rings(&self, sizes: RingSizes) -> io::Result<Rings> {
         let rings = [
-            (libc::XDP_UMEM_FILL_RING, sizes.rx),
+            (libc::XDP_UMEM_FILL_RING, sizes.fill),
             (libc::XDP_UMEM_COMPLETION_RING, sizes.tx),
             (libc::XDP_RX_RING, sizes.rx),
             (libc::XDP_TX_RING, sizes.tx),
@@ -84,12 +86,12 @@ impl XdpSocket {
         }
         // SAFETY: a structure of integers.
         let offsets: libc::xdp_mmap_offsets = unsafe { self.get(libc::SOL_XDP, libc::XDP_MMAP_OFFSETS)? };
-        let fill = self.map::<u64>(&offsets.fr, sizes.rx, libc::XDP_UMEM_PGOFF_FILL_RING)?;
+        let fill = self.map::<u64>(&offsets.fr, sizes.fill, libc::XDP_UMEM_PGOFF_FILL_RING)?;
         let completion = self.map::<u64>(&offsets.cr, sizes.tx, libc::XDP_UMEM_PGOFF_COMPLETION_RING)?;
         let rx = self.map::<libc::xdp_desc>(&offsets.rx, sizes.rx, libc::XDP_PGOFF_RX_RING as u64)?;
         let tx = self.map::<libc::xdp_desc>(&offsets.tx, sizes.tx, libc::XDP_PGOFF_TX_RING as u64)?;
         Ok(Rings {
-            fill: ProducerRing::new(&fill.0, fill.1, sizes.rx),
+            fill: ProducerRing::new(&fill.0, fill.1, sizes.fill),
             completion: ConsumerRing::new(&completion.0, completion.1, sizes.tx),
             rx: ConsumerRing::new(&rx.0, rx.1, sizes.rx),
             tx: ProducerRing::new(&tx.0, tx.1, sizes.tx),

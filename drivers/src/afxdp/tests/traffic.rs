@@ -1,5 +1,7 @@
 //! Frames through ports: whole, in order, recycled, and none lost to a sleeper.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 use crate::afxdp::{AfXdpOptions, Attach};
 use crate::doorbell::poll_fds;
@@ -60,6 +62,35 @@ fn a_million_frames_go_through_few_chunks() {
         assert_eq!(near.transmit_room(now()).bytes_outstanding, 0);
     }
     assert_eq!((near.statistics().tx_frames, far.statistics().rx_frames), (1_000_000, 1_000_000));
+}
+
+/// Once the fill ring had as many places as there were chunks, and a receiver on another core found it full.
+#[test]
+fn a_chunk_may_come_back_before_the_kernel_says_that_it_took_it() {
+    const FRAMES: u64 = 200_000;
+    let Some(lab) = Lab::new(1, 1500) else { return };
+    let options = AfXdpOptions { rx_frames: 16, tx_frames: 16, ..AfXdpOptions::default() };
+    let (mut near, mut far) = lab.pair(&options);
+    let enough = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let frame = numbered(0, 60);
+            while !enough.load(Ordering::Relaxed) {
+                near.transmit_room(now());
+                send(&mut near, &frame);
+            }
+        });
+        // Also when the receiver fails, so that the test ends.
+        let received = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+            until("the frames", || {
+                received(&mut far).unwrap();
+                far.statistics().rx_frames >= FRAMES
+            });
+        }));
+        enough.store(true, Ordering::Relaxed);
+        sender.join().unwrap();
+        received.unwrap();
+    });
 }
 
 #[test]
