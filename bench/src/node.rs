@@ -21,7 +21,9 @@ use crate::error::BenchError;
 
 /// How long an idle shard spins before it sleeps. Longer costs the processor that other threads of a small machine
 /// need; without any, each frame of a fast link pays for a wake-up.
-const SPIN: Duration = Duration::from_micros(20);
+pub(crate) const SPIN: Duration = Duration::from_micros(20);
+/// How shards wait unless an experiment says otherwise.
+pub(crate) const ADAPTIVE: Polling = Polling::Adaptive { spin: SPIN };
 
 /// Bytes of an IPv4 and of an IPv6 header plus a TCP header, all without options.
 const HEADERS_V4: usize = 40;
@@ -42,8 +44,17 @@ pub(crate) struct Addressing {
 
 /// Starts a shard on `port`.
 pub(crate) fn spawn_shard(port: Box<dyn Port>, addressing: &Addressing) -> Result<Shard, BenchError> {
+    spawn_polling_shard(port, addressing, ADAPTIVE)
+}
+
+/// Starts a shard on `port` that waits for frames as `polling` says.
+pub(crate) fn spawn_polling_shard(
+    port: Box<dyn Port>,
+    addressing: &Addressing,
+    polling: Polling,
+) -> Result<Shard, BenchError> {
     let info = port.info().clone();
-    shard::spawn(port, shard_config(&info, addressing))
+    shard::spawn(port, ShardConfig { polling, ..shard_config(&info, addressing) })
         .map_err(|error| BenchError::failed(format!("cannot run TCP on {}: {error}", info.name)))
 }
 
@@ -80,7 +91,7 @@ fn shard_config(info: &PortInfo, addressing: &Addressing) -> ShardConfig {
     ShardConfig {
         name: info.name.clone(),
         stack,
-        polling: Polling::Adaptive { spin: SPIN },
+        polling: ADAPTIVE,
         core: None,
         seed: addressing.seed,
         clock: Arc::new(MonotonicClock),

@@ -8,11 +8,13 @@ use std::process::Command;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use outrider_drivers::afxdp::AfXdp;
 use outrider_drivers::capture::Capture;
 use outrider_drivers::port::Port;
 use outrider_drivers::tap::{Tap, TapOptions};
 use outrider_stack::shard::segment::Publication;
 
+use crate::afxdp_spec::AfXdpSpec;
 use crate::error::{BenchError, one_line};
 use crate::lab::need_root;
 use crate::node::now;
@@ -27,12 +29,14 @@ const WHOLE_FRAMES: usize = 0;
 pub(crate) enum PortSpec {
     /// A TAP device, made if there is none of this name.
     Tap(String),
+    /// A queue of an interface, by AF_XDP.
+    AfXdp(AfXdpSpec),
 }
 
 /// Why an option could not be read; says what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct ParseError(String);
+pub(crate) struct ParseError(pub(crate) String);
 
 impl FromStr for PortSpec {
     type Err = ParseError;
@@ -43,24 +47,26 @@ impl FromStr for PortSpec {
             "tap" => Err(ParseError(format!(
                 "{rest:?} is no interface name; give tap:NAME with 1 to {INTERFACE_NAME_MAX} letters, digits, - or _"
             ))),
-            "afxdp" => Err(ParseError("afxdp ports are not available yet; tap:NAME is".into())),
-            "memory" => {
-                Err(ParseError("a memory port would have no peer; use tap:NAME, or the command demo".into()))
-            }
-            _ => Err(ParseError("expected tap:NAME".into())),
+            "afxdp" => rest.parse().map(PortSpec::AfXdp),
+            "memory" => Err(ParseError(
+                "a memory port would have no peer; use tap:NAME or afxdp:IF, or the command demo".into(),
+            )),
+            _ => Err(ParseError("expected tap:NAME or afxdp:IF[:QUEUES]".into())),
         }
     }
 }
 
-fn valid_interface(name: &str) -> bool {
+pub(crate) fn valid_interface(name: &str) -> bool {
     (1..=INTERFACE_NAME_MAX).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 impl fmt::Display for PortSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PortSpec::Tap(name) = self;
-        write!(f, "tap:{name}")
+        match self {
+            PortSpec::Tap(name) => write!(f, "tap:{name}"),
+            PortSpec::AfXdp(spec) => write!(f, "{spec}"),
+        }
     }
 }
 
@@ -109,7 +115,8 @@ impl fmt::Display for Cidr {
 /// Options of a node's place in the network.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Place {
-    /// What carries the frames: tap:NAME
+    /// What carries the frames: tap:NAME, or afxdp:IF[:QUEUES][,MODE...] with queues such as 0 or 0-3, and modes shared
+    /// (default) or dedicated, native or generic, copy or zerocopy, busy
     #[arg(long, required_unless_present = "kernel")]
     pub(crate) port: Option<PortSpec>,
     /// Use this host's own TCP sockets instead of a port; needs no root
@@ -122,7 +129,7 @@ pub(crate) struct Place {
     /// Router to everything outside the prefix
     #[arg(long)]
     pub(crate) gateway: Option<IpAddr>,
-    /// Address to give to the kernel's side of the TAP device; without it, set that side up yourself
+    /// Address to give to the kernel's side of the device; without it, set that side up yourself
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) host_address: Option<Cidr>,
     /// Write every frame to this pcapng file
@@ -147,6 +154,15 @@ impl Place {
         self.port.as_ref().map_or_else(|| "kernel".to_owned(), PortSpec::to_string)
     }
 
+    /// How the node `name` publishes its statistics, if it does.
+    pub(crate) fn publication(&self, name: &str) -> Option<Publication> {
+        match &self.statistics {
+            Some(path) if path.as_os_str() == OFF => None,
+            Some(path) => Some(Publication::new(name).at(path)),
+            None => Some(Publication::new(name)),
+        }
+    }
+
     /// Opens the port, one of a queue each; `None` for the host's own sockets.
     pub(crate) fn open(&self, seed: u64) -> Result<Option<Vec<Box<dyn Port>>>, BenchError> {
         match &self.port {
@@ -163,34 +179,51 @@ impl Place {
                 place.address, place.address
             )));
         }
-        need_root(
-            &format!("--port {port}"),
-            "--kernel uses the host's sockets, and 'bench demo' runs on an in-process cable",
-        )?;
-        let PortSpec::Tap(name) = port;
-        let options = TapOptions { name: Some(name.clone()), seed, ..TapOptions::default() };
-        let tap = Tap::open(&options)
-            .map_err(|error| BenchError::failed(format!("cannot open {port}: {error}")))?;
-        if let Some(address) = &self.host_address {
-            run_ip(&["address", "replace", &address.to_string(), "dev", name])?;
-        }
-        match &self.capture {
-            Some(path) => Ok(vec![capture(tap, path)?]),
-            None => Ok(vec![Box::new(tap)]),
+        match port {
+            PortSpec::Tap(name) => {
+                need_root(
+                    &format!("--port {port}"),
+                    "--kernel uses the host's sockets, and 'bench demo' runs on an in-process cable",
+                )?;
+                let options = TapOptions { name: Some(name.clone()), seed, ..TapOptions::default() };
+                let tap = Tap::open(&options).map_err(|error| cannot_open(port, &error))?;
+                self.finish(port, name, vec![tap])
+            }
+            PortSpec::AfXdp(spec) => {
+                // Not root but three capabilities: what lacks says so itself.
+                let ports = AfXdp::open(&spec.interface, &spec.options(place.address));
+                let ports = ports.map_err(|error| cannot_open(port, &error))?;
+                for each in &ports {
+                    eprintln!("{}", each.details());
+                }
+                self.finish(port, &spec.interface, ports)
+            }
         }
     }
 
-    /// How the node `name` publishes its statistics, if it does.
-    pub(crate) fn publication(&self, name: &str) -> Option<Publication> {
-        match &self.statistics {
-            Some(path) if path.as_os_str() == OFF => None,
-            Some(path) => Some(Publication::new(name).at(path)),
-            None => Some(Publication::new(name)),
+    /// Sets the kernel's side up and puts the capture around the port.
+    fn finish(
+        &self,
+        spec: &PortSpec,
+        interface: &str,
+        ports: Vec<impl Port + 'static>,
+    ) -> Result<Vec<Box<dyn Port>>, BenchError> {
+        if let Some(address) = &self.host_address {
+            run_ip(&["address", "replace", &address.to_string(), "dev", interface])?;
+        }
+        match &self.capture {
+            Some(path) if ports.len() == 1 => ports.into_iter().map(|port| capture(port, path)).collect(),
+            Some(_) => Err(BenchError::usage(format!("--capture takes one queue, and {spec} has several"))),
+            None => Ok(ports.into_iter().map(|port| Box::new(port) as Box<dyn Port>).collect()),
         }
     }
 }
 
-fn capture(tap: Tap, path: &Path) -> Result<Box<dyn Port>, BenchError> {
+fn cannot_open(port: &PortSpec, error: &dyn std::error::Error) -> BenchError {
+    BenchError::failed(format!("cannot open {port}: {error}"))
+}
+
+fn capture(port: impl Port + 'static, path: &Path) -> Result<Box<dyn Port>, BenchError> {
     let file = File::create(path).map_err(|error| {
         BenchError::failed(format!(
             "cannot write the capture {}: {error}; choose another --capture",
@@ -201,7 +234,7 @@ fn capture(tap: Tap, path: &Path) -> Result<Box<dyn Port>, BenchError> {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let since_boot = Duration::from_nanos(now().as_nanos());
     let offset = since_epoch.saturating_sub(since_boot);
-    let capture = Capture::new(tap, file, WHOLE_FRAMES).with_epoch_offset(offset);
+    let capture = Capture::new(port, file, WHOLE_FRAMES).with_epoch_offset(offset);
     Ok(Box::new(capture))
 }
 
@@ -231,7 +264,7 @@ mod tests {
     fn ports_are_named_by_kind_and_interface() {
         assert_eq!("tap:or0".parse(), Ok(PortSpec::Tap("or0".into())));
         for text in
-            ["", "tap", "tap:", "tap:a/b", "tap:a b", "tap:sixteen-letters-", "memory", "afxdp:eth0", "eth0"]
+            ["", "tap", "tap:", "tap:a/b", "tap:a b", "tap:sixteen-letters-", "memory", "afxdp:a/b", "eth0"]
         {
             assert!(text.parse::<PortSpec>().is_err(), "{text:?}");
         }

@@ -9,10 +9,12 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod afxdp;
+pub mod busy_poll;
 pub mod capture;
 pub mod checksum;
 pub mod doorbell;
-mod interface;
+pub mod interface;
 pub mod kernel_socket;
 pub mod memory;
 pub mod netns;

@@ -1,11 +1,12 @@
 //! Labs: two ports, or two hosts of the kernel's own, and the link between them, taken down when dropped.
 
+pub(crate) mod afxdp;
 pub(crate) mod kernel;
 mod memory;
 mod tap;
 
 use std::any::Any;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use clap::ValueEnum;
 use outrider_drivers::port::Port;
@@ -44,9 +45,7 @@ impl LinkKind {
             LinkKind::Memory => memory::check(point),
             LinkKind::Tap => tap::check(point),
             LinkKind::Kernel => kernel::check(point),
-            LinkKind::Afxdp => {
-                Err(BenchError::usage("--link afxdp is not available yet; memory, tap and kernel are"))
-            }
+            LinkKind::Afxdp => tap::check(point),
         }
     }
 }
@@ -60,12 +59,22 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
+    /// Builds the link of `point`, which is between ports.
+    pub(crate) fn of_ports(point: &Point, seed: u64) -> Result<Self, BenchError> {
+        const NOBODY: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        if point.link == LinkKind::Kernel {
+            return Err(BenchError::usage("--link kernel has no ports; memory, tap and afxdp have"));
+        }
+        Lab::build(point, seed, [NOBODY; 2])
+    }
+
     /// Builds the link of `point`. Where the hosts are the kernel's they get `addresses`.
     pub(crate) fn build(point: &Point, seed: u64, addresses: [(IpAddr, u8); 2]) -> Result<Self, BenchError> {
         point.link.check(point)?;
         match point.link {
             LinkKind::Tap => tap::build(point, seed),
             LinkKind::Kernel => kernel::build(point, addresses),
+            LinkKind::Afxdp => afxdp::build(point),
             _ => Ok(memory::build(point, seed)),
         }
     }
