@@ -204,4 +204,4 @@ impl<'a> SuperSegment<'a> {
 
 #[cfg(test)]
 #[path = "offload_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -37,11 +37,13 @@ pub(super) fn attach(wanted: &str, queues: usize, offload: bool) -> Result<Attac
         Ok(claimed) => claimed,
         // The kernel says EINVAL alike for a name in use by another kind of device and for other flags.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) && exists(wanted) => {
-            match claim(open_device(wanted)?, wanted, flags ^ libc::IFF_MULTI_QUEUE) {
+            let otherwise = claim(open_device(wanted)?, wanted, flags ^ libc::IFF_MULTI_QUEUE);
+            match otherwise.map_err(|error| (error.raw_os_error(), error)) {
                 // One queue of several: the others are not ours to use, but the kernel gives each flow its queue.
                 Ok(claimed) if queues == 1 => claimed,
-                Err(error) if queues == 1 || error.raw_os_error() != Some(libc::EBUSY) => {
-                    return Err(not_this_way(wanted, &error));
+                Err((Some(libc::EINVAL), _)) => return Err(TapError::NotATap { name: wanted.to_owned() }),
+                Err((code, error)) if queues == 1 || code != Some(libc::EBUSY) => {
+                    return Err(refused(wanted, error));
                 }
                 _ => return Err(TapError::SingleQueue { name: wanted.to_owned(), queues }),
             }
@@ -76,13 +78,6 @@ fn claim(device: File, wanted: &str, flags: libc::c_int) -> io::Result<(File, St
 
 fn exists(name: &str) -> bool {
     Interface::new(name).is_ok_and(|existing| existing.exists())
-}
-
-fn not_this_way(name: &str, error: &io::Error) -> TapError {
-    match error.raw_os_error() {
-        Some(libc::EBUSY) => TapError::Busy { name: name.to_owned() },
-        _ => TapError::NotATap { name: name.to_owned() },
-    }
 }
 
 fn refused(name: &str, error: io::Error) -> TapError {

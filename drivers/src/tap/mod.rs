@@ -18,6 +18,7 @@ mod offload_tests;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -62,7 +63,6 @@ pub struct TapStatistics {
 }
 
 /// One queue of a TAP device.
-#[derive(Debug)]
 pub struct Tap {
     info: PortInfo,
     interface_name: String,
@@ -77,6 +77,16 @@ pub struct Tap {
     pending_bytes: usize,
     statistics: PortStatistics,
     tap_statistics: TapStatistics,
+}
+
+impl fmt::Debug for Tap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tap")
+            .field("info", &self.info)
+            .field("statistics", &self.statistics)
+            .field("tap_statistics", &self.tap_statistics)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What came of a write.
