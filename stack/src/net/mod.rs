@@ -57,6 +57,9 @@ use routes::Routes;
 use slow_path::SlowPath;
 use table::Table;
 
+/// By how much fewer frames are received at once where a frame may be a super-segment.
+const SUPER_FRAMES_SHARE: usize = 4;
+
 /// What a call of [`Stack::poll`] did, and when to call again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Poll {
@@ -180,7 +183,7 @@ impl Stack {
             let Some(id) = self.wake_list.0.pop() else { break };
             self.wake(now, id);
         }
-        let budget = self.config.receive_burst;
+        let budget = self.receive_budget();
         let received = port.receive(now, budget, &mut |frame| self.on_frame(now, frame))?;
         self.fire_timers(now);
         self.fire_neighbours(now);
@@ -191,6 +194,12 @@ impl Stack {
         }
         let more = received == budget || !self.wake_list.0.is_empty();
         Ok(Poll { work: received + sent, next: self.next_deadline(now, more) })
+    }
+
+    /// Frames to receive at once: fewer where each may be many segments, so that what is due to leave need not wait.
+    fn receive_budget(&self) -> usize {
+        let offloads = self.capabilities.tx_segment_bytes_max > 0;
+        self.config.receive_burst.div_ceil(if offloads { SUPER_FRAMES_SHARE } else { 1 })
     }
 
     fn next_deadline(&self, now: Instant, more: bool) -> Option<Instant> {

@@ -169,6 +169,24 @@ pub(crate) struct InFlight {
     pub marked: bool,
 }
 
+/// The segments of what an engine gave, as a port that segments cuts them.
+fn cut(outgoing: &Outgoing, payload: &[u8]) -> Vec<InFlight> {
+    let count = outgoing.segments();
+    let piece = |index: usize| {
+        let from = index * outgoing.segment_size;
+        let to = payload.len().min(from + outgoing.segment_size);
+        let mut header = outgoing.header;
+        header.seq = header.seq.add(from as u32);
+        let is_last = index + 1 == count;
+        header.flags.psh &= is_last;
+        header.flags.fin &= is_last;
+        header.flags.cwr &= index == 0;
+        let payload = payload[from..to].to_vec();
+        InFlight { header, payload, ecn_capable: outgoing.ecn_capable, marked: false }
+    };
+    (0..count).map(piece).collect()
+}
+
 #[derive(Debug)]
 pub(crate) struct Node {
     pub tcp: Option<Connection>,
@@ -206,6 +224,10 @@ pub(crate) struct Pair {
     pub clock_back: [Duration; 2],
     /// So many segments that arrive at a node have their window field made smaller on the way.
     pub windows_to_shrink: [u32; 2],
+    /// Payload that the port of a node takes in one super-segment, which it cuts; zero for one that does not segment.
+    pub super_segment_bytes: usize,
+    /// Super-segments that left.
+    pub super_segments: u64,
     /// A node whose connection is over answers with RST, as the layer above the engine would.
     pub resets_strays: bool,
 }
@@ -252,6 +274,8 @@ impl Pair {
             frozen_until: [now; 2],
             clock_back: [Duration::ZERO; 2],
             windows_to_shrink: [0; 2],
+            super_segment_bytes: 0,
+            super_segments: 0,
             resets_strays: false,
         }
     }
@@ -288,23 +312,24 @@ impl Pair {
             let now = self.clock(from);
             let node = &mut self.nodes[from];
             let Some(tcp) = &mut node.tcp else { return };
-            let Some(outgoing) =
-                tcp.poll_transmit(now, &mut node.app, TransmitLimit { super_segment_bytes: 0 })
-            else {
-                break;
-            };
+            let limit = TransmitLimit { super_segment_bytes: self.super_segment_bytes };
+            let window = tcp.send_state(now).congestion_window;
+            let Some(outgoing) = tcp.poll_transmit(now, &mut node.app, limit) else { break };
             let payload = tcp.payload(&outgoing).concat();
-            self.check_outgoing(from, &outgoing, &payload);
-            let segment = InFlight {
-                header: outgoing.header,
-                payload,
-                ecn_capable: outgoing.ecn_capable,
-                marked: false,
-            };
-            if self.keep_log {
-                self.sent[from].push((now, segment.clone()));
+            if outgoing.segments() > 1 {
+                assert!(payload.len() <= self.super_segment_bytes, "no more than the port takes");
+                assert!(payload.len() as u64 <= window, "the congestion window is never exceeded");
+                self.super_segments += 1;
             }
-            self.launch(from, &segment);
+            for segment in cut(&outgoing, &payload) {
+                let offset = outgoing.payload_offset
+                    + u64::from(segment.header.seq.0.wrapping_sub(outgoing.header.seq.0));
+                self.check_outgoing(from, offset, &segment);
+                if self.keep_log {
+                    self.sent[from].push((now, segment.clone()));
+                }
+                self.launch(from, &segment);
+            }
         }
         let node = &mut self.nodes[from];
         if let Some(tcp) = &mut node.tcp {
@@ -314,14 +339,14 @@ impl Pair {
         }
     }
 
-    fn check_outgoing(&self, from: usize, outgoing: &Outgoing, payload: &[u8]) {
+    fn check_outgoing(&self, from: usize, offset: u64, segment: &InFlight) {
         let node = &self.nodes[from];
-        let offset = outgoing.payload_offset;
+        let payload = &segment.payload;
         for (index, byte) in payload.iter().enumerate() {
             assert_eq!(*byte, pattern(offset + index as u64), "a sent byte is immutable");
         }
         if !payload.is_empty() {
-            assert_eq!(outgoing.header.seq, node.initial.at(offset));
+            assert_eq!(segment.header.seq, node.initial.at(offset));
             let end = offset + payload.len() as u64;
             assert!(
                 end <= node.granted,

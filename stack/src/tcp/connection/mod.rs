@@ -7,6 +7,7 @@ mod input;
 mod inspect;
 mod output;
 mod path;
+mod super_segment;
 mod timeout;
 
 use core::time::Duration;
