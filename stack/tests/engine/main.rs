@@ -12,4 +12,5 @@ mod path;
 mod recovery;
 mod regressions;
 mod storms;
+mod super_segments;
 mod windows;

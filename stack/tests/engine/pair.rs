@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use outrider_stack::tcp::connection::{Config, Connection, Event, TransmitLimit, reset_for};
+use outrider_stack::tcp::connection::{Config, Connection, Event, RecoveryState, TransmitLimit, reset_for};
 use outrider_stack::tcp::segment::{Header, Outgoing, Segment};
 use outrider_stack::tcp::sequence::SeqNumber;
 use outrider_stack::tcp::source::{
@@ -170,11 +170,11 @@ pub(crate) struct InFlight {
 }
 
 /// The segments of what an engine gave, as a port that segments cuts them.
-fn cut(outgoing: &Outgoing, payload: &[u8]) -> Vec<InFlight> {
-    let count = outgoing.segments();
+fn cut(outgoing: &Outgoing, payload: &[u8], segment_size: usize) -> Vec<InFlight> {
+    let count = payload.len().div_ceil(segment_size).max(1);
     let piece = |index: usize| {
-        let from = index * outgoing.segment_size;
-        let to = payload.len().min(from + outgoing.segment_size);
+        let from = index * segment_size;
+        let to = payload.len().min(from.saturating_add(segment_size));
         let mut header = outgoing.header;
         header.seq = header.seq.add(from as u32);
         let is_last = index + 1 == count;
@@ -226,6 +226,8 @@ pub(crate) struct Pair {
     pub windows_to_shrink: [u32; 2],
     /// Payload that the port of a node takes in one super-segment, which it cuts; zero for one that does not segment.
     pub super_segment_bytes: usize,
+    /// They are not cut, but arrive as they are, as between two hosts on one machine.
+    pub uncut: bool,
     /// Super-segments that left.
     pub super_segments: u64,
     /// A node whose connection is over answers with RST, as the layer above the engine would.
@@ -275,6 +277,7 @@ impl Pair {
             clock_back: [Duration::ZERO; 2],
             windows_to_shrink: [0; 2],
             super_segment_bytes: 0,
+            uncut: false,
             super_segments: 0,
             resets_strays: false,
         }
@@ -313,15 +316,23 @@ impl Pair {
             let node = &mut self.nodes[from];
             let Some(tcp) = &mut node.tcp else { return };
             let limit = TransmitLimit { super_segment_bytes: self.super_segment_bytes };
-            let window = tcp.send_state(now).congestion_window;
+            let before = (self.super_segment_bytes > 0).then(|| (tcp.send_state(now), tcp.inspect(now)));
             let Some(outgoing) = tcp.poll_transmit(now, &mut node.app, limit) else { break };
             let payload = tcp.payload(&outgoing).concat();
             if outgoing.segments() > 1 {
                 assert!(payload.len() <= self.super_segment_bytes, "no more than the port takes");
-                assert!(payload.len() as u64 <= window, "the congestion window is never exceeded");
+                let (state, inspection) =
+                    before.expect("a port that does not segment is given no more than it takes");
+                // With nothing lost and nothing overtaken, what is in flight is what is in the network.
+                let calm = inspection.segments_lost + inspection.segments_sacked == 0 && inspection.sack;
+                if calm && inspection.recovery == RecoveryState::Open {
+                    let after = state.bytes_in_flight + payload.len() as u64;
+                    assert!(after <= state.congestion_window, "the congestion window is never exceeded");
+                }
                 self.super_segments += 1;
             }
-            for segment in cut(&outgoing, &payload) {
+            let segment_size = if self.uncut { usize::MAX } else { outgoing.segment_size };
+            for segment in cut(&outgoing, &payload, segment_size) {
                 let offset = outgoing.payload_offset
                     + u64::from(segment.header.seq.0.wrapping_sub(outgoing.header.seq.0));
                 self.check_outgoing(from, offset, &segment);
@@ -354,7 +365,8 @@ impl Pair {
                 node.granted
             );
         }
-        assert!(payload.len() <= usize::from(self.config[1 - from].segment_size_max));
+        let most = usize::from(self.config[1 - from].segment_size_max);
+        assert!(payload.len() <= if self.uncut { most.max(self.super_segment_bytes) } else { most });
     }
 
     fn launch(&mut self, from: usize, segment: &InFlight) {

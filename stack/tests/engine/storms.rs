@@ -114,7 +114,7 @@ impl Storm {
         let mut pair = Pair::new(seed, config);
         pair.paths = [path(&mut random), path(&mut random)];
         // A generator of its own: whether the ports segment changes nothing else about a storm.
-        pair.super_segment_bytes = faults::super_segment_bytes(seed);
+        (pair.super_segment_bytes, pair.uncut) = faults::segmentation(seed);
         pair.reports_sizes = true;
         pair.resets_strays = true;
         for node in &mut pair.nodes {
@@ -220,7 +220,7 @@ fn everything_arrives_or_ends_for_a_reason_through_fifteen_hundred_storms() {
         // A storm that hardly ever strikes proves nothing.
         assert!(totals.iter().all(|count| *count >= 50), "{totals:?}");
         assert!(sizes_believed > 100);
-        assert!(super_segments > 10_000, "{super_segments}");
+        assert!(super_segments > 2_000, "{super_segments}");
         assert!(
             statistics.window_probes > 100 && statistics.bad_acks > 100 && statistics.paws_rejected > 100
         );
