@@ -133,6 +133,10 @@ pub trait Port: Send {
         accept: &mut dyn FnMut(RxFrame<'_>),
     ) -> Result<usize, PortError>;
 
+    /// Shows the frames that [`Self::receive`] will hand over next, at most `budget` of them, without handing them
+    /// over: a caller with many connections has those fetched into the cache meanwhile. A port may show none.
+    fn show_next(&mut self, _now: Instant, _budget: usize, _show: &mut dyn FnMut(&[u8])) {}
+
     /// Reclaims completed frames and tells how much may be transmitted now.
     fn transmit_room(&mut self, now: Instant) -> TransmitRoom;
 

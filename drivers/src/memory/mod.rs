@@ -196,6 +196,10 @@ impl Port for MemoryPort {
         Ok(fetched.frames)
     }
 
+    fn show_next(&mut self, now: Instant, budget: usize, show: &mut dyn FnMut(&[u8])) {
+        self.receiver.show_next(now, budget, show);
+    }
+
     fn transmit_room(&mut self, now: Instant) -> TransmitRoom {
         self.refresh(now);
         let staged_room = STAGED_FRAMES_MAX.saturating_sub(self.staged.len());

@@ -33,6 +33,7 @@ mod transmit;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::{hint, mem};
 
 use crossbeam::queue::SegQueue;
 use outrider_drivers::port::{Capabilities, Port, PortError, PortInfo};
@@ -104,6 +105,9 @@ pub struct Stack {
     wake_target: Arc<dyn WakeTarget>,
     wake_list: Arc<WakeList>,
     statistics: StackStatistics,
+    /// Connections that received something in the present burst.
+    touched: Vec<u32>,
+    woken: Vec<ConnectionId>,
     /// Scratch space of `poll`, kept for its capacity.
     fired: Vec<u32>,
 }
@@ -119,6 +123,8 @@ impl WakeTarget for WakeList {
     }
 }
 
+/// From so many connections on they are fetched before a burst; fewer stay in the cache by themselves.
+const FETCH_CONNECTIONS_MIN: usize = 64;
 /// RFC 791 and RFC 8200: what every link must carry.
 const MTU_MIN_V4: usize = 576;
 const MTU_MIN_V6: usize = 1_280;
@@ -163,6 +169,8 @@ impl Stack {
             wake_target: Arc::clone(&wake_list) as Arc<dyn WakeTarget>,
             wake_list,
             statistics: StackStatistics::default(),
+            touched: Vec::new(),
+            woken: Vec::new(),
             fired: Vec::new(),
             config,
         })
@@ -178,13 +186,13 @@ impl Stack {
     /// # Errors
     /// The port failed for good: call [`Self::fail`].
     pub fn poll(&mut self, now: Instant, port: &mut dyn Port) -> Result<Poll, PortError> {
-        // Bounded: endpoints that wake themselves from `on_wake` wait for the next poll.
-        for _ in 0..self.wake_list.0.len() {
-            let Some(id) = self.wake_list.0.pop() else { break };
-            self.wake(now, id);
-        }
+        self.take_wakes(now);
         let budget = self.receive_budget();
+        if self.table.len() >= FETCH_CONNECTIONS_MIN {
+            self.fetch_receivers(now, port);
+        }
         let received = port.receive(now, budget, &mut |frame| self.on_frame(now, frame))?;
+        self.settle_touched(now);
         self.fire_timers(now);
         self.fire_neighbours(now);
         self.run_slow_path(now);
@@ -202,6 +210,32 @@ impl Stack {
         self.config.receive_burst.div_ceil(if offloads { SUPER_FRAMES_SHARE } else { 1 })
     }
 
+    /// Calls the endpoints that were woken.
+    fn take_wakes(&mut self, now: Instant) {
+        let mut woken = mem::take(&mut self.woken);
+        // Bounded: endpoints that wake themselves from `on_wake` wait for the next poll.
+        woken.extend((0..self.wake_list.0.len()).map_while(|_| self.wake_list.0.pop()));
+        if self.table.len() >= FETCH_CONNECTIONS_MIN {
+            let entries = woken.iter().filter_map(|id| self.table.get(id.index));
+            hint::black_box(entries.fold(0, |all, entry| all ^ entry.touch()));
+        }
+        woken.drain(..).for_each(|id| self.wake(now, id));
+        self.woken = woken;
+    }
+
+    /// Reads a little of every connection that a frame of the coming burst is for. One after the other they would each
+    /// wait for the memory, many times; asked for together, most of that passes at once.
+    fn fetch_receivers(&mut self, now: Instant, port: &mut dyn Port) {
+        let mut fetched = mem::take(&mut self.fired);
+        port.show_next(now, self.receive_budget(), &mut |bytes| {
+            let index = frame::peek_flow(bytes).and_then(|key| self.table.find(&key));
+            fetched.extend(index.filter(|index| fetched.last() != Some(index)));
+        });
+        let entries = fetched.drain(..).filter_map(|index| self.table.get(index));
+        hint::black_box(entries.fold(0, |all, entry| all ^ entry.touch()));
+        self.fired = fetched;
+    }
+
     fn next_deadline(&self, now: Instant, more: bool) -> Option<Instant> {
         let waiting = !self.ready.is_empty() || !self.control.is_empty();
         let transmit = waiting.then(|| self.transmit_retry.unwrap_or(now));
@@ -211,7 +245,7 @@ impl Stack {
     }
 
     fn fire_timers(&mut self, now: Instant) {
-        let mut fired = std::mem::take(&mut self.fired);
+        let mut fired = mem::take(&mut self.fired);
         self.wheel.expire(now, &mut fired);
         for index in fired.drain(..) {
             self.on_timer(now, index);

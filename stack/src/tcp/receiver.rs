@@ -370,6 +370,11 @@ impl Receiver {
         self.duplicate.is_some() || !self.reassembly.is_empty()
     }
 
+    /// See [`super::connection::Connection::touch`].
+    pub(crate) fn touch(&self) -> u64 {
+        self.next ^ self.window_max ^ self.full_segment ^ self.unacked_bytes ^ u64::from(self.has_sack())
+    }
+
     /// The connection is over: free what is held.
     pub(crate) fn clear(&mut self) {
         self.reassembly.clear();

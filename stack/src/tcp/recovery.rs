@@ -76,6 +76,11 @@ impl Rack {
         }
     }
 
+    /// See [`super::connection::Connection::touch`].
+    pub(crate) fn touch(&self) -> u64 {
+        u64::from(self.window_quarters)
+    }
+
     /// An original was delivered after a later one.
     pub(crate) fn reordering_seen(&self) -> bool {
         self.reordering_seen

@@ -6,14 +6,16 @@ const CAPACITY_MIN_BYTES: usize = 256;
 /// Bytes from [`Self::start`] to [`Self::end`] of a stream: appended at the end, released from the start.
 ///
 /// Nothing between can be changed, which is what makes a retransmission byte-identical. Storage doubles when
-/// needed and shrinks when a busy period used less than a quarter of it, so an idle connection holds little.
+/// needed. It shrinks when it was gone round, or emptied, without a quarter of it being used: an idle connection
+/// holds little, and a busy one whose start asked for too much does not go on wandering through all of that, which no
+/// cache would hold.
 #[derive(Debug, Default)]
 pub(crate) struct ByteRing {
     /// Length is zero or a power of two.
     storage: Vec<u8>,
     start: u64,
     length: usize,
-    /// Most bytes held since the ring was last empty.
+    /// Most bytes held since the ring was last looked at for being too large.
     peak: usize,
 }
 
@@ -39,6 +41,16 @@ impl ByteRing {
         self.storage.len()
     }
 
+    /// Reads where the next bytes will be written.
+    pub(crate) fn touch(&self) -> u64 {
+        /// What a segment takes, and the lines of a cache that are asked for of it: the processor finds the others.
+        const SEGMENT_BYTES: usize = 1448;
+        const STEP: usize = 64;
+        let end = self.end();
+        let at = |ahead: usize| self.storage.get(self.index(end + ahead as u64)).copied().unwrap_or(0);
+        (0..SEGMENT_BYTES).step_by(STEP).fold(0, |all, ahead| all ^ u64::from(at(ahead)))
+    }
+
     /// Appends `bytes` at [`Self::end`].
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         if self.length + bytes.len() > self.storage.len() {
@@ -58,13 +70,16 @@ impl ByteRing {
         if offset <= self.start {
             return;
         }
+        // The storage is a power of two, or there is none.
+        let round_bits = self.storage.len().trailing_zeros();
+        let gone_round = (self.start ^ offset) >> round_bits.min(63) != 0;
         self.length -= (offset - self.start) as usize;
         self.start = offset;
-        if self.length == 0 {
+        if self.length == 0 || gone_round {
             if self.storage.len() > CAPACITY_MIN_BYTES && self.peak * 4 <= self.storage.len() {
                 self.resize(self.peak);
             }
-            self.peak = 0;
+            self.peak = self.length;
         }
     }
 

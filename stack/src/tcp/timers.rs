@@ -70,6 +70,11 @@ impl TimerTable {
         self.0.iter().copied().min().filter(|at| *at != Instant::FAR_FUTURE)
     }
 
+    /// See [`super::connection::Connection::touch`].
+    pub(crate) fn touch(&self) -> u64 {
+        self.0[0].as_nanos() ^ self.0[Timer::ALL.len() - 1].as_nanos()
+    }
+
     pub(crate) fn disarm_all(&mut self) {
         *self = TimerTable::default();
     }

@@ -31,6 +31,10 @@ struct Delivery {
 impl Connection {
     /// SND.UNA moves to `ack` (at most SND.NXT) and SACK blocks of `header` are taken.
     pub(super) fn process_ack(&mut self, now: Instant, ack: u64, header: &Header) {
+        if self.flight.is_empty() && self.tail_probe.is_none() && header.options.sack.as_slice().is_empty() {
+            // The receiver of a bulk transfer sends nothing that could be acknowledged.
+            return;
+        }
         let pipe_before = self.flight.pipe();
         let delivered_before = self.rate.delivered();
         let una_before = self.una;

@@ -21,7 +21,6 @@ impl Connection {
         if self.state.may_receive() {
             self.receiver.set_room(sink.room() as u64);
         }
-        self.settle(now);
     }
 
     fn on_segment_synchronised(&mut self, now: Instant, segment: &Segment<'_>, sink: &mut dyn SegmentSink) {

@@ -379,6 +379,28 @@ impl Connection {
         self.flight.ring().slices(segment.payload_offset, segment.payload_length)
     }
 
+    /// Reads a little of everything that the next segment needs, so that the cache fetches it while others have their
+    /// turn. What it returns means nothing.
+    pub(crate) fn touch(&self) -> u64 {
+        let positions = [self.una, self.next, self.window_edge, self.next_round_delivered];
+        let times = [self.timeout_base, self.paced_until, self.last_sent_at, self.challenge.0];
+        let config = self.config.ack_delay_max.subsec_nanos() ^ self.config.rto_max.subsec_nanos();
+        let parts = [
+            self.flight.touch(),
+            self.receiver.touch(),
+            self.congestion.touch(),
+            self.rate.delivered() ^ self.rate.bytes_per_second(),
+            self.rtt.touch(),
+            self.rack.touch(),
+            self.timers.touch(),
+            self.trace.touch(),
+            self.statistics.segments_sent ^ self.statistics.bad_acks,
+            u64::from(self.backoff) ^ self.duplicate_acks ^ self.retransmits_traced ^ u64::from(config),
+        ];
+        let times = times.into_iter().map(Instant::as_nanos);
+        positions.into_iter().chain(times).chain(parts).fold(0, |all, part| all ^ part)
+    }
+
     /// Bytes the peer's window allows beyond SND.UNA.
     fn peer_window(&self) -> u64 {
         self.window_edge.saturating_sub(self.una)
@@ -429,8 +451,9 @@ impl Connection {
         self.close(reason);
     }
 
-    /// Keeps the timers in step with what was just done.
-    fn settle(&mut self, now: Instant) {
+    /// Keeps the timers in step with what was just done: once for all segments of a burst, and so not with each one
+    /// but when the owner has heard that nothing more may leave. For an owner that stops before that.
+    pub(crate) fn settle(&mut self, now: Instant) {
         if self.state == State::Closed {
             return;
         }

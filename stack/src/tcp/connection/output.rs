@@ -62,7 +62,9 @@ impl Connection {
     ) -> Option<Outgoing> {
         if let Some(mut header) = self.pending_reset.take() {
             header.options.timestamps = self.timestamps_now(now);
-            return Some(self.count(now, self.bare(header)));
+            let outgoing = self.bare(header);
+            self.count(now, &outgoing);
+            return Some(outgoing);
         }
         let outgoing = match self.state {
             State::Closed => None,
@@ -70,17 +72,19 @@ impl Connection {
             State::TimeWait => self.transmit_ack(now),
             _ => self.transmit_stream(now, source, limit),
         };
-        self.settle(now);
-        outgoing.map(|outgoing| self.count(now, outgoing))
+        match &outgoing {
+            Some(outgoing) => self.count(now, outgoing),
+            None => self.settle(now),
+        }
+        outgoing
     }
 
-    fn count(&mut self, now: Instant, outgoing: Outgoing) -> Outgoing {
+    fn count(&mut self, now: Instant, outgoing: &Outgoing) {
         self.statistics.segments_sent += outgoing.segments() as u64;
         self.last_sent_at = now;
         let again = self.statistics.retransmits != self.retransmits_traced;
         self.retransmits_traced = self.statistics.retransmits;
         self.trace.sent(now, &outgoing.header, outgoing.payload_length, again);
-        outgoing
     }
 
     fn bare(&self, header: Header) -> Outgoing {
