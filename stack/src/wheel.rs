@@ -129,7 +129,7 @@ impl Wheel {
         let place = self.first_place()?;
         // Within one tick all are due at once, and only the exact instant makes the first of them fire.
         let scan_max = if place < SLOTS { usize::MAX } else { SCAN_MAX };
-        let end = self.slot_start(place).saturating_add(1 << (place / SLOTS) as u32 * LEVEL_BITS);
+        let end = self.slot_start(place).saturating_add(1 << ((place / SLOTS) as u32 * LEVEL_BITS));
         let mut earliest = Instant::from_nanos(end.saturating_mul(1 << TICK_BITS));
         let mut cursor = self.heads[place];
         for _ in 0..scan_max {

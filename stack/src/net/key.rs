@@ -40,7 +40,7 @@ const V4_MAPPED: u128 = 0xffff;
 
 fn to_bits(address: IpAddr) -> u128 {
     match address {
-        IpAddr::V4(address) => V4_MAPPED << 32 | u128::from(address.to_bits()),
+        IpAddr::V4(address) => (V4_MAPPED << 32) | u128::from(address.to_bits()),
         IpAddr::V6(address) => address.to_bits(),
     }
 }

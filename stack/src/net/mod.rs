@@ -124,7 +124,7 @@ impl WakeTarget for WakeList {
 }
 
 /// From so many connections on they are fetched before a burst; fewer stay in the cache by themselves.
-const FETCH_CONNECTIONS_MIN: usize = 64;
+const FETCH_CONNECTIONS_MIN: usize = 256;
 /// RFC 791 and RFC 8200: what every link must carry.
 const MTU_MIN_V4: usize = 576;
 const MTU_MIN_V6: usize = 1_280;

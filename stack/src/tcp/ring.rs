@@ -41,14 +41,12 @@ impl ByteRing {
         self.storage.len()
     }
 
-    /// Reads where the next bytes will be written.
+    /// Reads where the next bytes will be written: what a segment takes, one line of the cache in two, because the
+    /// processor fetches lines in pairs.
     pub(crate) fn touch(&self) -> u64 {
-        /// What a segment takes, and the lines of a cache that are asked for of it: the processor finds the others.
-        const SEGMENT_BYTES: usize = 1448;
-        const STEP: usize = 64;
-        let end = self.end();
-        let at = |ahead: usize| self.storage.get(self.index(end + ahead as u64)).copied().unwrap_or(0);
-        (0..SEGMENT_BYTES).step_by(STEP).fold(0, |all, ahead| all ^ u64::from(at(ahead)))
+        const STEP: usize = 128;
+        let room = self.storage.get(self.index(self.end())..).unwrap_or_default();
+        room.chunks(STEP).take(12).fold(0, |all, lines| all ^ u64::from(lines[0]))
     }
 
     /// Appends `bytes` at [`Self::end`].

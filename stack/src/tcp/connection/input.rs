@@ -21,6 +21,8 @@ impl Connection {
         if self.state.may_receive() {
             self.receiver.set_room(sink.room() as u64);
         }
+        // The other timers look at the connection again when they fire; they are set once nothing more may leave.
+        self.arm_keepalive();
     }
 
     fn on_segment_synchronised(&mut self, now: Instant, segment: &Segment<'_>, sink: &mut dyn SegmentSink) {

@@ -382,23 +382,25 @@ impl Connection {
     /// Reads a little of everything that the next segment needs, so that the cache fetches it while others have their
     /// turn. What it returns means nothing.
     pub(crate) fn touch(&self) -> u64 {
-        let positions = [self.una, self.next, self.window_edge, self.next_round_delivered];
-        let times = [self.timeout_base, self.paced_until, self.last_sent_at, self.challenge.0];
         let config = self.config.ack_delay_max.subsec_nanos() ^ self.config.rto_max.subsec_nanos();
-        let parts = [
-            self.flight.touch(),
-            self.receiver.touch(),
-            self.congestion.touch(),
-            self.rate.delivered() ^ self.rate.bytes_per_second(),
-            self.rtt.touch(),
-            self.rack.touch(),
-            self.timers.touch(),
-            self.trace.touch(),
-            self.statistics.segments_sent ^ self.statistics.bad_acks,
-            u64::from(self.backoff) ^ self.duplicate_acks ^ self.retransmits_traced ^ u64::from(config),
-        ];
-        let times = times.into_iter().map(Instant::as_nanos);
-        positions.into_iter().chain(times).chain(parts).fold(0, |all, part| all ^ part)
+        self.una
+            ^ self.window_edge
+            ^ self.next_round_delivered
+            ^ self.duplicate_acks
+            ^ self.retransmits_traced
+            ^ self.timeout_base.as_nanos()
+            ^ self.paced_until.as_nanos()
+            ^ self.challenge.0.as_nanos()
+            ^ self.statistics.segments_sent
+            ^ u64::from(config)
+            ^ self.rate.delivered()
+            ^ self.flight.touch()
+            ^ self.receiver.touch()
+            ^ self.congestion.touch()
+            ^ self.rtt.touch()
+            ^ self.rack.touch()
+            ^ self.timers.touch()
+            ^ self.trace.touch()
     }
 
     /// Bytes the peer's window allows beyond SND.UNA.

@@ -416,21 +416,17 @@ impl CongestionControl for Bbr {
     }
 
     fn touch(&self) -> u64 {
-        let parts = [
-            self.window,
-            self.bandwidth_max.get(),
-            self.min_rtt.get().map_or(0, |rtt| u64::from(rtt.subsec_nanos())),
-            u64::from(self.queue.is_standing()),
-            self.aggregation.get(),
-            self.round.count(),
-            self.bounds.bandwidth(),
-            self.bounds.inflight_latest(),
-            self.cycle.rounds_in_phase,
-            self.probe_rtt.window,
-            self.usage.peak(),
-            self.limited_until,
-        ];
-        parts.into_iter().fold(u64::from(self.full_pipe.reached), |all, part| all ^ part)
+        self.window
+            ^ self.bandwidth_max.get()
+            ^ u64::from(self.min_rtt.probe_due())
+            ^ u64::from(self.queue.is_standing())
+            ^ self.aggregation.get()
+            ^ self.round.count()
+            ^ self.bounds.inflight_latest()
+            ^ self.cycle.rounds_in_phase
+            ^ self.probe_rtt.window
+            ^ self.usage.peak()
+            ^ self.limited_until
     }
 
     fn slow_start_threshold(&self) -> u64 {
