@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::reassembly::{Insert, Reassembly};
 use super::segment::{SackBlock, SackBlocks};
 use super::sequence::SeqNumber;
-use super::source::{AckUrgency, SegmentSink, SinkFault};
+use super::source::{AckUrgency, BeyondWindow, SegmentSink, SinkFault};
 use crate::time::Instant;
 
 /// When the next acknowledgement is due.
@@ -179,6 +179,11 @@ impl Receiver {
             self.fin_at.get_or_insert(end);
         }
         // Trim to the window and to what is new.
+        if end > self.window_end && !self.accept_overshoot(offset, end, fin, sink.beyond_window()) {
+            self.due = AckDue::Now;
+            received.refused = true;
+            return Ok(received);
+        }
         let limit = self.window_end.min(self.fin_at.unwrap_or(u64::MAX));
         let fitting = (limit.saturating_sub(offset) as usize).min(payload.len());
         if fitting < payload.len() {
@@ -203,6 +208,8 @@ impl Receiver {
         if self.fin_at == Some(self.next) {
             self.next += 1;
             self.window_end = self.window_end.max(self.next);
+            // The peer has nothing left to repair: a D-SACK would come too late to be of use.
+            self.duplicate = None;
             received.finished = true;
             sink.on_peer_finished(now);
             if sink.finish_urgency() == AckUrgency::Now {
@@ -215,6 +222,21 @@ impl Receiver {
         }
         self.schedule(now, &received);
         Ok(received)
+    }
+
+    /// A segment ends beyond the window: whether anything of it is taken. Moves the edge if all of it is.
+    fn accept_overshoot(&mut self, offset: u64, end: u64, fin: bool, choice: BeyondWindow) -> bool {
+        match choice {
+            BeyondWindow::Trim => true,
+            BeyondWindow::Refuse => false,
+            BeyondWindow::Take => {
+                if offset <= self.next && self.fin_at.is_none() {
+                    self.window_end = end;
+                    self.fin_at = fin.then_some(end);
+                }
+                true
+            }
+        }
     }
 
     fn deliver(

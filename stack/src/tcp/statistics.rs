@@ -68,6 +68,7 @@ statistics_table! {
         icmp_ignored: "messages", "ICMP errors not about a segment in flight (RFC 5927)";
         icmp_unreachable: "messages", "ICMP unreachable errors about a segment in flight";
         path_mtu_reductions: "events", "Times the segment size was reduced for the path MTU";
+        path_mtu_probes: "segments", "Larger segments tried out on the path (RFC 4821)";
         keepalive_probes: "segments", "Keepalive probes sent";
         challenge_acks: "segments", "Challenge acknowledgements sent (RFC 5961)";
         paws_rejected: "segments", "Segments rejected for an old timestamp (RFC 7323)";

@@ -19,10 +19,12 @@ pub(crate) enum Timer {
     Keepalive,
     /// End of TIME-WAIT.
     TimeWait,
+    /// Outstanding data has been without an answer for too long (RFC 5482).
+    UserTimeout,
 }
 
 impl Timer {
-    pub(crate) const ALL: [Timer; 7] = [
+    pub(crate) const ALL: [Timer; 8] = [
         Timer::Retransmit,
         Timer::Reorder,
         Timer::Persist,
@@ -30,6 +32,7 @@ impl Timer {
         Timer::Pacing,
         Timer::Keepalive,
         Timer::TimeWait,
+        Timer::UserTimeout,
     ];
 }
 

@@ -4,13 +4,17 @@ mod pair;
 mod trouble;
 
 mod congestion;
+mod dump;
 mod faults;
 mod habits;
 mod keepalive;
 mod lifecycle;
+mod liveness;
 mod path;
+mod probing;
 mod recovery;
 mod regressions;
 mod storms;
 mod super_segments;
+mod tail;
 mod windows;

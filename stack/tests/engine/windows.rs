@@ -111,3 +111,20 @@ fn without_options_the_engine_still_works() {
         });
     }
 }
+
+#[test]
+fn a_last_piece_that_fits_a_small_window_does_not_wait_for_the_persist_timer() {
+    for knows_queue in [false, true] {
+        let mut pair = stopped_reader(6, 60_000, 60_000);
+        let stopped = pair.nodes[1].app.received;
+        pair.nodes[0].app.knows_queue = knows_queue;
+        // 500 bytes of room, which is less than a segment, and 400 bytes to send (RFC 9293 section 3.8.6.2.1, rule 2).
+        let queued = pair.nodes[0].app.total - pair.nodes[0].app.cut;
+        pair.nodes[0].app.total = pair.nodes[0].app.total - queued + 400;
+        pair.offer_window(0, 500);
+        let from = pair.now;
+        pair.run_until(10 * SECOND, |pair| pair.nodes[0].app.cut == pair.nodes[0].app.total);
+        let waited = pair.now - from;
+        assert_eq!(waited < Duration::from_micros(500), knows_queue, "{waited:?} after {stopped}");
+    }
+}

@@ -197,11 +197,7 @@ impl Connection {
             && segment.payload.is_empty()
             && !segment.header.flags.fin
             && ack + window == self.window_edge;
-        if duplicate {
-            self.duplicate_acks += 1;
-        } else if ack > self.una {
-            self.duplicate_acks = 0;
-        }
+        self.duplicate_acks += u64::from(duplicate);
     }
 
     /// ECN marks of a segment with payload.

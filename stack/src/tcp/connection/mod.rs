@@ -7,6 +7,7 @@ mod input;
 mod inspect;
 mod output;
 mod path;
+mod probing;
 mod super_segment;
 mod timeout;
 
@@ -14,7 +15,7 @@ use core::time::Duration;
 
 pub use inspect::{Inspection, RecoveryState};
 
-pub use super::config::{CloseReason, Config, Event, Keepalive, TransmitLimit};
+pub use super::config::{CloseReason, Config, Event, Keepalive, MtuProbing, TransmitLimit};
 use super::congestion::{Algorithm, CongestionControl};
 use super::ecn::{EchoStyle, Ecn};
 use super::flight::Flight;
@@ -97,6 +98,7 @@ pub struct Connection {
     window_scaling: bool,
     /// Payload and options that one segment to the peer may carry.
     peer_segment_size: u16,
+    mtu_search: probing::MtuSearch,
     sack: bool,
     /// Present while ECN is negotiated, or offered and not yet answered.
     ecn: Option<Ecn>,
@@ -209,6 +211,7 @@ impl Connection {
             own_shift,
             window_scaling: config.window_scaling,
             peer_segment_size: SEGMENT_SIZE_DEFAULT.min(config.segment_size_max),
+            mtu_search: probing::MtuSearch::default(),
             sack: config.sack,
             ecn: config.offers_ecn().then(|| Ecn::new(echo_style(config))),
             timestamps: config.timestamps.then(TimestampState::default),

@@ -226,7 +226,7 @@ impl Connection {
     }
 
     /// Bytes known to have left the network by duplicate acknowledgements, where there is no SACK.
-    fn departed_by_duplicates(&self) -> u64 {
+    pub(super) fn departed_by_duplicates(&self) -> u64 {
         if self.sack { 0 } else { self.duplicate_acks * self.segment_size() as u64 }
     }
 
@@ -270,6 +270,7 @@ impl Connection {
 
     /// Sends the segment at `offset` again, cut to the present segment size.
     fn retransmit_at(&mut self, now: Instant, offset: u64) -> Outgoing {
+        self.note_mtu_probe_resent(now, offset);
         let size = self.segment_size() as u64;
         if let Some(segment) = self.flight.at(offset) {
             let payload = u64::from(segment.length) - u64::from(segment.control);
@@ -360,11 +361,12 @@ impl Connection {
             }
             urgent_only = true;
         }
+        let probe = self.mtu_probe_payload(now).filter(|_| !urgent_only && exempt == Exempt::None);
         // The SACK blocks of today are not for tomorrow's segments.
         let alone = urgent_only || demand == Demand::Urgent || exempt == Exempt::Probe || sack_blocks > 0;
-        let wanted = if alone { size } else { self.room_at_once(size, limit.super_segment_bytes) };
-        let room = self.window_room(now, wanted, size, demand)?;
-        let room = if room > size { room - room % size } else { room };
+        let several = if alone { size } else { self.room_at_once(size, limit.super_segment_bytes) };
+        let room = self.window_room(now, probe.unwrap_or(several), size, demand, source)?;
+        let room = if probe.is_none() && room > size { room - room % size } else { room };
         self.restart_after_idle(now);
         let state = self.send_state(now);
         let mut cut = CutWriter { ring: self.flight.ring_mut(), room, urgent_only };
@@ -383,7 +385,14 @@ impl Connection {
         let more = source.demand(now) != Demand::Nothing;
         let fin = !more && source.finished() && self.next + (length as u64) < self.window_edge;
         let push = source.pushes().unwrap_or(!more);
-        Some(self.push_new(now, length, fin, demand == Demand::Urgent, push, sack_blocks))
+        let sack_blocks = if probe.is_some() { 0 } else { sack_blocks };
+        let is_probe = probe.is_some() && self.note_mtu_probe(self.next, length);
+        let mut outgoing = self.push_new(now, length, fin, demand == Demand::Urgent, push, sack_blocks);
+        if is_probe {
+            // One segment, whatever the port would make of it.
+            outgoing.segment_size = length;
+        }
+        Some(outgoing)
     }
 
     /// Records `length` bytes just cut (and FIN) as sent, and makes their segment.
@@ -447,11 +456,21 @@ impl Connection {
 
     /// Bytes the peer's window allows for a segment, silly windows avoided (RFC 9293 section 3.8.6.2.1); arms the
     /// persist timer where nothing else would ever wake the sender.
-    fn window_room(&mut self, now: Instant, wanted: usize, size: usize, demand: Demand) -> Option<usize> {
+    fn window_room(
+        &mut self,
+        now: Instant,
+        wanted: usize,
+        size: usize,
+        demand: Demand,
+        source: &dyn SegmentSource,
+    ) -> Option<usize> {
         let usable = self.window_edge.saturating_sub(self.next);
         let silly = (size as u64).min(self.peer_window_max / 2);
-        let worthwhile =
-            usable > 0 && (usable >= silly || demand == Demand::Urgent || self.silly_window_override);
+        let worthwhile = usable > 0
+            && (usable >= silly
+                || demand == Demand::Urgent
+                || self.silly_window_override
+                || source.queued_bytes().is_some_and(|queued| queued <= usable));
         if worthwhile {
             return Some(wanted.min(usize::try_from(usable).unwrap_or(usize::MAX)));
         }

@@ -35,7 +35,8 @@ impl Connection {
 
     /// Records `length` bytes just cut, and FIN after them, as sent: each segment by itself.
     pub(super) fn record_sent(&mut self, now: Instant, length: usize, fin: bool, urgent: bool, push: bool) {
-        let size = self.segment_size();
+        // A probe of the path is one segment, however long.
+        let size = if self.probes_mtu_at(self.next) { length } else { self.segment_size() };
         let mut left = length;
         loop {
             let payload = left.min(size);
