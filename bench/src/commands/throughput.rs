@@ -74,7 +74,7 @@ pub(crate) struct Arguments {
     /// Our congestion control: bbr, cubic or dctcp (list with --competitor)
     #[arg(long, value_delimiter = ',', default_value = "bbr")]
     congestion: Vec<Algorithm>,
-    /// Congestion control of the kernel's ends (list; tap)
+    /// Congestion control of the kernel's ends (list; tap; with --offload the first)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "cubic,bbr")]
     peer_congestion: Vec<KernelCongestion>,
     /// A flow of the kernel's with this congestion control shares the bottleneck with ours, and with one of the
@@ -278,6 +278,7 @@ fn with_offloads(arguments: &Arguments) -> Result<(), BenchError> {
     let plan = offload::Plan {
         offloads,
         congestion: arguments.congestion(),
+        peer_congestion: arguments.peer_congestion.first().copied().unwrap_or(KernelCongestion::Cubic),
         length,
         repeat: arguments.repeat,
         seed: arguments.common.seed,
@@ -289,6 +290,7 @@ fn with_offloads(arguments: &Arguments) -> Result<(), BenchError> {
     let spelled: Vec<&str> = plan.offloads.iter().map(|offload| offload::spelled(*offload)).collect();
     parameters.insert("offload".into(), json!(spelled));
     parameters.insert("congestion".into(), json!(plan.congestion.name()));
+    parameters.insert("peer_congestion".into(), json!(plan.peer_congestion.name()));
     parameters.insert("seed".into(), json!(plan.seed));
     parameters.insert("seconds".into(), json!(length.as_secs_f64()));
     parameters.insert("repeat".into(), json!(plan.repeat));
