@@ -47,6 +47,9 @@ pub struct Config {
     pub user_timeout: Duration,
     /// Longest delay of an acknowledgement (RFC 1122: below 500 ms).
     pub ack_delay_max: Duration,
+    /// Shortest: the delay is a few times the time between arrivals, within these bounds. A sender whose window is a
+    /// single segment waits out the whole of it.
+    pub ack_delay_min: Duration,
     /// How long the peer may delay the acknowledgement of a lone segment; added to the timeout of such a flight so
     /// that a patient peer does not look like a loss (RFC 8985 section 7.2, "WCDelAckT").
     pub peer_ack_delay_max: Duration,
@@ -118,6 +121,7 @@ impl Default for Config {
             syn_retries: 6,
             user_timeout: Duration::from_secs(120),
             ack_delay_max: Duration::from_millis(40),
+            ack_delay_min: Duration::from_millis(1),
             peer_ack_delay_max: Duration::from_millis(40),
             tail_probes: true,
             tail_probe_timeout_min: Duration::from_micros(20),
