@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{connect, demo, oob, packetdrill, serve, throughput};
+use crate::commands::{connect, demo, oob, packetdrill, report, serve, throughput};
 
 /// Everything on the command line.
 #[derive(Debug, Parser)]
@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Throughput(throughput::Arguments),
     /// Runs packetdrill scripts against the engine, in virtual time
     Packetdrill(packetdrill::Arguments),
+    /// One self-contained HTML page with plots from a folder of JSON results
+    Report(report::Arguments),
 }
 
 /// Options of every command.

@@ -12,8 +12,10 @@ mod error;
 mod host;
 mod lab;
 mod measure;
+mod messages;
 mod node;
 mod packetdrill;
+mod page;
 mod place;
 mod progress;
 mod report;
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Connect(arguments) => commands::connect::run(arguments),
         Command::Throughput(arguments) => commands::throughput::run(arguments),
         Command::Packetdrill(arguments) => commands::packetdrill::run(arguments),
+        Command::Report(arguments) => commands::report::run(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,12 +1,14 @@
-//! A node: a port, the shard that runs TCP on it, and a messenger.
+//! A node: a port, the shard that runs TCP on it, and a messenger; or a messenger on the kernel's sockets.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use outrider_drivers::netns::NetNamespace;
 use outrider_drivers::port::Port;
 use outrider_drivers::time::{Clock, MonotonicClock};
-use outrider_messenger::{Connection, Dispatcher, EntityName, Messenger, transport};
+use outrider_messenger::transport::{Kernel, KernelConfig, Transport, Userspace};
+use outrider_messenger::{Connection, Dispatcher, EntityName, Messenger};
 use outrider_stack::net::StackConfig;
 use outrider_stack::shard::{self, Polling, Shard, ShardConfig, ShardHandle, ShardReport};
 use outrider_stack::tcp::congestion::Algorithm;
@@ -61,10 +63,11 @@ pub(crate) fn spawn_shard(port: Box<dyn Port>, addressing: &Addressing) -> Resul
         .map_err(|error| BenchError::failed(format!("cannot run TCP on {}: {error}", info.name)))
 }
 
-/// A messenger on a shard of its own.
+/// A messenger on a shard of its own, or on the kernel's sockets.
 pub(crate) struct Node {
     messenger: Messenger,
-    shard: Shard,
+    /// `None` on the kernel's sockets: their threads end with the messenger.
+    shard: Option<Shard>,
 }
 
 /// What a messenger needs besides its shard.
@@ -87,21 +90,41 @@ impl Node {
         options: NodeOptions,
     ) -> Result<Self, BenchError> {
         let shard = spawn_shard(port, addressing)?;
-        let mut builder = Messenger::builder(options.name)
-            .nonce(addressing.seed)
-            .transport(Arc::new(transport::Userspace::new(vec![shard.handle()])))
-            .dispatcher(options.dispatcher)
-            .dispatch_threads(1);
-        if let Some(address) = options.bind {
-            builder = builder.bind(address);
+        let transport = Arc::new(Userspace::new(vec![shard.handle()]));
+        let messenger = start_messenger(transport, addressing.seed, options)?;
+        Ok(Node { messenger, shard: Some(shard) })
+    }
+
+    /// Starts it where `port` is, or on this host's own sockets without one.
+    pub(crate) fn start_at(
+        port: Option<Box<dyn Port>>,
+        addressing: &Addressing,
+        options: NodeOptions,
+    ) -> Result<Self, BenchError> {
+        match port {
+            Some(port) => Node::start(port, addressing, options),
+            None => Node::start_on_kernel(None, &KernelConfig::default(), addressing.seed, options),
         }
-        if let Some(bytes) = options.send_budget_bytes {
-            builder = builder.send_budget_bytes(bytes);
-        }
-        let messenger = builder
-            .start()
-            .map_err(|error| BenchError::failed(format!("cannot start {}: {error}", options.name)))?;
-        Ok(Node { messenger, shard })
+    }
+
+    /// Starts the messenger on the kernel's sockets, of `namespace` if there is one.
+    pub(crate) fn start_on_kernel(
+        namespace: Option<&NetNamespace>,
+        config: &KernelConfig,
+        nonce: u64,
+        options: NodeOptions,
+    ) -> Result<Self, BenchError> {
+        let failed = |error: &dyn std::fmt::Display| {
+            BenchError::failed(format!("cannot start {}: {error}", options.name))
+        };
+        // Sockets belong to the namespace of the thread that starts their worker.
+        let kernel = match namespace {
+            Some(namespace) => namespace.run(|| Kernel::start(config)).map_err(|error| failed(&error))?,
+            None => Kernel::start(config),
+        };
+        let kernel = kernel.map_err(|error| failed(&error))?;
+        let messenger = start_messenger(Arc::new(kernel), nonce, options)?;
+        Ok(Node { messenger, shard: None })
     }
 
     /// The messenger.
@@ -109,25 +132,44 @@ impl Node {
         &self.messenger
     }
 
-    /// The shard, for its statistics.
-    pub(crate) fn shard(&self) -> ShardHandle {
-        self.shard.handle()
+    /// The shard, for its statistics, where there is one.
+    pub(crate) fn shard(&self) -> Option<ShardHandle> {
+        self.shard.as_ref().map(Shard::handle)
     }
 
-    /// Ends every session in order, which takes as long as TIME-WAIT, and gives the final statistics.
-    pub(crate) fn stop(self) -> ShardReport {
+    /// Ends every session in order, which takes as long as TIME-WAIT, and gives the shard's final statistics.
+    pub(crate) fn stop(self) -> Option<ShardReport> {
         self.messenger.shutdown();
         self.messenger.wait();
-        self.shard.stop()
+        self.shard.map(Shard::stop)
     }
 
-    /// Ends at once, for a node whose peer ends too, and gives the final statistics.
-    pub(crate) fn stop_now(self) -> ShardReport {
+    /// Ends at once, for a node whose peer ends too, and gives the shard's final statistics.
+    pub(crate) fn stop_now(self) -> Option<ShardReport> {
         self.messenger.shutdown();
-        let report = self.shard.stop();
+        let report = self.shard.map(Shard::stop);
         self.messenger.wait();
         report
     }
+}
+
+fn start_messenger(
+    transport: Arc<dyn Transport>,
+    nonce: u64,
+    options: NodeOptions,
+) -> Result<Messenger, BenchError> {
+    let mut builder = Messenger::builder(options.name)
+        .nonce(nonce)
+        .transport(transport)
+        .dispatcher(options.dispatcher)
+        .dispatch_threads(1);
+    if let Some(address) = options.bind {
+        builder = builder.bind(address);
+    }
+    if let Some(bytes) = options.send_budget_bytes {
+        builder = builder.send_budget_bytes(bytes);
+    }
+    builder.start().map_err(|error| BenchError::failed(format!("cannot start {}: {error}", options.name)))
 }
 
 /// What the dispatcher of a dialled connection tells those who wait for its session.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::Command;
 use std::str::FromStr;
@@ -79,11 +79,23 @@ impl FromStr for Cidr {
         let (address, prefix) = text.split_once('/').ok_or_else(wanted)?;
         let address: IpAddr = address.parse().map_err(|_| wanted())?;
         let prefix: u8 = prefix.parse().map_err(|_| wanted())?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let longest = longest_prefix(address);
         if prefix > longest {
             return Err(ParseError(format!("prefix {prefix} is longer than {longest} bits")));
         }
         Ok(Cidr { address, prefix })
+    }
+}
+
+fn longest_prefix(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// An address with its prefix, or alone: then it is a network of its own.
+fn located(text: &str) -> Result<Cidr, ParseError> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(Cidr { address, prefix: longest_prefix(address) }),
+        Err(_) => text.parse(),
     }
 }
 
@@ -97,11 +109,15 @@ impl fmt::Display for Cidr {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Place {
     /// What carries the frames: tap:NAME
-    #[arg(long)]
-    pub(crate) port: PortSpec,
-    /// This node's address and prefix length
-    #[arg(long)]
-    pub(crate) address: Cidr,
+    #[arg(long, required_unless_present = "kernel")]
+    pub(crate) port: Option<PortSpec>,
+    /// Use this host's own TCP sockets instead of a port; needs no root
+    #[arg(long, conflicts_with_all = ["port", "gateway", "host_address", "capture"])]
+    pub(crate) kernel: bool,
+    /// This node's address and prefix length; with --kernel one of this host's own, the prefix may be left out
+    /// [default with --kernel: 0.0.0.0]
+    #[arg(long, required_unless_present = "kernel", value_parser = located)]
+    pub(crate) address: Option<Cidr>,
     /// Router to everything outside the prefix
     #[arg(long)]
     pub(crate) gateway: Option<IpAddr>,
@@ -114,13 +130,40 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Opens the port.
-    pub(crate) fn open(&self, seed: u64) -> Result<Box<dyn Port>, BenchError> {
-        need_root(&format!("--port {}", self.port), "'bench demo' runs on an in-process cable")?;
-        let PortSpec::Tap(name) = &self.port;
+    /// Where the node is.
+    pub(crate) fn address(&self) -> Cidr {
+        self.address.unwrap_or(Cidr { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), prefix: 0 })
+    }
+
+    /// What carries the node, as results spell it.
+    pub(crate) fn carrier(&self) -> String {
+        self.port.as_ref().map_or_else(|| "kernel".to_owned(), PortSpec::to_string)
+    }
+
+    /// Opens the port; `None` for the host's own sockets.
+    pub(crate) fn open(&self, seed: u64) -> Result<Option<Box<dyn Port>>, BenchError> {
+        match &self.port {
+            Some(port) => self.open_port(port, seed).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn open_port(&self, port: &PortSpec, seed: u64) -> Result<Box<dyn Port>, BenchError> {
+        let place = self.address();
+        if place.prefix == longest_prefix(place.address) && self.gateway.is_none() {
+            return Err(BenchError::usage(format!(
+                "--address {} has no prefix, so nobody could be reached; give it as {}/24 or so",
+                place.address, place.address
+            )));
+        }
+        need_root(
+            &format!("--port {port}"),
+            "--kernel uses the host's sockets, and 'bench demo' runs on an in-process cable",
+        )?;
+        let PortSpec::Tap(name) = port;
         let options = TapOptions { name: Some(name.clone()), offload: true, seed, ..TapOptions::default() };
         let tap = Tap::open(&options)
-            .map_err(|error| BenchError::failed(format!("cannot open {}: {error}", self.port)))?;
+            .map_err(|error| BenchError::failed(format!("cannot open {port}: {error}")))?;
         if let Some(address) = &self.host_address {
             run_ip(&["address", "replace", &address.to_string(), "dev", name])?;
         }
@@ -183,6 +226,8 @@ mod tests {
         let cidr: Cidr = "10.77.0.2/24".parse().unwrap();
         assert_eq!(cidr.to_string(), "10.77.0.2/24");
         assert_eq!("fd00::2/64".parse::<Cidr>().unwrap().prefix, 64);
+        assert_eq!(located("10.77.0.2").unwrap().to_string(), "10.77.0.2/32");
+        assert!(located("10.77.0.2/24").unwrap().prefix == 24 && located("host").is_err());
         for text in ["", "10.77.0.2", "10.77.0.2/33", "10.77.0/24", "fd00::/129", "10.77.0.2/x"] {
             assert!(text.parse::<Cidr>().is_err(), "{text:?}");
         }

@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let common = &arguments.common;
     let place = &arguments.place;
     let addressing = Addressing {
-        address: (place.address.address, place.address.prefix),
+        address: (place.address().address, place.address().prefix),
         gateway: place.gateway,
         congestion: arguments.congestion,
         seed: common.seed,
@@ -71,8 +71,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     session.connection.mark_down();
     let shard = node.stop();
     let result = result?;
-    if let Some(error) = shard.error {
-        return Err(BenchError::failed(format!("{}: {error}", place.port)));
+    if let Some(error) = shard.and_then(|shard| shard.error) {
+        return Err(BenchError::failed(format!("{}: {error}", place.carrier())));
     }
     arguments.publish(result)
 }
@@ -80,7 +80,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
 impl Arguments {
     fn dial(
         &self,
-        port: Box<dyn outrider_drivers::port::Port>,
+        port: Option<Box<dyn outrider_drivers::port::Port>>,
         addressing: &Addressing,
     ) -> Result<(Session, Node), BenchError> {
         let (tally, departures) = (Arc::new(Tally::default()), Arc::new(Departures::default()));
@@ -97,12 +97,12 @@ impl Arguments {
             dispatcher: Arc::new(dispatcher),
             send_budget_bytes: None,
         };
-        let node = Node::start(port, addressing, options)?;
+        let node = Node::start_at(port, addressing, options)?;
         let connection = node
             .messenger()
             .connect_to(self.peer)
             .map_err(|error| BenchError::failed(format!("cannot connect to {}: {error}", self.peer)))?;
-        let advice = "check that 'bench serve' runs there and that the two ports are bridged";
+        let advice = "check that 'bench serve' runs there and that a way leads there";
         if let Err(error) = signals.wait(&connection, self.patience.0, advice) {
             connection.mark_down();
             node.stop();
@@ -187,8 +187,8 @@ impl Arguments {
 
     fn publish(&self, result: HeartbeatResult) -> Result<(), BenchError> {
         let parameters = [
-            ("port", json!(self.place.port.to_string())),
-            ("address", json!(self.place.address.to_string())),
+            ("port", json!(self.place.carrier())),
+            ("address", json!(self.place.address().to_string())),
             ("peer", json!(self.peer.to_string())),
             ("message_bytes", json!(self.message_size.0)),
             ("interval_us", json!(self.interval.0.as_secs_f64() * 1e6)),
@@ -197,7 +197,7 @@ impl Arguments {
         ];
         let report = Report {
             experiment: "connect",
-            link: self.place.port.to_string(),
+            link: self.place.carrier(),
             parameters: parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
             host: Host::this(),
             results: vec![result],
