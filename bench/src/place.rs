@@ -28,9 +28,56 @@ const WHOLE_FRAMES: usize = 0;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PortSpec {
     /// A TAP device, made if there is none of this name.
-    Tap(String),
+    Tap(TapSpec),
     /// A queue of an interface, by AF_XDP.
     AfXdp(AfXdpSpec),
+}
+
+/// A TAP device as options spell it: `NAME[:QUEUES][,plain]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TapSpec {
+    name: String,
+    /// How many, a shard each.
+    queues: usize,
+    /// Checksums and segmentation are left to the kernel where it can.
+    offload: bool,
+}
+
+/// Shards of a node at most.
+const TAP_QUEUES_MAX: usize = 64;
+
+impl FromStr for TapSpec {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let (place, offload) = match text.strip_suffix(",plain") {
+            Some(place) => (place, false),
+            None => (text, true),
+        };
+        let (name, queues) = place.split_once(':').unwrap_or((place, "1"));
+        if !valid_interface(name) {
+            return Err(ParseError(format!(
+                "{name:?} is no interface name; give tap:NAME with 1 to {INTERFACE_NAME_MAX} letters, digits, - or _"
+            )));
+        }
+        match queues.parse() {
+            Ok(queues) if (1..=TAP_QUEUES_MAX).contains(&queues) => {
+                Ok(TapSpec { name: name.to_owned(), queues, offload })
+            }
+            _ => Err(ParseError(format!(
+                "{queues:?} is no number of queues; give tap:NAME:QUEUES with 1 to {TAP_QUEUES_MAX}"
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for TapSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tap:{}", self.name)?;
+        if self.queues != 1 {
+            write!(f, ":{}", self.queues)?;
+        }
+        if self.offload { Ok(()) } else { f.write_str(",plain") }
+    }
 }
 
 /// Why an option could not be read; says what would be right.
@@ -43,15 +90,12 @@ impl FromStr for PortSpec {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
         match kind {
-            "tap" if valid_interface(rest) => Ok(PortSpec::Tap(rest.to_owned())),
-            "tap" => Err(ParseError(format!(
-                "{rest:?} is no interface name; give tap:NAME with 1 to {INTERFACE_NAME_MAX} letters, digits, - or _"
-            ))),
+            "tap" => rest.parse().map(PortSpec::Tap),
             "afxdp" => rest.parse().map(PortSpec::AfXdp),
             "memory" => Err(ParseError(
                 "a memory port would have no peer; use tap:NAME or afxdp:IF, or the command demo".into(),
             )),
-            _ => Err(ParseError("expected tap:NAME or afxdp:IF[:QUEUES]".into())),
+            _ => Err(ParseError("expected tap:NAME[:QUEUES] or afxdp:IF[:QUEUES]".into())),
         }
     }
 }
@@ -64,7 +108,7 @@ pub(crate) fn valid_interface(name: &str) -> bool {
 impl fmt::Display for PortSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PortSpec::Tap(name) => write!(f, "tap:{name}"),
+            PortSpec::Tap(spec) => write!(f, "{spec}"),
             PortSpec::AfXdp(spec) => write!(f, "{spec}"),
         }
     }
@@ -115,8 +159,9 @@ impl fmt::Display for Cidr {
 /// Options of a node's place in the network.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Place {
-    /// What carries the frames: tap:NAME, or afxdp:IF[:QUEUES][,MODE...] with queues such as 0 or 0-3, and modes shared
-    /// (default) or dedicated, native or generic, copy or zerocopy, busy
+    /// What carries the frames: tap:NAME[:QUEUES][,plain] with a number of queues, plain being without offloads; or
+    /// afxdp:IF[:QUEUES][,MODE...] with queues such as 0 or 0-3, and modes shared (default) or dedicated, native or
+    /// generic, copy or zerocopy, busy
     #[arg(long, required_unless_present = "kernel")]
     pub(crate) port: Option<PortSpec>,
     /// Use this host's own TCP sockets instead of a port; needs no root
@@ -180,14 +225,21 @@ impl Place {
             )));
         }
         match port {
-            PortSpec::Tap(name) => {
+            PortSpec::Tap(tap) => {
                 need_root(
                     &format!("--port {port}"),
                     "--kernel uses the host's sockets, and 'bench demo' runs on an in-process cable",
                 )?;
-                let options = TapOptions { name: Some(name.clone()), seed, ..TapOptions::default() };
-                let tap = Tap::open(&options).map_err(|error| cannot_open(port, &error))?;
-                self.finish(port, name, vec![tap])
+                let TapSpec { name, queues, offload } = tap;
+                let options = TapOptions {
+                    name: Some(name.clone()),
+                    queues: *queues,
+                    offload: *offload,
+                    seed,
+                    ..TapOptions::default()
+                };
+                let taps = Tap::open_queues(&options).map_err(|error| cannot_open(port, &error))?;
+                self.finish(port, name, taps)
             }
             PortSpec::AfXdp(spec) => {
                 // Not root but three capabilities: what lacks says so itself.
@@ -262,10 +314,23 @@ mod tests {
 
     #[test]
     fn ports_are_named_by_kind_and_interface() {
-        assert_eq!("tap:or0".parse(), Ok(PortSpec::Tap("or0".into())));
-        for text in
-            ["", "tap", "tap:", "tap:a/b", "tap:a b", "tap:sixteen-letters-", "memory", "afxdp:a/b", "eth0"]
-        {
+        for text in ["tap:or0", "tap:or0:4", "tap:or0,plain", "tap:or0:2,plain"] {
+            assert_eq!(text.parse::<PortSpec>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "tap",
+            "tap:",
+            "tap:a/b",
+            "tap:a b",
+            "tap:sixteen-letters-",
+            "tap:or0:0",
+            "tap:or0:x",
+            "tap:or0,fast",
+            "memory",
+            "afxdp:a/b",
+            "eth0",
+        ] {
             assert!(text.parse::<PortSpec>().is_err(), "{text:?}");
         }
     }

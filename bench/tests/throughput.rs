@@ -123,6 +123,22 @@ fn across_a_bridge_both_directions_are_set_against_the_kernel() {
 }
 
 #[test]
+fn over_one_tap_offloads_are_set_against_none() {
+    if !may_use_namespaces() {
+        return;
+    }
+    let report = json(&run("throughput --link tap --offload on,off --seconds 0.3 --repeat 1 --json -"));
+    assert_eq!(results(&report).len(), 4);
+    for result in results(&report) {
+        assert!(number(result, "goodput_bps") > 0.0, "{result:#}");
+        assert!(result["offload"] == "on" || result["offload"] == "off", "{result:#}");
+    }
+    let ratios = report["ratios"].as_array().expect("a list");
+    assert_eq!(ratios.len(), 2, "one for each direction: {report:#}");
+    assert!(ratios.iter().all(|ratio| ratio["offload"] == "on"), "{report:#}");
+}
+
+#[test]
 fn what_cannot_work_is_refused_in_one_line() {
     for (line, wanted) in [
         ("throughput --link afxdp", "memory and tap"),
@@ -136,6 +152,8 @@ fn what_cannot_work_is_refused_in_one_line() {
         ("throughput --connections 0", "--connections 0"),
         ("throughput --connections 1 --loss 1%", "--loss"),
         ("throughput --loss 60%", "--loss"),
+        ("throughput --offload on", "--link tap"),
+        ("throughput --link tap --offload on --rate 1gbit", "--rate"),
         ("throughput --window 1KiB", "--window"),
         ("throughput --queue 100B", "--queue"),
         ("throughput --congestion dctcp", "dctcp"),

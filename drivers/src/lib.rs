@@ -18,6 +18,7 @@ pub mod interface;
 pub mod kernel_socket;
 pub mod memory;
 pub mod netns;
+pub mod offload;
 pub mod port;
 pub mod rng;
 pub mod rss;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use outrider_drivers::memory::LinkConfig;
 use outrider_stack::tcp::congestion::Algorithm;
 use serde::Serialize;
@@ -18,6 +18,7 @@ use crate::report::{Report, check_writable, publish};
 use crate::throughput::bridge;
 use crate::throughput::lab::KernelCongestion;
 use crate::throughput::memory::{self, Scene, Stack, Work};
+use crate::throughput::offload;
 use crate::throughput::result::{ThroughputRatio, ThroughputResult, fairness_table, ratios, tables};
 use crate::throughput::rivals;
 use crate::units::{Rate, Share, Size, Span};
@@ -75,7 +76,7 @@ pub(crate) struct Arguments {
     /// Our congestion control: bbr, cubic or dctcp (list with --competitor)
     #[arg(long, value_delimiter = ',', default_value = "bbr")]
     congestion: Vec<Algorithm>,
-    /// Congestion control of the kernel's ends (list; tap)
+    /// Congestion control of the kernel's ends (list; tap; with --offload the first)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "cubic,bbr")]
     peer_congestion: Vec<KernelCongestion>,
     #[command(flatten)]
@@ -84,9 +85,20 @@ pub(crate) struct Arguments {
     /// kernel's for each --peer-congestion (tap)
     #[arg(long, value_enum, conflicts_with_all = ["loss", "connections"])]
     competitor: Option<KernelCongestion>,
+    /// Instead of across a bridge, over one TAP without limit, with the kernel on its other side, once with segmentation
+    /// and checksum offload and once without (list; tap)
+    #[arg(long, value_enum, value_delimiter = ',', conflicts_with_all = ["loss", "connections", "competitor", "rate"])]
+    offload: Vec<Switch>,
     /// Runs of each variant at each point, of which the median is told (tap)
     #[arg(long, default_value_t = 3)]
     repeat: u32,
+}
+
+/// A value of `--offload`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 /// Runs it.
@@ -104,6 +116,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     arguments.check()?;
     check_writable(&arguments.common)?;
     match arguments.link() {
+        LinkKind::Tap if !arguments.offload.is_empty() => with_offloads(arguments),
         LinkKind::Tap => match arguments.competitor {
             Some(competitor) => beside_competitor(arguments, competitor),
             None => over_tap(arguments),
@@ -133,6 +146,9 @@ impl Arguments {
             self.check_alone()?;
         } else if self.link() != LinkKind::Tap {
             return usage("--competitor is a flow of the kernel's; use --link tap".to_owned());
+        }
+        if !self.offload.is_empty() && self.link() != LinkKind::Tap {
+            return usage("--offload is of a TAP; use --link tap".to_owned());
         }
         if !(1..=REPEAT_MAX).contains(&self.repeat) {
             return usage(format!("--repeat {} is out of range; 1 to {REPEAT_MAX}", self.repeat));
@@ -270,6 +286,34 @@ fn over_tap(arguments: &Arguments) -> Result<(), BenchError> {
     parameters.insert("peer_congestion".into(), json!(names));
     parameters.insert("repeat".into(), json!(arguments.repeat));
     publish_results(arguments, "Bulk, across a bridge", "loss", parameters, results)
+}
+
+fn with_offloads(arguments: &Arguments) -> Result<(), BenchError> {
+    let length = arguments.length(TAP_SECONDS);
+    // What is set against it comes first, whatever the order on the command line.
+    let mut offloads: Vec<bool> = arguments.offload.iter().map(|switch| *switch == Switch::On).collect();
+    offloads.sort_unstable();
+    offloads.dedup();
+    let plan = offload::Plan {
+        offloads,
+        congestion: arguments.congestion(),
+        peer_congestion: arguments.peer_congestion.first().copied().unwrap_or(KernelCongestion::Cubic),
+        length,
+        repeat: arguments.repeat,
+        seed: arguments.common.seed,
+    };
+    let progress = Progress::new(plan.duration());
+    let results = offload::run(&plan, &progress)?;
+    drop(progress);
+    let mut parameters = Map::new();
+    let spelled: Vec<&str> = plan.offloads.iter().map(|offload| offload::spelled(*offload)).collect();
+    parameters.insert("offload".into(), json!(spelled));
+    parameters.insert("congestion".into(), json!(plan.congestion.name()));
+    parameters.insert("peer_congestion".into(), json!(plan.peer_congestion.name()));
+    parameters.insert("seed".into(), json!(plan.seed));
+    parameters.insert("seconds".into(), json!(length.as_secs_f64()));
+    parameters.insert("repeat".into(), json!(plan.repeat));
+    publish_results(arguments, "Bulk, over one TAP without limit", "offload", parameters, results)
 }
 
 fn beside_competitor(arguments: &Arguments, competitor: KernelCongestion) -> Result<(), BenchError> {

@@ -28,7 +28,7 @@ const TCP_PORT: u16 = 5_001;
 /// Bytes our receiver is always ready to take: like the kernel's largest default receive buffer (tcp_rmem).
 const ROOM_BYTES: usize = 6 << 20;
 /// Time for the start of a connection to be over, before measuring.
-const WARM_UP: Duration = Duration::from_secs(1);
+pub(super) const WARM_UP: Duration = Duration::from_secs(1);
 /// How long the first byte may take.
 const FIRST_BYTE_MAX: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
@@ -58,7 +58,7 @@ enum Variant {
 
 const VARIANTS: [(Variant, &str); 2] = [(Variant::Outrider, "outrider"), (Variant::Kernel, "kernel")];
 /// What that end does: it sends to the peer, or receives from it.
-const DIRECTIONS: [(Part, &str); 2] = [(Part::Send, "send"), (Part::Receive, "receive")];
+pub(super) const DIRECTIONS: [(Part, &str); 2] = [(Part::Send, "send"), (Part::Receive, "receive")];
 
 impl Plan {
     /// How long it takes, about.
@@ -127,7 +127,7 @@ fn compare(plan: &Plan, scene: &Scene, progress: &Progress) -> Result<Vec<Throug
 }
 
 /// The end across the bridge from the peer. Ends when dropped.
-enum Near {
+pub(super) enum Near {
     Ours(Shard),
     Kernel(KernelEnd),
 }
@@ -201,7 +201,7 @@ fn one(plan: &Plan, scene: &Scene, variant: Variant, progress: &Progress) -> Res
 }
 
 /// What a run found.
-struct Found {
+pub(super) struct Found {
     bytes: u64,
     time: Duration,
     cpu: Duration,
@@ -210,7 +210,7 @@ struct Found {
 }
 
 impl Found {
-    fn result(&self, variant: &'static str, point: Map<String, Value>) -> ThroughputResult {
+    pub(super) fn result(&self, variant: &'static str, point: Map<String, Value>) -> ThroughputResult {
         let seconds = self.time.as_secs_f64();
         ThroughputResult {
             variant,
@@ -255,7 +255,7 @@ pub(super) fn sleep_on(length: Duration, progress: &Progress) {
     }
 }
 
-fn measure(
+pub(super) fn measure(
     length: Duration,
     received: &Meter,
     near: &Near,

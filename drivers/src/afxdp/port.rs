@@ -152,7 +152,7 @@ impl AfXdpPort {
             Some(bytes) => {
                 state.statistics.rx_frames += 1;
                 state.statistics.rx_bytes += bytes.len() as u64;
-                accept(RxFrame { bytes, checksum: ReceiveChecksum::Unverified });
+                accept(RxFrame { bytes, checksum: ReceiveChecksum::Unverified, ..RxFrame::default() });
                 true
             }
             None => {

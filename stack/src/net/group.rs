@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use crossbeam::queue::ArrayQueue;
-use outrider_drivers::port::{ReceiveChecksum, RxFrame};
+use outrider_drivers::port::{ReceiveChecksum, RxFrame, TxOffload};
 
 use super::Stack;
 use super::frame::Mac;
@@ -33,6 +33,7 @@ const FIRST: usize = 0;
 struct Handed {
     bytes: Vec<u8>,
     checksum: ReceiveChecksum,
+    left: TxOffload,
     /// Whose buffer it is.
     from: usize,
 }
@@ -115,7 +116,7 @@ impl Member {
         let mut bytes = self.inbox().spare.pop().unwrap_or_default();
         bytes.clear();
         bytes.extend_from_slice(frame.bytes);
-        let handed = Handed { bytes, checksum: frame.checksum, from: self.index };
+        let handed = Handed { bytes, checksum: frame.checksum, left: frame.left, from: self.index };
         match self.inboxes[to].frames.push(handed) {
             Ok(()) => {
                 self.left_for[to] = true;
@@ -222,7 +223,7 @@ impl Stack {
                 break;
             };
             self.statistics.handed_in += 1;
-            self.sort(now, &RxFrame { bytes: &handed.bytes, checksum: handed.checksum });
+            self.sort(now, &RxFrame { bytes: &handed.bytes, checksum: handed.checksum, left: handed.left });
             if let Some(member) = &self.member {
                 member.put_back(handed);
             }
