@@ -133,7 +133,7 @@ impl SegmentReader {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         let bytes = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
-        if !metadata.is_file() || bytes < WORD_BYTES || bytes > WORDS_MAX * WORD_BYTES {
+        if !metadata.is_file() || !(WORD_BYTES..=WORDS_MAX * WORD_BYTES).contains(&bytes) {
             return Err(io::Error::from(io::ErrorKind::InvalidData));
         }
         let map = MmapOptions::new().len(bytes).map_raw_read_only(&file)?;

@@ -58,7 +58,7 @@ impl Steering {
         match &self.rss {
             // As a received frame has it: the remote end is its source.
             Some(rss) => rss.queue(rss.hash_tcp(remote, local)) as usize % self.shards,
-            None => (u128::from(symmetric_hash(local, remote)) * self.shards as u128 >> 64) as usize,
+            None => ((u128::from(symmetric_hash(local, remote)) * self.shards as u128) >> 64) as usize,
         }
     }
 
