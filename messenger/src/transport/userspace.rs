@@ -42,7 +42,8 @@ impl Userspace {
 
     /// A transport over a group of shards. It must be stopped by its owner, after the messengers that use it.
     pub fn over(group: GroupHandle) -> Self {
-        Userspace { group: Some(group.clone()), ..Userspace::new(group.shards().to_vec()) }
+        let shards = group.shards().to_vec();
+        Userspace { group: Some(group), ..Userspace::new(shards) }
     }
 
     /// A transport over the queues of a device, which are its own: a group of shards, stopped with the transport.
