@@ -61,7 +61,7 @@ fn sessions_are_spread_over_the_shards_and_lose_nothing() {
         .map(|number| {
             Messenger::builder(EntityName::client(number))
                 .nonce(number + 1)
-                .transport(Arc::new(Userspace::over(group.handle())))
+                .transport(Arc::new(Userspace::over(&group.handle())))
                 .dispatcher(Arc::new(Node(answers_in.clone())))
                 .start()
                 .unwrap()

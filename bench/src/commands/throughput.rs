@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
+use crate::commands::messages;
 use crate::error::BenchError;
 use crate::host::Host;
 use crate::lab::LinkKind;
@@ -43,9 +44,10 @@ const WINDOW_BYTES: std::ops::RangeInclusive<u64> = 8 << 10..=1 << 30;
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
-    /// What carries the frames: memory, in virtual time and beside smoltcp; tap, beside the kernel
-    #[arg(long, value_enum, default_value = "memory")]
-    link: LinkKind,
+    /// What carries the frames: memory, in virtual time and beside smoltcp; tap, beside the kernel; with --size, or
+    /// several of them, or kernel: messages in real time (list)
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "memory")]
+    link: Vec<LinkKind>,
     /// Rate of the bottleneck (default: 10gbit over memory, 200mbit over tap)
     #[arg(long)]
     rate: Option<Rate>,
@@ -76,6 +78,8 @@ pub(crate) struct Arguments {
     /// Congestion control of the kernel's ends (list; tap)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "cubic,bbr")]
     peer_congestion: Vec<KernelCongestion>,
+    #[command(flatten)]
+    messages: messages::Options,
     /// A flow of the kernel's with this congestion control shares the bottleneck with ours, and with one of the
     /// kernel's for each --peer-congestion (tap)
     #[arg(long, value_enum, conflicts_with_all = ["loss", "connections"])]
@@ -87,9 +91,19 @@ pub(crate) struct Arguments {
 
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
+    if arguments.messages.are_wanted(&arguments.link) {
+        check_writable(&arguments.common)?;
+        let setting = messages::Setting {
+            links: arguments.link.clone(),
+            rate: arguments.rate,
+            queue: arguments.queue.first().copied(),
+            congestion: arguments.congestion(),
+        };
+        return messages::run(&arguments.messages, setting, &arguments.common);
+    }
     arguments.check()?;
     check_writable(&arguments.common)?;
-    match arguments.link {
+    match arguments.link() {
         LinkKind::Tap => match arguments.competitor {
             Some(competitor) => beside_competitor(arguments, competitor),
             None => over_tap(arguments),
@@ -102,7 +116,7 @@ impl Arguments {
     /// Refuses what cannot work, before anything runs.
     fn check(&self) -> Result<(), BenchError> {
         let usage = |text: String| Err(BenchError::usage(text));
-        match self.link {
+        match self.link() {
             LinkKind::Memory => {}
             LinkKind::Tap if self.delay.is_some_and(|delay| !delay.0.is_zero()) => {
                 return usage("--delay cannot be made over tap; use --link memory".to_owned());
@@ -117,7 +131,7 @@ impl Arguments {
         }
         if self.competitor.is_none() {
             self.check_alone()?;
-        } else if self.link != LinkKind::Tap {
+        } else if self.link() != LinkKind::Tap {
             return usage("--competitor is a flow of the kernel's; use --link tap".to_owned());
         }
         if !(1..=REPEAT_MAX).contains(&self.repeat) {
@@ -141,6 +155,11 @@ impl Arguments {
             return usage(format!("--queue {queue} holds no frame; give {frame_bytes}B at least"));
         }
         Ok(())
+    }
+
+    /// The one link of an experiment that has one.
+    fn link(&self) -> LinkKind {
+        self.link.first().copied().unwrap_or(LinkKind::Memory)
     }
 
     /// What takes a list only beside a competitor.
@@ -283,7 +302,7 @@ fn beside_competitor(arguments: &Arguments, competitor: KernelCongestion) -> Res
     let table = fairness_table(&title, &results);
     let report = Report {
         experiment: "throughput",
-        link: arguments.link.name().to_owned(),
+        link: arguments.link().name().to_owned(),
         parameters,
         host: Host::this(),
         results,
@@ -304,7 +323,7 @@ fn publish_results(
     let table = tables(title, &results, &ratios);
     let report = Report {
         experiment: "throughput",
-        link: arguments.link.name().to_owned(),
+        link: arguments.link().name().to_owned(),
         parameters,
         host: Host::this(),
         results,

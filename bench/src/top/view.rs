@@ -103,8 +103,8 @@ impl View<'_> {
         }
         let _ = writeln!(
             text,
-            "\n{:>5} {:<21} {:>7} {:>7} {:>7} {:>7} {:>6} {:>5} {}",
-            "local", "remote", "rx b/s", "tx b/s", "unsent", "flight", "srtt", "rtx", "blocked"
+            "\n{:>5} {:<21} {:>7} {:>7} {:>7} {:>7} {:>6} {:>5} blocked",
+            "local", "remote", "rx b/s", "tx b/s", "unsent", "flight", "srtt", "rtx"
         );
         for Row { record, rx_bits_per_second, tx_bits_per_second, shard: _ } in rows.iter().take(self.rows) {
             let summary = &record.report.summary;

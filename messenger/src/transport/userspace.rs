@@ -41,9 +41,8 @@ impl Userspace {
     }
 
     /// A transport over a group of shards. It must be stopped by its owner, after the messengers that use it.
-    pub fn over(group: GroupHandle) -> Self {
-        let shards = group.shards().to_vec();
-        Userspace { group: Some(group), ..Userspace::new(shards) }
+    pub fn over(group: &GroupHandle) -> Self {
+        Userspace { group: Some(group.clone()), ..Userspace::new(group.shards().to_vec()) }
     }
 
     /// A transport over the queues of a device, which are its own: a group of shards, stopped with the transport.
@@ -53,7 +52,7 @@ impl Userspace {
     pub fn on_ports(ports: Vec<Box<dyn Port>>, config: GroupConfig) -> Result<Self, GroupError> {
         let group = spawn_group(ports, config)?;
         let handle = group.handle();
-        Ok(Userspace { _own: Own::Group { _group: group }, ..Userspace::over(handle) })
+        Ok(Userspace { _own: Own::Group { _group: group }, ..Userspace::over(&handle) })
     }
 
     /// A transport over a port of its own: one shard as [`ShardConfig::new`] has it, stopped with the transport.
