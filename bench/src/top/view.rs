@@ -103,14 +103,14 @@ impl View<'_> {
         }
         let _ = writeln!(
             text,
-            "\n{:>5} {:<21} {:>7} {:>7} {:>7} {:>7} {:>7} {:>5} blocked",
+            "\n{:>5} {:<21} {:>7} {:>7} {:>7} {:>7} {:>6} {:>5} blocked",
             "local", "remote", "rx b/s", "tx b/s", "unsent", "flight", "srtt", "rtx"
         );
         for Row { record, rx_bits_per_second, tx_bits_per_second, shard: _ } in rows.iter().take(self.rows) {
             let summary = &record.report.summary;
             let _ = writeln!(
                 text,
-                "{:>5} {:<21} {:>7} {:>7} {:>7} {:>7} {:>7} {:>5} {}",
+                "{:>5} {:<21} {:>7} {:>7} {:>7} {:>7} {:>6} {:>5} {}",
                 summary.local.port(),
                 address(summary.remote),
                 scaled(*rx_bits_per_second),
@@ -166,8 +166,8 @@ fn drops(shard: &ShardRecord) -> u64 {
 
 fn state(phase: Phase, blocked: Blocked) -> &'static str {
     match (phase, blocked) {
-        (Phase::Connecting, _) => "(connecting)",
-        (Phase::HalfOpen, _) => "(half-open)",
+        (Phase::Connecting, _) => "dialing",
+        (Phase::HalfOpen, _) => "opening",
         (_, Blocked::Nothing) => "-",
         (_, Blocked::CongestionWindow) => "cwnd",
         (_, Blocked::PeerWindow) => "window",
@@ -196,6 +196,7 @@ fn count(value: u64) -> String {
 fn time(value: Duration) -> String {
     match value.as_secs_f64() {
         v if v >= 1.0 => format!("{v:.1}s"),
+        v if v >= 0.1 => format!("{:.0}ms", v * 1e3),
         v if v >= 1e-3 => format!("{:.1}ms", v * 1e3),
         v => format!("{:.0}us", v * 1e6),
     }
