@@ -147,7 +147,7 @@ fn messages_go_both_ways_and_both_ends_know_each_other() {
     let (there, back) = connected(&left, &right);
     assert!(there.is_connected() && back.is_connected());
     assert_eq!((there.peer_name(), back.peer_name()), (Some(EntityName::osd(2)), Some(EntityName::osd(1))));
-    assert_eq!((there.peer_address(), there.peer_addresses()), (address(2), &[address(2)][..]));
+    assert_eq!((there.peer_address(), there.peer_addresses()), (address(2), vec![address(2)]));
     for tid in 0..100 {
         there.send_message(Message::new(1, vec![tid as u8; 5000]).with_tid(tid)).unwrap();
         back.send_message(Message::new(2, vec![tid as u8; 3]).with_tid(tid)).unwrap();

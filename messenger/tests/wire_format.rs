@@ -90,6 +90,7 @@ fn oob() -> OobPayload {
         departed_at: Instant::from_millis(1_000),
         waited: Duration::from_micros(12),
         echo: Some(echo),
+        interval: Some(Duration::from_millis(10)),
         send,
         receive,
     };
@@ -175,7 +176,7 @@ fn the_document_states_the_constants() {
         ("The banner has 32 bytes", BANNER_BYTES == 32),
         ("chunk header has 24 bytes", CHUNK_HEADER_BYTES == 24),
         ("message header has 16 bytes", MESSAGE_HEADER_BYTES == 16),
-        ("report has 212 bytes", OOB_REPORT_BYTES == 212),
+        ("report has 220 bytes", OOB_REPORT_BYTES == 220),
         ("part header has 4 bytes", OOB_PART_HEADER_BYTES == 4),
         ("at most 8192 bytes", OOB_PAYLOAD_BYTES_MAX == 8192),
         ("`0xE3069283`", true),

@@ -25,8 +25,24 @@ pub trait Transport: Send + Sync {
     fn listen(&self, local: SocketAddr, acceptor: Box<dyn Acceptor>)
     -> Result<Box<dyn Send>, TransportError>;
 
+    /// Listens as [`Self::listen`] does, and tells where: `local` with port 0 leaves the port to the transport.
+    ///
+    /// # Errors
+    /// As [`Self::listen`].
+    fn listen_at(&self, local: SocketAddr, acceptor: Box<dyn Acceptor>) -> Result<Listening, TransportError> {
+        Ok(Listening { local, guard: self.listen(local, acceptor)? })
+    }
+
     /// The clock of every `now` that the endpoints are given.
     fn clock(&self) -> Arc<dyn Clock>;
+}
+
+/// A listener at work.
+pub struct Listening {
+    /// Where it listens.
+    pub local: SocketAddr,
+    /// Dropping it ends the listening.
+    pub guard: Box<dyn Send>,
 }
 
 /// A connection that a transport did not begin.
