@@ -142,7 +142,7 @@ impl Attached {
     fn on_ready(&mut self, now: Instant, peer: Peer) {
         let Some(connection) = &self.connection else { return };
         self.throttles = self.core.throttles_for(peer.name.kind);
-        connection.inner.ready(now, peer);
+        connection.inner.ready(peer);
         self.core.opened(now, self.attachment.id);
     }
 

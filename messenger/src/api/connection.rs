@@ -155,18 +155,23 @@ impl Inner {
     }
 
     /// Both sides are ready.
-    pub(super) fn ready(&self, _now: Instant, peer: Peer) {
+    pub(super) fn ready(&self, peer: Peer) {
         self.peer.store(Some(Arc::new(peer)));
         self.end.store(None);
         self.detached_at.store(None);
-        self.state.store(State::Ready as u8, Ordering::Release);
+        self.change(State::Connecting, State::Ready);
+    }
+
+    /// A connection that is closed stays so.
+    fn change(&self, from: State, to: State) {
+        let _ = self.state.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// The endpoint has given up the session.
     pub(super) fn detach(&self, now: Instant) {
         self.waker.store(None);
         self.detached_at.store(Some(now));
-        self.state.store(State::Connecting as u8, Ordering::Release);
+        self.change(State::Ready, State::Connecting);
         fence(Ordering::SeqCst);
     }
 
@@ -328,7 +333,12 @@ impl Connection {
     pub(super) fn drain(&self) {
         self.inner.draining.store(true, Ordering::Release);
         self.inner.budget.close();
-        self.inner.wake();
+        let held = self.inner.core.lock().table.has_messages(LinkId(self.inner.id));
+        if held || !self.inner.inbox.is_empty() {
+            self.inner.wake();
+        } else {
+            self.mark_down();
+        }
     }
 
     /// Keeps something of the application's with the connection, in place of what was kept before.

@@ -523,6 +523,13 @@ impl Table {
         of_link.map(|(transport, _)| *transport).collect()
     }
 
+    /// Whether the peer of a link is still to get messages, as far as is known here: what a session has on a transport
+    /// counts as some.
+    pub fn has_messages(&self, id: LinkId) -> bool {
+        let carry = self.links.get(&id).map(|link| link.carry.as_ref());
+        carry.is_some_and(|carry| carry.is_none_or(|carry| carry.has_messages()))
+    }
+
     /// Input. No more links.
     pub fn stop(&mut self) {
         self.stopping = true;

@@ -50,9 +50,19 @@ impl Carry {
         core::mem::take(&mut self.released)
     }
 
+    /// Whether the peer is still to get messages.
+    pub fn has_messages(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// Whether there is a reason to have a connection: messages that the peer does not have, or ops registered.
     pub fn wants_connection(&self) -> bool {
         !self.queue.is_empty() || self.oob.registry.has_live()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn queue_for_test(&mut self, message: crate::Message) {
+        self.queue.push(message);
     }
 
     /// The peer has lost its side, and what it had not acknowledged is sent to its next life.
