@@ -12,7 +12,8 @@ use outrider_drivers::memory::{LinkConfig, MemoryPort, Switch};
 use outrider_drivers::time::Instant;
 use outrider_messenger::transport::Userspace;
 use outrider_messenger::{
-    Connection, Dispatcher, EntityName, Message, Messenger, OobMessage, OobOp, OobRegistration, OobTurn, Policy,
+    Connection, Dispatcher, EntityName, Message, Messenger, OobMessage, OobOp, OobRegistration, OobTurn,
+    Policy,
 };
 use outrider_stack::net::StackConfig;
 
@@ -40,11 +41,16 @@ impl Dispatcher for Osd {
         *heard = now;
         if std::mem::replace(down, false) {
             let users: Vec<_> = beat.parts.iter().map(|part| format!("{:?}", part.op)).collect();
-            let _ = self.news.send(format!("{}: {from} is up; one message for {}", self.name, users.join(", ")));
+            let _ =
+                self.news.send(format!("{}: {from} is up; one message for {}", self.name, users.join(", ")));
         }
         for (id, (heard, down)) in &mut *peers {
             if now.since(*heard) > GRACE && !std::mem::replace(down, true) {
-                let _ = self.news.send(format!("{}: osd.{id} is down: not heard for {:?}", self.name, now.since(*heard)));
+                let _ = self.news.send(format!(
+                    "{}: osd.{id} is down: not heard for {:?}",
+                    self.name,
+                    now.since(*heard)
+                ));
             }
         }
     }
@@ -59,7 +65,8 @@ fn start(id: u8, port: MemoryPort, news: &mpsc::Sender<String>) -> Result<Messen
     let name = EntityName::osd(id.into());
     let transport = Userspace::on_port(port, StackConfig::new([(IpAddr::from([10, 0, 0, id]), 24)]))?;
     let osd = Osd { name, peers: Mutex::default(), news: news.clone() };
-    let builder = Messenger::builder(name).transport(Arc::new(transport)).default_policy(Policy::lossless_peer());
+    let builder =
+        Messenger::builder(name).transport(Arc::new(transport)).default_policy(Policy::lossless_peer());
     Ok(builder.bind(SocketAddr::from(([10, 0, 0, id], 6800))).dispatcher(Arc::new(osd)).start()?)
 }
 

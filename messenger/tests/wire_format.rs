@@ -9,8 +9,8 @@ use bytes::Bytes;
 use outrider_messenger::codec::{
     AUTH_METHOD_NONE, Auth, BANNER_BYTES, Banner, CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, CloseCode,
     Decoded, Decoder, DecoderLimits, FLAG_FIRST, FLAG_LAST, Hello, MESSAGE_HEADER_BYTES, MessageHeader,
-    OOB_PART_HEADER_BYTES, OOB_PAYLOAD_BYTES_MAX, OOB_REPORT_BYTES, OobPayload, SESSION_TERMS_BYTES, SessionTerms,
-    VERSION, crc32c, decode_ack, decode_u64, encode_ack, encode_close, encode_u64,
+    OOB_PART_HEADER_BYTES, OOB_PAYLOAD_BYTES_MAX, OOB_REPORT_BYTES, OobPayload, SESSION_TERMS_BYTES,
+    SessionTerms, VERSION, crc32c, decode_ack, decode_u64, encode_ack, encode_close, encode_u64,
 };
 use outrider_messenger::{
     Echo, EntityName, Features, LaneReport, Message, OobOp, OobPart, PingReport, ReceiveReport, SendReport,

@@ -183,9 +183,11 @@ impl Attached {
         let Some(connection) = &self.connection else { return };
         let inner = &connection.inner;
         let dispatched = inner.dispatched_messages.load(Ordering::Acquire);
-        let seen = inner.dispatched_seen.swap(dispatched, Ordering::Relaxed);
+        // Written here only, by the one endpoint that has the session.
+        let seen = inner.dispatched_seen.load(Ordering::Relaxed);
         if dispatched != seen {
             session.dispatched(dispatched - seen);
+            inner.dispatched_seen.store(dispatched, Ordering::Relaxed);
         }
         if !self.throttles.is_empty() {
             let exceeded = self.throttles.iter().any(|throttle| throttle.is_exceeded_for(inner));

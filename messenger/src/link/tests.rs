@@ -281,11 +281,14 @@ fn a_registered_lossy_client_that_comes_again_replaces_itself() {
     let terms = SessionTerms { lossy: true, cookie: 5, attempt: 2, ..SessionTerms::default() };
     two.claim(Instant::ZERO, transport, &peer(1), &terms);
     let actions = actions(&mut two);
-    assert!(matches!(
-        &actions[..],
-        [Action::Ended { notice: Some(Notice::Reset), .. }, Action::Release { transport: old }, Action::Admit { .. }]
-            if *old == accepted
-    ), "{actions:?}");
+    assert!(
+        matches!(
+            &actions[..],
+            [Action::Ended { notice: Some(Notice::Reset), .. }, Action::Release { transport: old }, Action::Admit { .. }]
+                if *old == accepted
+        ),
+        "{actions:?}"
+    );
     assert_eq!(two.link_count(), 1);
     let Pair { mut two, .. } = pair(Policy::lossy_client(), Policy::stateless_server());
     claim(&mut two, 1, &terms);

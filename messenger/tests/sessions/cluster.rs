@@ -1,5 +1,4 @@
 //! Whole messengers on stacks of their own, joined by a switch, in virtual time.
-#![allow(dead_code, unreachable_pub)] // Each test uses what it needs.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,7 +18,7 @@ use outrider_stack::time::{Clock, Instant};
 
 /// What a dispatcher was told. Connections are named by their number within their messenger.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Told {
+pub(super) enum Told {
     Message(u64, Message),
     Connect(u64),
     Accept(u64),
@@ -30,10 +29,10 @@ pub enum Told {
 
 /// Takes down all that its messenger tells.
 #[derive(Default)]
-pub struct Recorder {
-    pub told: Mutex<Vec<Told>>,
+pub(super) struct Recorder {
+    pub(super) told: Mutex<Vec<Told>>,
     /// Out-of-band messages by connection: how many, and when the last one came.
-    pub oobs: Mutex<BTreeMap<u64, (u64, Instant)>>,
+    pub(super) oobs: Mutex<BTreeMap<u64, (u64, Instant)>>,
 }
 
 impl Recorder {
@@ -41,18 +40,19 @@ impl Recorder {
         self.told.lock().unwrap().push(told);
     }
 
-    pub fn messages(&self) -> Vec<Message> {
-        let of = |told: &Told| if let Told::Message(_, message) = told { Some(message.clone()) } else { None };
+    pub(super) fn messages(&self) -> Vec<Message> {
+        let of =
+            |told: &Told| if let Told::Message(_, message) = told { Some(message.clone()) } else { None };
         self.told.lock().unwrap().iter().filter_map(of).collect()
     }
 
     /// All but messages.
-    pub fn callbacks(&self) -> Vec<Told> {
+    pub(super) fn callbacks(&self) -> Vec<Told> {
         let told = self.told.lock().unwrap();
         told.iter().filter(|told| !matches!(told, Told::Message(..))).cloned().collect()
     }
 
-    pub fn heartbeats(&self) -> u64 {
+    pub(super) fn heartbeats(&self) -> u64 {
         self.oobs.lock().unwrap().values().map(|(count, _)| count).sum()
     }
 }
@@ -92,7 +92,7 @@ impl Dispatcher for Recorder {
 
 /// The clock of the whole cluster.
 #[derive(Default)]
-pub struct VirtualClock(AtomicU64);
+pub(super) struct VirtualClock(AtomicU64);
 
 impl Clock for VirtualClock {
     fn now(&self) -> Instant {
@@ -122,7 +122,11 @@ impl Transport for Carrier {
         Ok(())
     }
 
-    fn listen(&self, local: SocketAddr, acceptor: Box<dyn Acceptor>) -> Result<Box<dyn Send>, TransportError> {
+    fn listen(
+        &self,
+        local: SocketAddr,
+        acceptor: Box<dyn Acceptor>,
+    ) -> Result<Box<dyn Send>, TransportError> {
         self.listen_at(local, acceptor).map(|listening| listening.guard)
     }
 
@@ -131,7 +135,10 @@ impl Transport for Carrier {
         let id = stack.listen(local, ListenOptions::default(), acceptor);
         let id = id.map_err(|error| TransportError::Refused(Box::new(error)))?;
         let local = stack.listener_address(id).expect("it was just made");
-        Ok(Listening { local, guard: Box::new(Unlisten(Arc::downgrade(&self.stack), Arc::clone(&self.clock), id)) })
+        Ok(Listening {
+            local,
+            guard: Box::new(Unlisten(Arc::downgrade(&self.stack), Arc::clone(&self.clock), id)),
+        })
     }
 
     fn clock(&self) -> Arc<dyn Clock> {
@@ -140,16 +147,16 @@ impl Transport for Carrier {
 }
 
 /// A host with a messenger on it.
-pub struct Host {
-    pub messenger: Driven,
-    pub recorder: Arc<Recorder>,
+pub(super) struct Host {
+    pub(super) messenger: Driven,
+    pub(super) recorder: Arc<Recorder>,
     stack: Arc<Mutex<Stack>>,
     next: Option<Instant>,
 }
 
 impl Host {
     /// Resets every connection of this host's stack.
-    pub fn reset_connections(&self, now: Instant) -> usize {
+    pub(super) fn reset_connections(&self, now: Instant) -> usize {
         let mut stack = self.stack.lock().unwrap();
         let ids: Vec<_> = stack.connections(now).map(|connection| connection.id).collect();
         ids.iter().for_each(|id| stack.abort(now, *id));
@@ -157,7 +164,7 @@ impl Host {
     }
 
     /// Connections of this host's stack.
-    pub fn transports(&self, now: Instant) -> usize {
+    pub(super) fn transports(&self, now: Instant) -> usize {
         self.stack.lock().unwrap().connections(now).count()
     }
 }
@@ -165,10 +172,10 @@ impl Host {
 type Tune = Box<dyn Fn(u8, MessengerBuilder) -> MessengerBuilder>;
 
 /// Hosts on a switch, named osd.1 and up, at 10.0.0.1:6800 and up.
-pub struct Cluster {
-    pub now: Instant,
-    pub hosts: Vec<Option<Host>>,
-    pub ports: Vec<MemoryPort>,
+pub(super) struct Cluster {
+    pub(super) now: Instant,
+    pub(super) hosts: Vec<Option<Host>>,
+    pub(super) ports: Vec<MemoryPort>,
     clock: Arc<VirtualClock>,
     tune: Tune,
     /// Lives so far, of all hosts.
@@ -176,21 +183,21 @@ pub struct Cluster {
     seed: u64,
 }
 
-pub fn address(host: u8) -> SocketAddr {
+pub(super) fn address(host: u8) -> SocketAddr {
     SocketAddr::new(IpAddr::from([10, 0, 0, host]), 6800)
 }
 
 /// Half a round trip between two hosts.
-pub const HALF_TRIP: Duration = Duration::from_millis(1);
+pub(super) const HALF_TRIP: Duration = Duration::from_millis(1);
 
 /// Links without faults that take [`HALF_TRIP`] from host to host.
-pub fn calm() -> LinkConfig {
+pub(super) fn calm() -> LinkConfig {
     LinkConfig { delay: HALF_TRIP / 2, ..LinkConfig::default() }
 }
 
 impl Cluster {
     /// `count` hosts; `tune` makes the messenger of each life of host 1, 2, ... what it is to be.
-    pub fn new(
+    pub(super) fn new(
         count: u8,
         link: &LinkConfig,
         seed: u64,
@@ -217,28 +224,28 @@ impl Cluster {
         self.clock.0.store(now.as_nanos(), Ordering::Relaxed);
     }
 
-    pub fn host(&self, host: u8) -> &Host {
+    pub(super) fn host(&self, host: u8) -> &Host {
         self.hosts[usize::from(host) - 1].as_ref().expect("it is up")
     }
 
-    pub fn is_up(&self, host: u8) -> bool {
+    pub(super) fn is_up(&self, host: u8) -> bool {
         self.hosts[usize::from(host) - 1].is_some()
     }
 
     /// Whether links swallow all that is sent from now on.
-    pub fn set_blackhole(&mut self, swallow: bool) {
+    pub(super) fn set_blackhole(&mut self, swallow: bool) {
         for port in &mut self.ports {
             port.set_blackhole(swallow);
         }
     }
 
     /// Starts a host that is down.
-    pub fn boot(&mut self, host: u8) {
+    pub(super) fn boot(&mut self, host: u8) {
         self.start(host, true);
     }
 
     /// Starts a host whose messenger listens nowhere.
-    pub fn boot_deaf(&mut self, host: u8) {
+    pub(super) fn boot_deaf(&mut self, host: u8) {
         self.start(host, false);
     }
 
@@ -266,7 +273,7 @@ impl Cluster {
     }
 
     /// A host is gone without a word. What its dispatcher was told is left.
-    pub fn crash(&mut self, host: u8) -> Arc<Recorder> {
+    pub(super) fn crash(&mut self, host: u8) -> Arc<Recorder> {
         let Host { messenger, recorder, stack, .. } =
             self.hosts[usize::from(host) - 1].take().expect("it is up");
         // The stack goes first: nothing of the end reaches the wire.
@@ -280,12 +287,12 @@ impl Cluster {
     }
 
     /// Something was done to a host from outside: it is polled at once.
-    pub fn kick(&mut self) {
+    pub(super) fn kick(&mut self) {
         self.hosts.iter_mut().flatten().for_each(|host| host.next = Some(self.now));
     }
 
     /// Does all that is due at this instant, and moves to the next at which something is. Returns whether there is one.
-    pub fn step(&mut self) -> bool {
+    pub(super) fn step(&mut self) -> bool {
         let now = self.now;
         let next = loop {
             let mut busy = false;
@@ -313,7 +320,7 @@ impl Cluster {
     }
 
     /// Steps until `done` or until `limit` has come. Returns whether it is done.
-    pub fn run_until(&mut self, limit: Instant, mut done: impl FnMut(&Cluster) -> bool) -> bool {
+    pub(super) fn run_until(&mut self, limit: Instant, mut done: impl FnMut(&Cluster) -> bool) -> bool {
         while !done(self) {
             if self.now >= limit {
                 return false;
@@ -326,7 +333,7 @@ impl Cluster {
     }
 
     /// Lets this much time pass.
-    pub fn run_for(&mut self, time: Duration) {
+    pub(super) fn run_for(&mut self, time: Duration) {
         let limit = self.now + time;
         self.kick();
         self.run_until(limit, |_| false);

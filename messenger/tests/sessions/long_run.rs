@@ -1,12 +1,9 @@
 //! A day of virtual time: memory, timers, counters; and what a high priority waits for.
-#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
-
-mod cluster;
 
 use std::time::Duration;
 
+use super::cluster::{Cluster, address, calm};
 use bytes::Bytes;
-use cluster::{Cluster, address, calm};
 use outrider_drivers::memory::LinkConfig;
 use outrider_messenger::{Message, OobOp, Policy, priority};
 
@@ -22,7 +19,8 @@ fn resident_bytes() -> u64 {
 
 #[test]
 fn a_day_leaves_memory_timers_and_counters_as_they_should_be() {
-    let mut cluster = Cluster::new(2, &calm(), 1, |_, builder| builder.default_policy(Policy::lossless_peer()));
+    let mut cluster =
+        Cluster::new(2, &calm(), 1, |_, builder| builder.default_policy(Policy::lossless_peer()));
     let there = cluster.host(1).messenger.connect_to(address(2)).unwrap();
     let part = |turn: &outrider_messenger::OobTurn| Some(Bytes::from(turn.sequence.to_string()));
     let _registration = there.register_oob_message(OobOp::OSD_PING, part, INTERVAL).unwrap();
@@ -35,7 +33,7 @@ fn a_day_leaves_memory_timers_and_counters_as_they_should_be() {
             // What a test takes down is no leak.
             let told = std::mem::take(&mut *cluster.host(2).recorder.told.lock().unwrap());
             let tids = told.iter().filter_map(|told| match told {
-                cluster::Told::Message(_, message) => Some(message.tid),
+                super::cluster::Told::Message(_, message) => Some(message.tid),
                 _ => None,
             });
             assert_eq!(tids.collect::<Vec<_>>(), [sent - 1], "hour {hour}, quarter {quarter}");
@@ -55,7 +53,8 @@ fn a_day_leaves_memory_timers_and_counters_as_they_should_be() {
     assert!(beats.sent - heard <= 24, "{heard} of {} arrived", beats.sent);
     assert_eq!((beats.superseded, beats.skipped, beats.refused), (0, 0, 0));
     let (ours, back) = (there.statistics(), cluster.host(2).messenger.connections()[0].statistics());
-    assert_eq!(ours.messages_sent, sent);
+    // Each other hour one is cut into a transport that the peer has just reset, and again into the next.
+    assert!((sent..=sent + 12).contains(&ours.messages_sent), "{} of {sent}", ours.messages_sent);
     assert_eq!((back.messages_received, back.bytes_received), (sent, sent * 10_000));
     assert!(ours.acks_received <= back.acks_sent && back.acks_sent <= sent);
     assert!(there.occupancy().send.unsent_bytes == 0 && there.occupancy().send.bytes_in_flight == 0);
@@ -64,8 +63,9 @@ fn a_day_leaves_memory_timers_and_counters_as_they_should_be() {
 #[test]
 fn a_large_message_of_low_priority_delays_a_small_one_of_high_priority_by_two_milliseconds_at_most() {
     let link = LinkConfig { rate_bits_per_second: 1_000_000_000, delay: Duration::from_micros(25), ..calm() };
-    let mut cluster =
-        Cluster::new(2, &link, 1, |_, builder| builder.default_policy(Policy::lossless_peer()).send_budget_bytes(80 << 20));
+    let mut cluster = Cluster::new(2, &link, 1, |_, builder| {
+        builder.default_policy(Policy::lossless_peer()).send_budget_bytes(80 << 20)
+    });
     let there = cluster.host(1).messenger.connect_to(address(2)).unwrap();
     cluster.run_for(Duration::from_millis(100));
     there.send_message(Message::new(1, vec![0; 64 << 20]).with_priority(priority::LOW)).unwrap();
@@ -74,7 +74,9 @@ fn a_large_message_of_low_priority_delays_a_small_one_of_high_priority_by_two_mi
     for tid in 0..50 {
         let before = cluster.host(2).recorder.messages().len();
         let given = cluster.now;
-        there.send_message(Message::new(2, vec![0; 4 << 10]).with_priority(priority::HIGH).with_tid(tid)).unwrap();
+        there
+            .send_message(Message::new(2, vec![0; 4 << 10]).with_priority(priority::HIGH).with_tid(tid))
+            .unwrap();
         cluster.kick();
         let limit = given + Duration::from_secs(1);
         let came = cluster.run_until(limit, |cluster| cluster.host(2).recorder.messages().len() > before);
