@@ -88,6 +88,8 @@ pub(super) struct Link {
     pub(super) failures: u32,
     /// The application knows it: it dialled it, or it was ready once.
     pub(super) shown: bool,
+    /// It was ready once.
+    pub(super) opened_once: bool,
     /// A refusal has been told and no transport was ready since.
     pub(super) refusal_told: bool,
     /// Somebody has something to send that no session has taken yet.
@@ -217,6 +219,7 @@ impl Table {
             pending: None,
             failures: 0,
             shown: false,
+            opened_once: false,
             refusal_told: false,
             wanted: false,
             opened_at: None,
@@ -446,7 +449,10 @@ impl Table {
             carry.discard();
             let released = carry.take_released();
             self.actions.push_back(Action::Discarded { link: id, released });
-            self.actions.push_back(Action::Notify { link: id, notice: Notice::RemoteReset });
+            // One that never was ready has lost nothing that the application knows of.
+            if link.opened_once {
+                self.actions.push_back(Action::Notify { link: id, notice: Notice::RemoteReset });
+            }
         } else {
             carry.renew();
         }
@@ -487,6 +493,7 @@ impl Table {
         link.state = State::Open(transport);
         link.opened_at = Some(now);
         link.shown = true;
+        link.opened_once = true;
         link.wanted = false;
         link.refusal_told = false;
         self.set_timer(id, None);
