@@ -9,6 +9,7 @@
 use core::time::Duration;
 use std::os::fd::BorrowedFd;
 
+use crate::rss::Rss;
 use crate::time::Instant;
 
 /// What is known about the transport checksum of a received frame.
@@ -128,6 +129,10 @@ pub trait Port: Send {
         accept: &mut dyn FnMut(RxFrame<'_>),
     ) -> Result<usize, PortError>;
 
+    /// Shows the frames that [`Self::receive`] will hand over next, at most `budget` of them, without handing them
+    /// over: a caller with many connections has those fetched into the cache meanwhile. A port may show none.
+    fn show_next(&mut self, _now: Instant, _budget: usize, _show: &mut dyn FnMut(&[u8])) {}
+
     /// Reclaims completed frames and tells how much may be transmitted now.
     fn transmit_room(&mut self, now: Instant) -> TransmitRoom;
 
@@ -167,6 +172,12 @@ pub trait Port: Send {
 
     /// When room will be back after [`Port::transmit`] refused, if the port knows. `None`: try again soon.
     fn next_room(&self, _now: Instant) -> Option<Instant> {
+        None
+    }
+
+    /// How the device spreads frames over its queues, of which this port is one; `None` if it has one queue or does
+    /// not tell.
+    fn rss(&self) -> Option<Rss> {
         None
     }
 

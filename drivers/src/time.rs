@@ -48,11 +48,17 @@ impl Instant {
     }
 }
 
+/// The nanoseconds of a duration, saturating. Not by way of the 128 bits that [`Duration::as_nanos`] has: every segment
+/// adds and compares a dozen times.
+const fn nanos_of(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos() as u64)
+}
+
 impl Add<Duration> for Instant {
     type Output = Instant;
     /// Saturates at [`Instant::FAR_FUTURE`].
     fn add(self, rhs: Duration) -> Instant {
-        Instant(self.0.saturating_add(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)))
+        Instant(self.0.saturating_add(nanos_of(rhs)))
     }
 }
 
@@ -66,7 +72,7 @@ impl Sub<Duration> for Instant {
     type Output = Instant;
     /// Saturates at [`Instant::ZERO`].
     fn sub(self, rhs: Duration) -> Instant {
-        Instant(self.0.saturating_sub(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)))
+        Instant(self.0.saturating_sub(nanos_of(rhs)))
     }
 }
 

@@ -173,6 +173,14 @@ impl<E: endpoint::Endpoint> SegmentSource for Injected<E> {
         self.inner.urgent_overtakes()
     }
 
+    fn unsent_bytes(&self) -> u64 {
+        self.inner.unsent_bytes()
+    }
+
+    fn is_out_of_credit(&self) -> bool {
+        self.inner.is_out_of_credit()
+    }
+
     fn pushes(&self) -> Option<bool> {
         self.inner.pushes()
     }

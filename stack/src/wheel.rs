@@ -4,6 +4,9 @@
 //! of [`Instant`]. A timer sits on the level of the highest bit in which its tick differs from the present one, so
 //! every timer on a level is due before every timer on the levels above it. Deadlines are kept to the nanosecond:
 //! a timer fires at the first [`Wheel::expire`] with `now >= deadline`, and never before.
+//!
+//! A timer that is put off, or stopped, stays where it is until time reaches its slot, and is moved then: the timers of
+//! TCP are put off with every segment, and nearly all of them are never due.
 
 use crate::time::Instant;
 
@@ -14,18 +17,19 @@ const LEVELS: usize = (u64::BITS - TICK_BITS).div_ceil(LEVEL_BITS) as usize;
 /// [`Wheel::next_deadline`] looks at no more timers than this in a slot of an upper level.
 const SCAN_MAX: usize = 16;
 const NONE: u32 = u32::MAX;
-const UNARMED: u16 = u16::MAX;
+const UNLINKED: u16 = u16::MAX;
 
 #[derive(Clone, Copy, Debug)]
 struct Node {
+    /// When it is due; [`Instant::FAR_FUTURE`] if it was stopped.
     deadline: Instant,
     previous: u32,
     next: u32,
-    /// Level and slot in one number, or [`UNARMED`].
+    /// Level and slot in one number, or [`UNLINKED`].
     place: u16,
 }
 
-const FREE: Node = Node { deadline: Instant::ZERO, previous: NONE, next: NONE, place: UNARMED };
+const FREE: Node = Node { deadline: Instant::FAR_FUTURE, previous: NONE, next: NONE, place: UNLINKED };
 
 /// Timers named by small indexes. Memory: 24 bytes per index ever used, and 2.4 kB.
 ///
@@ -65,33 +69,41 @@ impl Wheel {
     /// When the timer `index` is due, if it is armed.
     pub fn deadline(&self, index: u32) -> Option<Instant> {
         let node = self.nodes.get(index as usize)?;
-        (node.place != UNARMED).then_some(node.deadline)
+        (node.deadline != Instant::FAR_FUTURE).then_some(node.deadline)
     }
 
-    /// Sets the timer `index` to `deadline`, in place of what it was set to. A deadline in the past is due at once.
+    /// Sets the timer `index` to `deadline`, in place of what it was set to. A deadline in the past is due at once, one
+    /// in the far future never.
     pub fn arm(&mut self, index: u32, deadline: Instant) {
         if self.nodes.len() <= index as usize {
             self.nodes.resize(index as usize + 1, FREE);
         }
-        let place = self.place(deadline);
         let node = &mut self.nodes[index as usize];
-        node.deadline = deadline;
-        if node.place == place {
-            return;
+        let was_armed = std::mem::replace(&mut node.deadline, deadline) != Instant::FAR_FUTURE;
+        let is_armed = deadline != Instant::FAR_FUTURE;
+        self.armed = self.armed + usize::from(is_armed) - usize::from(was_armed);
+        let place = node.place;
+        if place == UNLINKED {
+            if is_armed {
+                self.link(index, self.place(deadline));
+            }
+        } else if tick(deadline) < self.slot_start(usize::from(place)) {
+            self.unlink(index);
+            self.link(index, self.place(deadline));
         }
-        self.disarm(index);
-        self.link(index, place);
     }
 
     /// Stops the timer `index` if it is armed.
     pub fn disarm(&mut self, index: u32) {
-        let Some(node) = self.nodes.get_mut(index as usize) else { return };
-        if node.place == UNARMED {
-            return;
+        if (index as usize) < self.nodes.len() {
+            self.arm(index, Instant::FAR_FUTURE);
         }
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let node = &mut self.nodes[index as usize];
         let Node { previous, next, place, .. } = *node;
-        node.place = UNARMED;
-        self.armed -= 1;
+        node.place = UNLINKED;
         if previous == NONE {
             self.heads[usize::from(place)] = next;
         } else {
@@ -109,12 +121,16 @@ impl Wheel {
     ///
     /// Where more than sixteen timers share the first slot of an upper level, the answer is the start of that slot,
     /// which is early, never late; expiring then spreads them over the level below, so that a crowd costs at most
-    /// one early call per level.
+    /// one early call per level. It is early as well, the end of the first slot, where all timers in that were put off.
     pub fn next_deadline(&self) -> Option<Instant> {
+        if self.armed == 0 {
+            return None;
+        }
         let place = self.first_place()?;
         // Within one tick all are due at once, and only the exact instant makes the first of them fire.
         let scan_max = if place < SLOTS { usize::MAX } else { SCAN_MAX };
-        let mut earliest = Instant::FAR_FUTURE;
+        let end = self.slot_start(place).saturating_add(1 << ((place / SLOTS) as u32 * LEVEL_BITS));
+        let mut earliest = Instant::from_nanos(end.saturating_mul(1 << TICK_BITS));
         let mut cursor = self.heads[place];
         for _ in 0..scan_max {
             if cursor == NONE {
@@ -157,8 +173,13 @@ impl Wheel {
         while cursor != NONE {
             let Node { deadline, next, .. } = self.nodes[cursor as usize];
             if deadline <= now {
-                self.disarm(cursor);
+                self.unlink(cursor);
+                self.nodes[cursor as usize].deadline = Instant::FAR_FUTURE;
+                self.armed -= 1;
                 fired.push(cursor);
+            } else if tick(deadline) > self.present {
+                self.unlink(cursor);
+                self.link_again(cursor, deadline);
             }
             cursor = next;
         }
@@ -170,10 +191,16 @@ impl Wheel {
         self.occupied[place / SLOTS] &= !(1 << (place % SLOTS));
         while cursor != NONE {
             let Node { deadline, next, .. } = self.nodes[cursor as usize];
-            self.armed -= 1;
-            let lower = self.place(deadline);
-            self.link(cursor, lower);
+            self.nodes[cursor as usize].place = UNLINKED;
+            self.link_again(cursor, deadline);
             cursor = next;
+        }
+    }
+
+    /// Links what was taken out of its slot because that has come, unless it was stopped meanwhile.
+    fn link_again(&mut self, index: u32, deadline: Instant) {
+        if deadline != Instant::FAR_FUTURE {
+            self.link(index, self.place(deadline));
         }
     }
 
@@ -187,7 +214,6 @@ impl Wheel {
         node.next = head;
         node.place = place;
         self.occupied[usize::from(place) / SLOTS] |= 1 << (usize::from(place) % SLOTS);
-        self.armed += 1;
     }
 
     fn place(&self, deadline: Instant) -> u16 {

@@ -15,6 +15,8 @@ pub(crate) struct Head {
     /// Segments are not joined to match an expected packet.
     pub(crate) strict_segments: bool,
     mtu: Option<u32>,
+    /// Injected packets are cut into segments of this size before the device joins them again.
+    injected_segment_size: Option<u32>,
     ipv6: bool,
 }
 
@@ -27,14 +29,14 @@ impl Default for Head {
             timestamp_tick_us: 0,
             strict_segments: false,
             mtu: None,
+            injected_segment_size: None,
             ipv6: false,
         }
     }
 }
 
-/// Options about addresses, devices and programs, which do not exist here, and `mss`, by which the public tool cuts
-/// what it injects into pieces for the device.
-const IGNORED: [&str; 30] = [
+/// Options about addresses, devices and programs, which do not exist here.
+const IGNORED: [&str; 29] = [
     "bind_port",
     "code_command",
     "code_format",
@@ -45,7 +47,6 @@ const IGNORED: [&str; 30] = [
     "gateway_ip",
     "netmask_ip",
     "speed",
-    "mss",
     "init_scripts",
     "wire_client",
     "wire_server",
@@ -90,6 +91,7 @@ impl Head {
                 "tcp_ts_tick_usecs" => head.timestamp_tick_us = text.parse().map_err(|_| wrong())?,
                 "strict_segments" => head.strict_segments = true,
                 "mtu" => head.mtu = Some(text.parse().map_err(|_| wrong())?),
+                "mss" => head.injected_segment_size = Some(text.parse().map_err(|_| wrong())?),
                 "ip_version" => match text {
                     "ipv4" | "ipv4-mapped-ipv6" => head.ipv6 = false,
                     "ipv6" => head.ipv6 = true,
@@ -107,6 +109,7 @@ impl Head {
         if self.ipv6 {
             settings.ip_header_bytes = 40;
         }
+        settings.injected_segment_size = self.injected_segment_size;
         if let Some(mtu) = self.mtu {
             settings.mtu = mtu;
         }

@@ -11,7 +11,7 @@ use super::kernel::{Errno, InjectError, Kernel, Sent, information};
 use super::language::packet::{Body, Ecn, PacketSpec, TcpSpec};
 use super::language::{Action, Call, Direction, Script, Seconds, Statement, Time};
 use super::python::{self, Failure, Value, Variables};
-use super::segment::Segment;
+use super::segment::{Segment, TcpOption};
 use super::settings::Settings;
 use super::{Outcome, shell};
 
@@ -55,6 +55,7 @@ pub(crate) fn run(script: &Script, head: &Head) -> Outcome {
     }
     let mut settings = Settings::default();
     head.apply(&mut settings);
+    settings.window_shift_expected = expected_window_shift(script);
     let mut run = Run {
         head,
         kernel: Kernel::new(START, settings),
@@ -73,6 +74,22 @@ pub(crate) fn run(script: &Script, head: &Head) -> Outcome {
         Err(End::Failed { line, message }) => Outcome::Failed { line, message },
         Err(End::Skipped { line, what }) => Outcome::Skipped { line, what },
     }
+}
+
+/// The window scale of the first SYN that the script expects.
+fn expected_window_shift(script: &Script) -> Option<u8> {
+    let options = script.statements.iter().find_map(|statement| match &statement.action {
+        Action::Packet(PacketSpec { direction: Direction::Outbound, body: Body::Tcp(spec), .. })
+            if spec.flags.syn =>
+        {
+            spec.options.as_ref()
+        }
+        _ => None,
+    })?;
+    options.iter().find_map(|option| match option {
+        TcpOption::WindowScale(shift) => Some(*shift),
+        _ => None,
+    })
 }
 
 /// The first statement that is not supported, found without running anything.

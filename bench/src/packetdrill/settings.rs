@@ -1,6 +1,7 @@
 //! What scripts take for granted of the host: Linux parameters, with Linux's defaults, and how they become a
 //! [`Config`] of the engine.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use outrider_stack::tcp::congestion::Algorithm;
@@ -43,6 +44,12 @@ pub(crate) struct Settings {
     pub(crate) fin_timeout: Duration,
     pub(crate) keepalive: Keepalive,
     pub(crate) notsent_lowat: u64,
+    /// `tcp_min_tso_segs`.
+    pub(crate) group_segments_min: u64,
+    /// Injected packets are made of segments of this size (`--mss`).
+    pub(crate) injected_segment_size: Option<u32>,
+    /// Payload and options of a segment on the path, as an ICMP error of an earlier connection has told.
+    pub(crate) path_segment_size: Option<u16>,
     pub(crate) initial_window_segments: u32,
     pub(crate) rto_min: Duration,
     pub(crate) rto_max: Duration,
@@ -51,6 +58,13 @@ pub(crate) struct Settings {
     pub(crate) ip_header_bytes: u32,
     /// MSS to announce, from the route.
     pub(crate) route_mss: Option<u16>,
+    /// The script sizes the receive buffers itself.
+    pub(crate) receive_buffer_stated: bool,
+    /// Window scale that the script expects to be offered. Where it does not size the buffers, it takes the host's for
+    /// granted, and hosts differ in them by their memory and age.
+    pub(crate) window_shift_expected: Option<u8>,
+    /// Files that the script has made: path and bytes.
+    pub(crate) files: BTreeMap<String, u64>,
 }
 
 impl Default for Settings {
@@ -75,12 +89,18 @@ impl Default for Settings {
                 probes_max: 9,
             },
             notsent_lowat: u64::from(u32::MAX),
+            group_segments_min: 2,
+            injected_segment_size: None,
+            path_segment_size: None,
             initial_window_segments: 10,
             rto_min: Duration::from_millis(200),
             rto_max: Duration::from_secs(120),
             mtu: 1500,
             ip_header_bytes: 20,
             route_mss: None,
+            receive_buffer_stated: false,
+            window_shift_expected: None,
+            files: BTreeMap::new(),
         }
     }
 }
@@ -105,7 +125,8 @@ pub(crate) struct SocketOptions {
     /// `TCP_LINGER2`; negative: no waiting in FIN-WAIT-2.
     pub(crate) linger2: Option<i64>,
     pub(crate) algorithm: Algorithm,
-    pub(crate) notsent_lowat: u64,
+    /// `TCP_NOTSENT_LOWAT`, where it differs from the host's.
+    pub(crate) notsent_lowat: Option<u64>,
     pub(crate) receive_low_water: u64,
     /// `TCP_INQ`: `recvmsg` tells how many bytes are still queued.
     pub(crate) report_queued: bool,
@@ -127,7 +148,7 @@ impl SocketOptions {
             linger: None,
             linger2: None,
             algorithm: settings.algorithm,
-            notsent_lowat: settings.notsent_lowat,
+            notsent_lowat: None,
             receive_low_water: 1,
             report_queued: false,
         }
@@ -141,12 +162,15 @@ const RECEIVE_OVERHEAD: u64 = 2;
 /// Least `SO_RCVBUF` and `SO_SNDBUF` that Linux keeps, bytes.
 pub(crate) const RECEIVE_BUFFER_MIN: u64 = 2304;
 pub(crate) const SEND_BUFFER_MIN: u64 = 4608;
+/// Linux's timers have ticks; two of them at least before a tail loss probe (`TCP_TIMEOUT_MIN`).
+const TAIL_PROBE_TIMEOUT_MIN: Duration = Duration::from_millis(2);
 /// Time in TIME-WAIT.
 const TIME_WAIT: Duration = Duration::from_secs(60);
 
 impl Settings {
     /// What `defaults.sh` of the public suites sets.
     pub(crate) fn apply_suite_defaults(&mut self) {
+        self.receive_buffer_stated = true;
         self.receive_buffer = BufferSizes { min: 4096, default: 540_000, max: 15 << 20 };
         self.send_buffer = BufferSizes { min: 4096, default: 256 << 10, max: 4 << 20 };
         self.timestamps = true;
@@ -181,6 +205,14 @@ impl Settings {
         if space >= size { space / size * size } else { space }
     }
 
+    /// What a receive buffer grows to.
+    fn receive_buffer_max(&self) -> u64 {
+        match self.window_shift_expected {
+            Some(shift) if !self.receive_buffer_stated => u64::from(u16::MAX) << shift.min(14),
+            _ => self.receive_buffer.max,
+        }
+    }
+
     /// Room of a new socket's send buffer. An open connection's grows with its window, ten segments at first.
     pub(crate) fn send_space(&self, options: &SocketOptions) -> u64 {
         options.send_buffer.unwrap_or_else(|| self.send_buffer.default.max(2 * 10 * 2304))
@@ -202,11 +234,12 @@ impl Settings {
         let initial = self.receive_window_initial(options);
         let largest = match options.receive_buffer {
             Some(_) => initial,
-            None => options.window_clamp.unwrap_or(self.receive_buffer.max).max(initial),
+            None => options.window_clamp.unwrap_or_else(|| self.receive_buffer_max()).max(initial),
         };
         let bytes = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         Config {
             segment_size_max: self.segment_size(options),
+            path_segment_size_max: self.path_segment_size.unwrap_or(u16::MAX),
             receive_window_initial: bytes(initial),
             receive_window_max: bytes(largest),
             algorithm: options.algorithm,
@@ -231,11 +264,13 @@ impl Settings {
             },
             user_timeout: options.user_timeout.unwrap_or_else(|| self.user_timeout()),
             ack_delay_max: Duration::from_millis(40),
+            ack_delay_min: Duration::from_millis(40),
             peer_ack_delay_max: self.rto_min,
             time_wait: TIME_WAIT,
             pacing: false,
             restart_after_idle: self.slow_start_after_idle,
             tail_probes: self.tail_probes,
+            tail_probe_timeout_min: TAIL_PROBE_TIMEOUT_MIN,
             ..Config::default()
         }
     }

@@ -14,7 +14,7 @@ const HARMLESS: [&str; 16] = [
 ];
 
 /// Parameters of TCP that change nothing that matters here, whatever their value.
-const HARMLESS_PARAMETERS: [&str; 40] = [
+const HARMLESS_PARAMETERS: [&str; 39] = [
     "tcp_abort_on_overflow",
     "tcp_adv_win_scale",
     "tcp_app_win",
@@ -43,7 +43,6 @@ const HARMLESS_PARAMETERS: [&str; 40] = [
     "tcp_mem",
     "tcp_min_rtt_wlen",
     "tcp_min_snd_mss",
-    "tcp_min_tso_segs",
     "tcp_moderate_rcvbuf",
     "tcp_no_metrics_save",
     "tcp_no_ssthresh_metrics_save",
@@ -153,6 +152,7 @@ fn run_command(words: &[String], settings: &mut Settings) -> Result<(), String> 
         "echo" => echo(rest, settings),
         "ip" => ip(rest, settings),
         "tc" => traffic_control(rest),
+        "dd" => make_file(rest, settings),
         "." => match rest.first() {
             Some(file) if file.ends_with("defaults.sh") => {
                 settings.apply_suite_defaults();
@@ -217,6 +217,21 @@ fn echo(words: &[&str], settings: &mut Settings) -> Result<(), String> {
     }
     let value: Vec<&str> = words[..at].iter().copied().filter(|word| !word.starts_with('-')).collect();
     set(target, &value.join(" "), settings)
+}
+
+/// `dd bs=1 count=5 if=/dev/zero of=FILE`: only zeros, which are what every payload is here.
+fn make_file(words: &[&str], settings: &mut Settings) -> Result<(), String> {
+    let refuse = || format!("shell command dd {}", words.join(" "));
+    let operand =
+        |name: &str| operands(words).iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    let number = |name: &str, otherwise: u64| match operand(name) {
+        Some(text) => text.parse().map_err(|_| refuse()),
+        None => Ok(otherwise),
+    };
+    let (Some("/dev/zero"), Some(path)) = (operand("if"), operand("of")) else { return Err(refuse()) };
+    let (block, count): (u64, u64) = (number("bs", 512)?, number("count", 0)?);
+    settings.files.insert(path.to_owned(), block.saturating_mul(count));
+    Ok(())
 }
 
 /// Only a queue that neither drops nor delays.
@@ -315,7 +330,10 @@ fn set_number(parameter: &str, numbers: &[i64], settings: &mut Settings) -> Opti
         _ => None,
     };
     match parameter {
-        "tcp_rmem" => settings.receive_buffer = sizes()?,
+        "tcp_rmem" => {
+            settings.receive_buffer = sizes()?;
+            settings.receive_buffer_stated = true;
+        }
         "tcp_wmem" => settings.send_buffer = sizes()?,
         "tcp_timestamps" => settings.timestamps = number != 0,
         "tcp_sack" => settings.sack = number != 0,
@@ -338,6 +356,7 @@ fn set_number(parameter: &str, numbers: &[i64], settings: &mut Settings) -> Opti
         "tcp_keepalive_time" => settings.keepalive.idle = seconds?,
         "tcp_keepalive_intvl" => settings.keepalive.interval = seconds?,
         "tcp_keepalive_probes" => settings.keepalive.probes_max = count?,
+        "tcp_min_tso_segs" => settings.group_segments_min = u64::try_from(number).ok()?,
         "tcp_notsent_lowat" => settings.notsent_lowat = u64::try_from(number).ok()?,
         "tcp_rto_min_us" => settings.rto_min = Duration::from_micros(u64::try_from(number).ok()?),
         "tcp_rto_max_ms" => settings.rto_max = Duration::from_millis(u64::try_from(number).ok()?),

@@ -262,6 +262,13 @@ impl Receiver {
         fetched
     }
 
+    /// Shows what is due, as far as it is known without a [`Self::receive`].
+    pub(super) fn show_next(&mut self, now: Instant, budget: usize, show: &mut dyn FnMut(&[u8])) {
+        self.collect();
+        let due = self.line.frames.iter().take(budget).take_while(|arrival| arrival.at <= now);
+        due.for_each(|arrival| show(arrival.bytes()));
+    }
+
     /// Takes everything out of the inbox.
     fn collect(&mut self) {
         if self.inbox.earliest.load(Ordering::Acquire) == NEVER {

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Memory of one frame. Its length is a capacity; the frame's own length travels beside it.
 pub(super) type Buffer = Box<[u8]>;
 
-/// Buffers that move between a port and the shared pool under one lock.
-const BATCH: usize = 128;
+/// Buffers that move between a port and the shared pool under one lock. Few, because buffers that wait in a stock are
+/// buffers that the cache has forgotten when their turn comes.
+const BATCH: usize = 16;
 /// Buffers a port keeps for itself.
 const LOCAL_MAX: usize = 2 * BATCH;
 /// Buffers the shared pool keeps; more are freed.

@@ -15,6 +15,7 @@ use super::dispatch::{Chain, Dispatcher, Pool};
 use super::error::StartError;
 use super::messenger::Messenger;
 use super::throttle::{Throttle, ThrottleLimits};
+use crate::features::Features;
 use crate::health::HealthConfig;
 use crate::inject::{InjectConfig, Injector};
 use crate::link::{Backoff, Policy, Table, TableConfig};
@@ -249,6 +250,9 @@ impl MessengerBuilder {
         }
         session.message_bytes_max = u32::try_from(self.message_bytes_max)
             .map_err(|_| StartError::MessageLimitTooLarge(self.message_bytes_max))?;
+        if !carrier.delivers_ahead() {
+            session.supported = session.supported.without(Features::OOB_AHEAD);
+        }
         let clock = carrier.clock();
         session.nonce = self.nonce.unwrap_or_else(|| {
             SplitMix::new(clock.now().as_nanos() ^ (u64::from(std::process::id()) << 32)).next_u64()

@@ -56,7 +56,7 @@ impl Messenger {
     pub(super) fn listens(&self, listening: Listening) {
         self.core.addresses.rcu(|before| {
             let mut after = Vec::clone(before);
-            after.push(listening.local);
+            after.push(listening.address);
             after
         });
         self.listeners().push(listening);

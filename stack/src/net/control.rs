@@ -125,7 +125,7 @@ mod tests {
 
     use super::{Heard, read_arp, read_ndp, request};
     use crate::net::config::StackConfig;
-    use crate::net::frame::{Received, classify};
+    use crate::net::frame::{Opened, Received, admit, open};
     use crate::net::routes::Routes;
 
     const ASKER: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -138,8 +138,11 @@ mod tests {
     /// What a host with the addresses of the target reads in `frame`.
     fn hear(frame: &[u8], mac: [u8; 6], address: &str) -> Option<Heard> {
         let routes = Routes::new(&StackConfig::new([(ip(address), 24)])).unwrap();
-        match classify(frame, mac, &routes).unwrap() {
-            Received::Arp(bytes) => read_arp(bytes),
+        let (protocol, packet) = match open(frame, mac).unwrap() {
+            Opened::Arp(bytes) => return read_arp(bytes),
+            Opened::Ip(protocol, packet) => (protocol, packet),
+        };
+        match admit(protocol, packet, &routes).unwrap() {
             Received::Icmpv6(packet) => read_ndp(&packet),
             other => panic!("{other:?}"),
         }

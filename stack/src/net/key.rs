@@ -1,7 +1,7 @@
 //! Names of flows, and the numbers drawn from them by keyed hashes.
 
 use std::hash::Hasher;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use siphasher::sip::SipHasher24;
 
@@ -35,18 +35,21 @@ impl FlowKey {
     }
 }
 
+/// What an IPv4-mapped address has above the IPv4 address (RFC 4291 section 2.5.5.2).
+const V4_MAPPED: u128 = 0xffff;
+
 fn to_bits(address: IpAddr) -> u128 {
     match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V4(address) => (V4_MAPPED << 32) | u128::from(address.to_bits()),
         IpAddr::V6(address) => address.to_bits(),
     }
 }
 
 fn from_bits(bits: u128) -> IpAddr {
-    let address = Ipv6Addr::from_bits(bits);
-    match address.to_ipv4_mapped() {
-        Some(address) => IpAddr::V4(address),
-        None => IpAddr::V6(address),
+    if bits >> 32 == V4_MAPPED {
+        IpAddr::V4(Ipv4Addr::from_bits(bits as u32))
+    } else {
+        IpAddr::V6(Ipv6Addr::from_bits(bits))
     }
 }
 

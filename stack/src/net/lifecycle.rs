@@ -95,6 +95,13 @@ impl Stack {
             // The RST is something new to transmit, whatever brought the connection here.
             cause = Cause::Input;
         }
+        if cause == Cause::Input {
+            if !entry.parked {
+                // Its turn comes, and sets the timer.
+                return self.mark_ready(now, index);
+            }
+            entry.connection.settle(now);
+        }
         let demand_at = entry.user.next_demand();
         let timeout = entry.connection.next_timeout();
         // A demand that is due already is no timer: it waits for its turn, or for what blocks the connection.
@@ -105,9 +112,6 @@ impl Stack {
         match deadline {
             Some(deadline) => self.wheel.arm(index, deadline),
             None => self.wheel.disarm(index),
-        }
-        if cause == Cause::Input {
-            self.mark_ready(now, index);
         }
     }
 

@@ -15,6 +15,7 @@ mod config;
 mod control;
 mod cookies;
 mod frame;
+mod group;
 mod icmp;
 mod key;
 mod lifecycle;
@@ -24,22 +25,28 @@ mod open;
 mod rate;
 mod ready;
 mod receive;
+mod report;
 mod routes;
 mod slow_path;
 mod statistics;
+mod steering;
 mod table;
 mod transmit;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::{hint, mem};
 
 use crossbeam::queue::SegQueue;
 use outrider_drivers::port::{Capabilities, Port, PortError, PortInfo};
 
 pub use config::{ListenError, ListenOptions, StackConfig, StackError};
+pub use group::{Bell, Member};
 pub use listener::ListenerId;
+pub use report::ConnectionReport;
 pub use statistics::{StackStatistics, Statistic};
+pub use steering::Steering;
 pub use table::{ConnectionSummary, Phase};
 
 use crate::endpoint::{ConnectionId, WakeTarget};
@@ -60,7 +67,7 @@ use table::Table;
 /// What a call of [`Stack::poll`] did, and when to call again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Poll {
-    /// Frames received and transmitted. Zero: nothing to do until `next`, a frame, a wake or a command.
+    /// Frames received, from the port and from other shards, and transmitted. Zero: nothing to do until `next`, a frame, a wake or a command.
     pub work: usize,
     /// When something is due at the latest; not after `now` if there is more to do at once. Frames that the port
     /// knows to be on their way ([`Port::next_arrival`]) are the caller's to watch.
@@ -100,7 +107,12 @@ pub struct Stack {
     port_blocked_at: Option<Instant>,
     wake_target: Arc<dyn WakeTarget>,
     wake_list: Arc<WakeList>,
+    /// The part in a group of shards, if there is one.
+    member: Option<Member>,
     statistics: StackStatistics,
+    /// Connections that received something in the present burst.
+    touched: Vec<u32>,
+    woken: Vec<ConnectionId>,
     /// Scratch space of `poll`, kept for its capacity.
     fired: Vec<u32>,
 }
@@ -116,6 +128,8 @@ impl WakeTarget for WakeList {
     }
 }
 
+/// From so many connections on they are fetched before a burst; fewer stay in the cache by themselves.
+const FETCH_CONNECTIONS_MIN: usize = 256;
 /// RFC 791 and RFC 8200: what every link must carry.
 const MTU_MIN_V4: usize = 576;
 const MTU_MIN_V6: usize = 1_280;
@@ -159,7 +173,10 @@ impl Stack {
             port_blocked_at: None,
             wake_target: Arc::clone(&wake_list) as Arc<dyn WakeTarget>,
             wake_list,
+            member: None,
             statistics: StackStatistics::default(),
+            touched: Vec::new(),
+            woken: Vec::new(),
             fired: Vec::new(),
             config,
         })
@@ -175,13 +192,14 @@ impl Stack {
     /// # Errors
     /// The port failed for good: call [`Self::fail`].
     pub fn poll(&mut self, now: Instant, port: &mut dyn Port) -> Result<Poll, PortError> {
-        // Bounded: endpoints that wake themselves from `on_wake` wait for the next poll.
-        for _ in 0..self.wake_list.0.len() {
-            let Some(id) = self.wake_list.0.pop() else { break };
-            self.wake(now, id);
-        }
+        self.take_wakes(now);
         let budget = self.config.receive_burst;
+        if self.table.len() >= FETCH_CONNECTIONS_MIN {
+            self.fetch_receivers(now, port);
+        }
         let received = port.receive(now, budget, &mut |frame| self.on_frame(now, frame))?;
+        let handed = self.receive_handed(now, budget);
+        self.settle_touched(now);
         self.fire_timers(now);
         self.fire_neighbours(now);
         self.run_slow_path(now);
@@ -189,8 +207,35 @@ impl Stack {
         if sent > 0 {
             port.flush(now)?;
         }
-        let more = received == budget || !self.wake_list.0.is_empty();
-        Ok(Poll { work: received + sent, next: self.next_deadline(now, more) })
+        self.ring_others();
+        let more = received == budget || self.has_mail() || !self.wake_list.0.is_empty();
+        Ok(Poll { work: received + handed + sent, next: self.next_deadline(now, more) })
+    }
+
+    /// Calls the endpoints that were woken.
+    fn take_wakes(&mut self, now: Instant) {
+        let mut woken = mem::take(&mut self.woken);
+        // Bounded: endpoints that wake themselves from `on_wake` wait for the next poll.
+        woken.extend((0..self.wake_list.0.len()).map_while(|_| self.wake_list.0.pop()));
+        if self.table.len() >= FETCH_CONNECTIONS_MIN {
+            let entries = woken.iter().filter_map(|id| self.table.get(id.index));
+            hint::black_box(entries.fold(0, |all, entry| all ^ entry.touch()));
+        }
+        woken.drain(..).for_each(|id| self.wake(now, id));
+        self.woken = woken;
+    }
+
+    /// Reads a little of every connection that a frame of the coming burst is for. One after the other they would each
+    /// wait for the memory, many times; asked for together, most of that passes at once.
+    fn fetch_receivers(&mut self, now: Instant, port: &mut dyn Port) {
+        let mut fetched = mem::take(&mut self.fired);
+        port.show_next(now, self.config.receive_burst, &mut |bytes| {
+            let index = frame::peek_flow(bytes).and_then(|key| self.table.find(&key));
+            fetched.extend(index.filter(|index| fetched.last() != Some(index)));
+        });
+        let entries = fetched.drain(..).filter_map(|index| self.table.get(index));
+        hint::black_box(entries.fold(0, |all, entry| all ^ entry.touch()));
+        self.fired = fetched;
     }
 
     fn next_deadline(&self, now: Instant, more: bool) -> Option<Instant> {
@@ -202,7 +247,7 @@ impl Stack {
     }
 
     fn fire_timers(&mut self, now: Instant) {
-        let mut fired = std::mem::take(&mut self.fired);
+        let mut fired = mem::take(&mut self.fired);
         self.wheel.expire(now, &mut fired);
         for index in fired.drain(..) {
             self.on_timer(now, index);
@@ -217,13 +262,7 @@ impl Stack {
 
     /// Every connection, as of `now`, in no particular order.
     pub fn connections(&self, now: Instant) -> impl Iterator<Item = ConnectionSummary> {
-        self.table.iter().map(move |entry| ConnectionSummary {
-            id: entry.id,
-            local: entry.key.local(),
-            remote: entry.key.remote(),
-            phase: entry.phase,
-            send: entry.connection.send_state(now),
-        })
+        self.table.iter().map(move |entry| entry.summary(now))
     }
 
     /// Where a listener is: the address it was made with, and its port if that was left to the stack.

@@ -66,6 +66,7 @@ impl Stack {
         let sequence = self.secret.initial_sequence(now, &key);
         let mut connection = Connection::connect(now, &config, sequence, self.secret.timestamp_offset(&key));
         let target = Arc::clone(&self.wake_target);
+        let mac = self.mac;
         let id = self.table.insert(|id| {
             let waker = Waker::new(id, target);
             endpoint.on_attached(now, waker.clone());
@@ -75,6 +76,7 @@ impl Stack {
                 id,
                 key,
                 next_hop: route.next_hop,
+                template: frame::Template::new(mac, &key),
                 came_from: None,
                 acked_offset: connection.acked_offset(),
                 connection,
@@ -87,6 +89,7 @@ impl Stack {
                 parked: false,
                 ready_since: now,
                 turn_segments: 0,
+                touched: false,
             }
         });
         let id = id.expect("the table was found not to be full");
@@ -186,10 +189,12 @@ impl Stack {
             self.statistics.rx_dropped_no_connection += 1;
             return None;
         };
+        let mac = self.mac;
         let id = self.table.insert(|id| Entry {
             id,
             key,
             next_hop: route.next_hop,
+            template: frame::Template::new(mac, &key),
             came_from: Some(source_mac),
             acked_offset: connection.acked_offset(),
             connection,
@@ -202,6 +207,7 @@ impl Stack {
             parked: false,
             ready_since: now,
             turn_segments: 0,
+            touched: false,
         });
         let Some(id) = id else {
             self.statistics.rx_dropped_table_full += 1;
@@ -306,7 +312,8 @@ impl Stack {
     }
 
     /// A free local port for a connection to `remote` (RFC 6056 section 3.3.3, algorithm 3): a counter for all
-    /// destinations, offset by a keyed hash of the destination.
+    /// destinations, offset by a keyed hash of the destination. In a group of shards one whose flow is this shard's,
+    /// so that what the peer sends comes back here; one in as many ports as there are shards will do.
     fn choose_port(&mut self, local: std::net::IpAddr, remote: SocketAddr) -> Option<FlowKey> {
         let (first, last) = (*self.config.ephemeral_ports.start(), *self.config.ephemeral_ports.end());
         let count = u32::from(last - first) + 1;
@@ -315,7 +322,7 @@ impl Stack {
             let port = first + (offset.wrapping_add(self.next_ephemeral) % count) as u16;
             self.next_ephemeral = self.next_ephemeral.wrapping_add(1);
             let key = FlowKey::new(SocketAddr::new(local, port), remote);
-            if self.table.find(&key).is_none() && !self.listeners.uses_port(port) {
+            if self.owns(&key) && self.table.find(&key).is_none() && !self.listeners.uses_port(port) {
                 return Some(key);
             }
         }

@@ -1,12 +1,14 @@
 //! From a frame to a connection, the slow path, or a counter.
 
+use std::mem;
 use std::net::SocketAddr;
 
 use outrider_drivers::port::{ReceiveChecksum, RxFrame};
+use smoltcp::wire::IpProtocol;
 
 use super::Stack;
 use super::control::{self, Heard};
-use super::frame::{self, Discard, ETHERNET_BYTES, Mac, Packet, Received};
+use super::frame::{self, Discard, ETHERNET_BYTES, Mac, Opened, Packet, Received};
 use super::icmp::{self, Icmp, Report, Trouble};
 use super::key::FlowKey;
 use super::lifecycle::Cause;
@@ -14,7 +16,8 @@ use super::neighbours::Outcome;
 use super::open::{CookieFate, SynFate};
 use super::routes::is_host;
 use super::table::Phase;
-use crate::tcp::connection::{CloseReason, reset_for};
+use crate::endpoint::Directive;
+use crate::tcp::connection::{CloseReason, State, reset_for};
 use crate::tcp::segment::{Header, Segment};
 use crate::tcp::wire::{self, BASE_HEADER_BYTES, SegmentError};
 use crate::time::Instant;
@@ -23,23 +26,45 @@ impl Stack {
     /// One frame from the port.
     pub(super) fn on_frame(&mut self, now: Instant, frame: RxFrame<'_>) {
         self.statistics.rx_frames += 1;
-        match frame::classify(frame.bytes, self.mac, &self.routes) {
-            Ok(Received::Tcp(packet)) => self.on_tcp(now, &packet, frame.checksum),
-            Ok(Received::Arp(bytes)) => {
+        self.sort(now, &frame);
+    }
+
+    /// One frame, from the port or from another shard.
+    pub(super) fn sort(&mut self, now: Instant, frame: &RxFrame<'_>) {
+        let (protocol, packet) = match frame::open(frame.bytes, self.mac) {
+            Ok(Opened::Ip(protocol, packet)) => (protocol, packet),
+            Ok(Opened::Arp(_)) if self.hand_to_first(frame) => return,
+            Ok(Opened::Arp(bytes)) => {
                 if let Some(heard) = control::read_arp(bytes) {
                     self.hear(now, heard);
                 }
-                self.hand_to_slow_path(frame.bytes);
+                return self.hand_to_slow_path(frame.bytes);
             }
-            Ok(Received::Icmpv4(packet)) => self.on_icmp(now, icmp::read_v4(packet.payload), frame.bytes),
+            Err(discard) => return *self.discarded(discard) += 1,
+        };
+        // The addresses of a connection were looked at when it began.
+        if protocol == IpProtocol::Tcp
+            && packet.to_us
+            && let Some((key, index)) = self.find_flow(&packet)
+        {
+            return self.on_tcp_of(now, index, key, &packet, frame.checksum);
+        }
+        match frame::admit(protocol, packet, &self.routes) {
+            Ok(Received::Tcp(packet)) => self.on_stray_tcp(now, &packet, frame),
+            Ok(Received::Icmpv4(packet)) => self.on_icmp(now, icmp::read_v4(packet.payload), frame, None),
             Ok(Received::Icmpv6(packet)) => {
-                if let Some(heard) = control::read_ndp(&packet) {
-                    self.hear(now, heard);
-                }
-                self.on_icmp(now, icmp::read_v6(&packet), frame.bytes);
+                let heard = control::read_ndp(&packet);
+                self.on_icmp(now, icmp::read_v6(&packet), frame, heard);
             }
             Err(discard) => *self.discarded(discard) += 1,
         }
+    }
+
+    /// The connection that a TCP packet is for.
+    fn find_flow(&mut self, packet: &Packet<'_>) -> Option<(FlowKey, u32)> {
+        let ports = wire::peek_ports(packet.payload)?;
+        let key = flow_key(packet, ports);
+        self.table.find_again(&key).map(|index| (key, index))
     }
 
     fn discarded(&mut self, discard: Discard) -> &mut u64 {
@@ -56,46 +81,65 @@ impl Stack {
         }
     }
 
-    fn on_tcp(&mut self, now: Instant, packet: &Packet<'_>, checksum: ReceiveChecksum) {
+    /// Reads the segment of a TCP packet, or counts why it cannot be read.
+    fn parse<'a>(
+        &mut self,
+        packet: &Packet<'a>,
+        checksum: ReceiveChecksum,
+    ) -> Option<(wire::Ports, Segment<'a>)> {
         let envelope = wire::Envelope {
             source: packet.source,
             destination: packet.destination,
             checksum,
             congestion_experienced: packet.congestion_experienced,
         };
-        let (ports, segment) = match wire::parse(packet.payload, &envelope) {
-            Ok(parsed) => parsed,
-            Err(error) => {
-                match error {
-                    SegmentError::Checksum => self.statistics.rx_dropped_checksum += 1,
-                    SegmentError::Option => self.statistics.rx_dropped_option += 1,
-                    SegmentError::Truncated | SegmentError::PortZero | SegmentError::Family => {
-                        self.statistics.rx_dropped_segment += 1;
-                    }
-                }
-                return;
-            }
+        let error = match wire::parse(packet.payload, &envelope) {
+            Ok(parsed) => return Some(parsed),
+            Err(error) => error,
         };
-        let local = SocketAddr::new(packet.destination, ports.destination);
-        let remote = SocketAddr::new(packet.source, ports.source);
-        let key = FlowKey::new(local, remote);
-        match self.table.find(&key) {
-            Some(index) if self.makes_way(index, &segment) => {
-                self.reopen(now, index, key, &segment, packet.source_mac);
+        match error {
+            SegmentError::Checksum => self.statistics.rx_dropped_checksum += 1,
+            SegmentError::Option => self.statistics.rx_dropped_option += 1,
+            SegmentError::Truncated | SegmentError::PortZero | SegmentError::Family => {
+                self.statistics.rx_dropped_segment += 1;
             }
-            Some(index) => {
-                self.note_way_back(index, &segment, packet.source_mac);
-                self.on_segment(now, index, &segment);
+        }
+        None
+    }
+
+    /// A packet for the connection `index`, whose 4-tuple is `key`.
+    fn on_tcp_of(
+        &mut self,
+        now: Instant,
+        index: u32,
+        key: FlowKey,
+        packet: &Packet<'_>,
+        checksum: ReceiveChecksum,
+    ) {
+        let Some((_, segment)) = self.parse(packet, checksum) else { return };
+        if segment.header.flags.syn {
+            if self.makes_way(index, &segment) {
+                return self.reopen(now, index, key, &segment, packet.source_mac);
             }
-            None => self.on_stray_segment(now, key, &segment, packet.source_mac),
+            self.note_way_back(index, packet.source_mac);
+        }
+        self.on_segment(now, index, &segment);
+    }
+
+    /// A packet for no connection.
+    fn on_stray_tcp(&mut self, now: Instant, packet: &Packet<'_>, frame: &RxFrame<'_>) {
+        let Some((ports, segment)) = self.parse(packet, frame.checksum) else { return };
+        let key = flow_key(packet, ports);
+        // Whoever it belongs to need not verify it again.
+        if !self.hand_to_owner(&key, &RxFrame { checksum: ReceiveChecksum::Valid, ..*frame }) {
+            self.on_stray_segment(now, key, &segment, packet.source_mac);
         }
     }
 
     /// The answer to a repeated SYN goes back the way the latest one came: the first may have come a way, or with an
     /// address, that does not lead back.
-    fn note_way_back(&mut self, index: u32, segment: &Segment<'_>, source_mac: Mac) {
-        if segment.header.flags.syn
-            && let Some(entry) = self.table.get_mut(index)
+    fn note_way_back(&mut self, index: u32, source_mac: Mac) {
+        if let Some(entry) = self.table.get_mut(index)
             && let Some(came_from) = &mut entry.came_from
         {
             *came_from = source_mac;
@@ -103,6 +147,40 @@ impl Stack {
     }
 
     fn on_segment(&mut self, now: Instant, index: u32, segment: &Segment<'_>) {
+        let Some(entry) = self.table.get_mut(index) else { return };
+        if entry.phase != Phase::Established {
+            return self.on_handshake_segment(now, index, segment);
+        }
+        self.statistics.rx_segments += 1;
+        entry.connection.on_segment(now, segment, &mut *entry.user);
+        if !entry.aborted && entry.user.directive() == Directive::Abort {
+            entry.aborted = true;
+            entry.connection.abort(now);
+        }
+        if entry.connection.state() == State::Closed {
+            // What follows in the burst is for no connection.
+            self.settle(now, index, Cause::Input);
+        } else if !entry.touched {
+            // The rest of what follows an input is done once for all segments of a burst.
+            entry.touched = true;
+            self.touched.push(index);
+        }
+    }
+
+    /// Brings every connection up to date that received something in this burst.
+    pub(super) fn settle_touched(&mut self, now: Instant) {
+        let mut touched = mem::take(&mut self.touched);
+        for index in touched.drain(..) {
+            // It may have ended since, and another may have its index: that does no harm.
+            if let Some(entry) = self.table.get_mut(index) {
+                entry.touched = false;
+                self.settle(now, index, Cause::Input);
+            }
+        }
+        self.touched = touched;
+    }
+
+    fn on_handshake_segment(&mut self, now: Instant, index: u32, segment: &Segment<'_>) {
         let Some(entry) = self.table.get(index) else { return };
         if entry.phase == Phase::HalfOpen
             && entry.waker.is_none()
@@ -172,24 +250,29 @@ impl Stack {
     /// Queues a segment that belongs to no connection, back the way its cause came: it keeps no state, not even in the
     /// neighbour cache. Returns whether there was room.
     pub(super) fn send_stateless(&mut self, key: &FlowKey, header: &Header, destination_mac: Mac) -> bool {
-        let envelope = frame::Envelope {
-            source_mac: self.mac,
-            destination_mac,
-            local: key.local(),
-            remote: key.remote(),
-            ecn_capable: false,
-            checksum_offload: false,
-        };
-        let mut bytes = vec![0; frame::length(key.remote().ip(), header, 0)];
-        frame::emit(&mut bytes, &envelope, header, [&[], &[]]);
+        let envelope = frame::Envelope { destination_mac, ecn_capable: false, checksum_offload: false };
+        let template = frame::Template::new(self.mac, key);
+        let mut bytes = vec![0; template.length(header, 0)];
+        template.emit(&mut bytes, &envelope, header, [&[], &[]]);
         self.push_control(bytes)
     }
 
-    fn on_icmp(&mut self, now: Instant, icmp: Icmp, frame: &[u8]) {
+    fn on_icmp(&mut self, now: Instant, icmp: Icmp, frame: &RxFrame<'_>, heard: Option<Heard>) {
         match icmp {
+            Icmp::Error(report) if self.table.find(&report.key).is_none() => {
+                if !self.hand_to_owner(&report.key, frame) {
+                    self.statistics.icmp_errors_unmatched += 1;
+                }
+            }
             Icmp::Error(report) => self.on_icmp_error(now, &report),
             Icmp::Foreign => self.statistics.icmp_errors_unmatched += 1,
-            Icmp::Query => self.hand_to_slow_path(frame),
+            Icmp::Query if self.hand_to_first(frame) => {}
+            Icmp::Query => {
+                if let Some(heard) = heard {
+                    self.hear(now, heard);
+                }
+                self.hand_to_slow_path(frame.bytes);
+            }
         }
     }
 
@@ -226,6 +309,7 @@ impl Stack {
         if !is_host(address) || self.routes.is_ours(address) || self.routes.on_link(address).is_none() {
             return;
         }
+        self.tell_heard(address, mac, solicited);
         if let Some(outcome) = self.neighbours.learn(now, address, mac, solicited) {
             self.on_neighbour(now, outcome);
         }
@@ -299,4 +383,10 @@ impl Stack {
             self.mark_ready(now, index);
         }
     }
+}
+
+/// The 4-tuple of a packet that came in.
+fn flow_key(packet: &Packet<'_>, ports: wire::Ports) -> FlowKey {
+    let local = SocketAddr::new(packet.destination, ports.destination);
+    FlowKey::new(local, SocketAddr::new(packet.source, ports.source))
 }

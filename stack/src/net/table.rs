@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use foldhash::fast::FixedState;
 
-use super::frame::Mac;
+use super::frame::{Mac, Template};
 use super::key::FlowKey;
 use super::listener::ListenerId;
 use crate::endpoint::{ConnectionId, Endpoint, Established, Waker};
@@ -43,6 +43,7 @@ pub(super) struct Entry {
     pub(super) id: ConnectionId,
     pub(super) key: FlowKey,
     pub(super) next_hop: IpAddr,
+    pub(super) template: Template,
     /// Where the peer's SYN came from, in a connection that a peer began. While it is half-open, its frames go back
     /// there: the neighbour cache is not troubled for an address that may be invented.
     pub(super) came_from: Option<Mac>,
@@ -62,12 +63,31 @@ pub(super) struct Entry {
     pub(super) ready_since: Instant,
     /// Segments sent in the present turn.
     pub(super) turn_segments: usize,
+    /// It received something in the present burst, and is listed to be settled.
+    pub(super) touched: bool,
 }
 
 impl Entry {
+    /// As an observer sees it.
+    pub(super) fn summary(&self, now: Instant) -> ConnectionSummary {
+        ConnectionSummary {
+            id: self.id,
+            local: self.key.local(),
+            remote: self.key.remote(),
+            phase: self.phase,
+            send: self.connection.send_state(now),
+        }
+    }
+
     /// The way back to a peer whose handshake is not complete.
     pub(super) fn way_back(&self) -> Option<Mac> {
         self.came_from.filter(|_| self.phase == Phase::HalfOpen)
+    }
+
+    /// Reads a little of everything that the next segment needs; see [`Connection::touch`].
+    pub(super) fn touch(&self) -> u64 {
+        let own = self.acked_offset ^ self.ready_since.as_nanos() ^ u64::from(self.key.remote().port());
+        own ^ self.template.touch() ^ self.user.room() as u64 ^ self.connection.touch()
     }
 
     /// Tells the endpoint that the connection is open, unless it knows. Says whether this was the first time.
@@ -97,6 +117,8 @@ pub(super) struct Table {
     slots: Vec<Slot>,
     free: Vec<u32>,
     flows: HashMap<FlowKey, u32, FixedState>,
+    /// The flow last found: the next frame is often of the same.
+    latest: Option<(FlowKey, u32)>,
     entries_max: usize,
 }
 
@@ -106,6 +128,7 @@ impl Table {
             slots: Vec::new(),
             free: Vec::new(),
             flows: HashMap::with_hasher(FixedState::with_seed(seed)),
+            latest: None,
             entries_max: entries_max.min(u32::MAX as usize - 1),
         }
     }
@@ -116,6 +139,22 @@ impl Table {
 
     pub(super) fn find(&self, key: &FlowKey) -> Option<u32> {
         self.flows.get(key).copied()
+    }
+
+    /// [`Self::find`] for what arrives, in bursts.
+    pub(super) fn find_again(&mut self, key: &FlowKey) -> Option<u32> {
+        if let Some((latest, index)) = &self.latest
+            && latest == key
+        {
+            return Some(*index);
+        }
+        let index = self.find(key)?;
+        self.latest = Some((*key, index));
+        Some(index)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.flows.len()
     }
 
     pub(super) fn get(&self, index: u32) -> Option<&Entry> {
@@ -153,6 +192,7 @@ impl Table {
         let slot = self.slots.get_mut(index as usize)?;
         let entry = slot.entry.take()?;
         self.flows.remove(&entry.key);
+        self.latest = None;
         if let Some(next) = slot.generation.checked_add(1) {
             slot.generation = next;
             self.free.push(index);

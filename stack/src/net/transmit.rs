@@ -140,6 +140,7 @@ impl Stack {
             Resolution::Known(mac) => mac,
             Resolution::Pending => {
                 entry.parked = true;
+                entry.connection.settle(now);
                 self.settle(now, index, Cause::TurnEnded);
                 return Ok(Turn::Parked);
             }
@@ -148,30 +149,40 @@ impl Stack {
             note_blocked(now, entry);
         }
         let port_rate = self.drain_rate.bytes_per_second();
-        let outstanding = port.transmit_room(now).bytes_outstanding;
-        let rate = port_rate.max(self.connection_rate(now, index, outstanding, port_rate));
+        let mut room = port.transmit_room(now);
+        let rate = port_rate.max(self.connection_rate(now, index, room.bytes_outstanding, port_rate));
         let (limit, super_segment_bytes) = (self.port_limit(rate), self.super_segment_bytes(rate));
         let turn = loop {
             let Some(entry) = self.table.get_mut(index) else { return Ok(Turn::Idle) };
             if entry.turn_segments >= self.config.segments_per_turn {
                 break Turn::More;
             }
-            let room = port.transmit_room(now);
             if room.frames == 0 || room.bytes_outstanding > limit {
-                note_blocked(now, entry);
-                break Turn::PortFull;
+                // The port is asked only here: some of what was counted below may have left it already.
+                room = port.transmit_room(now);
+                if room.frames == 0 || room.bytes_outstanding > limit {
+                    note_blocked(now, entry);
+                    break Turn::PortFull;
+                }
             }
             let limit = TransmitLimit { super_segment_bytes };
             let Some(segment) = entry.connection.poll_transmit(now, &mut *entry.user, limit) else {
                 break Turn::Idle;
             };
             entry.turn_segments += 1;
-            self.send(now, port, index, mac, &segment)?;
+            room.bytes_outstanding += self.send(now, port, index, mac, &segment)?;
+            room.frames -= 1;
             *sent += 1;
         };
-        // A turn that the port cut short goes on when there is room again, and is then no longer than any other.
-        if let Some(entry) = self.table.get_mut(index).filter(|_| turn != Turn::PortFull) {
-            entry.turn_segments = 0;
+        if let Some(entry) = self.table.get_mut(index) {
+            // A turn that the port cut short goes on when there is room again, and is then no longer than any other.
+            if turn != Turn::PortFull {
+                entry.turn_segments = 0;
+            }
+            // The connection did this itself when it had nothing more to transmit.
+            if turn != Turn::Idle {
+                entry.connection.settle(now);
+            }
         }
         self.settle(now, index, Cause::TurnEnded);
         Ok(turn)
@@ -192,7 +203,7 @@ impl Stack {
         device.saturating_sub(HEADERS_MAX).min(bytes_in(self.config.super_segment_max, rate))
     }
 
-    /// Builds the frame of a pulled segment in the port's memory.
+    /// Builds the frame of a pulled segment in the port's memory. Returns its length.
     fn send(
         &mut self,
         now: Instant,
@@ -200,7 +211,7 @@ impl Stack {
         index: u32,
         mac: Mac,
         segment: &Outgoing,
-    ) -> Result<(), PortError> {
+    ) -> Result<usize, PortError> {
         let entry = self.table.get(index).expect("the segment was just pulled from this connection");
         let is_super = segment.payload_length > segment.segment_size;
         let offload = TxOffload {
@@ -208,16 +219,13 @@ impl Stack {
             segment_size: if is_super { u16::try_from(segment.segment_size).unwrap_or(u16::MAX) } else { 0 },
         };
         let envelope = Envelope {
-            source_mac: self.mac,
             destination_mac: mac,
-            local: entry.key.local(),
-            remote: entry.key.remote(),
             ecn_capable: segment.ecn_capable,
             checksum_offload: offload.checksum,
         };
         let payload = entry.connection.payload(segment);
-        let length = frame::length(envelope.remote.ip(), &segment.header, segment.payload_length);
-        let mut fill = |buffer: &mut [u8]| frame::emit(buffer, &envelope, &segment.header, payload);
+        let length = entry.template.length(&segment.header, segment.payload_length);
+        let mut fill = |buffer: &mut [u8]| entry.template.emit(buffer, &envelope, &segment.header, payload);
         if port.transmit(now, length, offload, &mut fill)? {
             self.drain_rate.on_transmit(length);
             self.statistics.tx_segments += 1;
@@ -225,7 +233,7 @@ impl Stack {
         } else {
             self.statistics.tx_lost_at_port += 1;
         }
-        Ok(())
+        Ok(length)
     }
 }
 

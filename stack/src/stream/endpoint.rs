@@ -186,6 +186,11 @@ impl SegmentSource for StreamEndpoint {
     fn finished(&self) -> bool {
         self.writer_gone && self.sending.is_empty()
     }
+
+    fn queued_bytes(&self) -> Option<u64> {
+        // Further pieces may wait in the channel; with the writer gone and nothing there this is all.
+        self.to_send.is_empty().then_some(self.sending.len() as u64)
+    }
 }
 
 impl SegmentSink for StreamEndpoint {

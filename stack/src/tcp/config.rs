@@ -9,6 +9,11 @@ use super::congestion::Algorithm;
 pub struct Config {
     /// MSS announced to the peer: what one received segment may carry (MTU less IP and TCP base headers), bytes.
     pub segment_size_max: u16,
+    /// What the path is already known to carry: a segment to the peer has at most so much payload and options, bytes
+    /// (RFC 8201 section 5.2: what an earlier connection has learned). Nothing of it is announced.
+    pub path_segment_size_max: u16,
+    /// Whether the path MTU is searched for with data.
+    pub mtu_probing: MtuProbing,
     /// Receive window at first, bytes. It doubles whenever a whole window was received within a few round trips.
     pub receive_window_initial: u32,
     /// Largest receive window, bytes; also fixes the window scale.
@@ -42,11 +47,16 @@ pub struct Config {
     pub user_timeout: Duration,
     /// Longest delay of an acknowledgement (RFC 1122: below 500 ms).
     pub ack_delay_max: Duration,
+    /// Shortest: the delay is a few times the time between arrivals, within these bounds. A sender whose window is a
+    /// single segment waits out the whole of it.
+    pub ack_delay_min: Duration,
     /// How long the peer may delay the acknowledgement of a lone segment; added to the timeout of such a flight so
     /// that a patient peer does not look like a loss (RFC 8985 section 7.2, "WCDelAckT").
     pub peer_ack_delay_max: Duration,
     /// Probe the tail of a flight before its timeout (RFC 8985 section 7).
     pub tail_probes: bool,
+    /// The tail is probed no sooner than this after the last news: what timers can tell apart.
+    pub tail_probe_timeout_min: Duration,
     /// Space segments out at the controller's pacing rate, where it has one.
     pub pacing: bool,
     /// Shrink the congestion window after an idle time (RFC 5681 section 4.1).
@@ -57,6 +67,18 @@ pub struct Config {
     pub out_of_order_bytes_max: usize,
     /// Separate holes kept track of at most.
     pub holes_max: usize,
+}
+
+/// Whether larger segments are tried out where ICMP does not tell what a path carries (RFC 4821).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum MtuProbing {
+    /// Never: a path that swallows long segments without a report swallows the connection.
+    #[default]
+    Off,
+    /// Once timeouts in a row make a black hole likely: segments are made small, and then larger step by step.
+    BlackHole,
+    /// From the beginning: connections start with small segments.
+    Always,
 }
 
 /// When an idle connection is probed, and given up.
@@ -81,6 +103,8 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             segment_size_max: 1460,
+            path_segment_size_max: u16::MAX,
+            mtu_probing: MtuProbing::default(),
             receive_window_initial: 256 << 10,
             receive_window_max: 4 << 20,
             algorithm: Algorithm::default(),
@@ -97,8 +121,10 @@ impl Default for Config {
             syn_retries: 6,
             user_timeout: Duration::from_secs(120),
             ack_delay_max: Duration::from_millis(40),
+            ack_delay_min: Duration::from_millis(1),
             peer_ack_delay_max: Duration::from_millis(40),
             tail_probes: true,
+            tail_probe_timeout_min: Duration::from_micros(20),
             pacing: true,
             restart_after_idle: true,
             time_wait: Duration::from_secs(1),

@@ -102,6 +102,12 @@ impl Flight {
         self.delivered_end
     }
 
+    /// See [`super::connection::Connection::touch`].
+    pub(crate) fn touch(&self) -> u64 {
+        let newest = self.segments.back().map_or(0, |segment| segment.offset ^ segment.stamp.touch());
+        newest ^ self.delivered_end ^ self.ring.touch()
+    }
+
     /// Bytes of memory held for payload and marks.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.ring.capacity() + self.segments.capacity() * size_of::<SentSegment>()

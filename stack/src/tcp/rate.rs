@@ -17,6 +17,13 @@ pub(crate) struct SendStamp {
     app_limited: bool,
 }
 
+impl SendStamp {
+    /// See [`super::connection::Connection::touch`].
+    pub(crate) fn touch(&self) -> u64 {
+        self.pipe
+    }
+}
+
 /// Connection-wide delivery accounting.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RateSampler {

@@ -2,10 +2,11 @@
 
 use core::time::Duration;
 
+use super::ack_delay::AckDelay;
 use super::reassembly::{Insert, Reassembly};
 use super::segment::{SackBlock, SackBlocks};
 use super::sequence::SeqNumber;
-use super::source::{AckUrgency, SegmentSink, SinkFault};
+use super::source::{AckUrgency, BeyondWindow, SegmentSink, SinkFault};
 use crate::time::Instant;
 
 /// When the next acknowledgement is due.
@@ -63,7 +64,7 @@ pub(crate) struct Receiver {
     due: AckDue,
     /// In-order bytes since the last acknowledgement.
     unacked_bytes: u64,
-    ack_delay: Duration,
+    ack_delay: AckDelay,
 }
 
 /// Bounds and sizes of a [`Receiver`].
@@ -74,7 +75,8 @@ pub(crate) struct ReceiverLimits {
     pub(crate) segment_size: u64,
     pub(crate) out_of_order_bytes_max: usize,
     pub(crate) holes_max: usize,
-    pub(crate) ack_delay: Duration,
+    /// Least and greatest delay of an acknowledgement.
+    pub(crate) ack_delay: (Duration, Duration),
 }
 
 impl Receiver {
@@ -96,7 +98,7 @@ impl Receiver {
             duplicate: None,
             due: AckDue::No,
             unacked_bytes: 0,
-            ack_delay: limits.ack_delay,
+            ack_delay: AckDelay::new(limits.ack_delay),
         }
     }
 
@@ -168,12 +170,18 @@ impl Receiver {
     ) -> Result<Received, SinkFault> {
         let mut received = Received::default();
         self.full_segment = self.full_segment.max(payload.len() as u64);
+        self.ack_delay.on_arrival(now);
         let end = offset + payload.len() as u64;
         if fin && end <= self.window_end {
             // A second FIN elsewhere would be a broken peer; the first stands.
             self.fin_at.get_or_insert(end);
         }
         // Trim to the window and to what is new.
+        if end > self.window_end && !self.accept_overshoot(offset, end, fin, sink.beyond_window()) {
+            self.due = AckDue::Now;
+            received.refused = true;
+            return Ok(received);
+        }
         let limit = self.window_end.min(self.fin_at.unwrap_or(u64::MAX));
         let fitting = (limit.saturating_sub(offset) as usize).min(payload.len());
         if fitting < payload.len() {
@@ -198,18 +206,35 @@ impl Receiver {
         if self.fin_at == Some(self.next) {
             self.next += 1;
             self.window_end = self.window_end.max(self.next);
+            // The peer has nothing left to repair: a D-SACK would come too late to be of use.
+            self.duplicate = None;
             received.finished = true;
             sink.on_peer_finished(now);
             if sink.finish_urgency() == AckUrgency::Now {
                 self.due = AckDue::Now;
             } else if self.due == AckDue::No {
-                self.due = AckDue::At(now + self.ack_delay);
+                self.due = AckDue::At(now + self.ack_delay.get());
             }
         } else if fin {
             self.due = AckDue::Now;
         }
         self.schedule(now, &received);
         Ok(received)
+    }
+
+    /// A segment ends beyond the window: whether anything of it is taken. Moves the edge if all of it is.
+    fn accept_overshoot(&mut self, offset: u64, end: u64, fin: bool, choice: BeyondWindow) -> bool {
+        match choice {
+            BeyondWindow::Trim => true,
+            BeyondWindow::Refuse => false,
+            BeyondWindow::Take => {
+                if offset <= self.next && self.fin_at.is_none() {
+                    self.window_end = end;
+                    self.fin_at = fin.then_some(end);
+                }
+                true
+            }
+        }
     }
 
     fn deliver(
@@ -281,7 +306,7 @@ impl Receiver {
         if self.unacked_bytes >= 2 * self.full_segment {
             self.due = AckDue::Now;
         } else if self.due == AckDue::No {
-            self.due = AckDue::At(now + self.ack_delay);
+            self.due = AckDue::At(now + self.ack_delay.get());
         }
     }
 
@@ -363,6 +388,11 @@ impl Receiver {
     /// Whether a segment that leaves now has something to SACK.
     pub(crate) fn has_sack(&self) -> bool {
         self.duplicate.is_some() || !self.reassembly.is_empty()
+    }
+
+    /// See [`super::connection::Connection::touch`].
+    pub(crate) fn touch(&self) -> u64 {
+        self.next ^ self.window_max ^ self.full_segment ^ self.unacked_bytes ^ u64::from(self.has_sack())
     }
 
     /// The connection is over: free what is held.

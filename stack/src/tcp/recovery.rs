@@ -19,6 +19,8 @@ pub(crate) struct Rack {
     /// RTT of that segment.
     rtt: Duration,
     reordering_seen: bool,
+    /// Largest distance from the begin of an original delivered late to the highest offset delivered before it, bytes.
+    reordering_bytes: u64,
     /// Reordering window in quarters of the smallest RTT.
     window_quarters: u32,
     /// Recoveries left until the window falls back to one quarter.
@@ -33,6 +35,7 @@ impl Default for Rack {
             newest: None,
             rtt: Duration::ZERO,
             reordering_seen: false,
+            reordering_bytes: 0,
             window_quarters: 1,
             window_persist: WINDOW_PERSIST,
             dsack_round_end: None,
@@ -60,6 +63,7 @@ impl Rack {
         } else if segment.end() < delivered_end {
             // Step 3: an original delivered after a later one.
             self.reordering_seen = true;
+            self.reordering_bytes = self.reordering_bytes.max(delivered_end - segment.offset);
         }
         if self.newest.is_none_or(|newest| (segment.sent_at, segment.end()) > newest) {
             self.newest = Some((segment.sent_at, segment.end()));
@@ -76,9 +80,19 @@ impl Rack {
         }
     }
 
+    /// See [`super::connection::Connection::touch`].
+    pub(crate) fn touch(&self) -> u64 {
+        u64::from(self.window_quarters)
+    }
+
     /// An original was delivered after a later one.
     pub(crate) fn reordering_seen(&self) -> bool {
         self.reordering_seen
+    }
+
+    /// How far out of order originals have been delivered, bytes.
+    pub(crate) fn reordering_bytes(&self) -> u64 {
+        self.reordering_bytes
     }
 
     /// A recovery ended.

@@ -6,14 +6,16 @@ const CAPACITY_MIN_BYTES: usize = 256;
 /// Bytes from [`Self::start`] to [`Self::end`] of a stream: appended at the end, released from the start.
 ///
 /// Nothing between can be changed, which is what makes a retransmission byte-identical. Storage doubles when
-/// needed and shrinks when a busy period used less than a quarter of it, so an idle connection holds little.
+/// needed. It shrinks when it was gone round, or emptied, without a quarter of it being used: an idle connection
+/// holds little, and a busy one whose start asked for too much does not go on wandering through all of that, which no
+/// cache would hold.
 #[derive(Debug, Default)]
 pub(crate) struct ByteRing {
     /// Length is zero or a power of two.
     storage: Vec<u8>,
     start: u64,
     length: usize,
-    /// Most bytes held since the ring was last empty.
+    /// Most bytes held since the ring was last looked at for being too large.
     peak: usize,
 }
 
@@ -39,6 +41,14 @@ impl ByteRing {
         self.storage.len()
     }
 
+    /// Reads where the next bytes will be written: what a segment takes, one line of the cache in two, because the
+    /// processor fetches lines in pairs.
+    pub(crate) fn touch(&self) -> u64 {
+        const STEP: usize = 128;
+        let room = self.storage.get(self.index(self.end())..).unwrap_or_default();
+        room.chunks(STEP).take(12).fold(0, |all, lines| all ^ u64::from(lines[0]))
+    }
+
     /// Appends `bytes` at [`Self::end`].
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         if self.length + bytes.len() > self.storage.len() {
@@ -58,13 +68,16 @@ impl ByteRing {
         if offset <= self.start {
             return;
         }
+        // The storage is a power of two, or there is none.
+        let round_bits = self.storage.len().trailing_zeros();
+        let gone_round = (self.start ^ offset) >> round_bits.min(63) != 0;
         self.length -= (offset - self.start) as usize;
         self.start = offset;
-        if self.length == 0 {
+        if self.length == 0 || gone_round {
             if self.storage.len() > CAPACITY_MIN_BYTES && self.peak * 4 <= self.storage.len() {
                 self.resize(self.peak);
             }
-            self.peak = 0;
+            self.peak = self.length;
         }
     }
 

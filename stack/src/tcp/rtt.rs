@@ -2,26 +2,28 @@
 
 use core::time::Duration;
 
-/// Smoothed round-trip time, its variation, and the timeout that follows from them.
+/// Smoothed round-trip time, its variation, and the timeout that follows from them. Kept in nanoseconds: a
+/// [`Duration`] is two numbers, and this is asked for with every segment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RttEstimator {
-    smoothed: Option<Duration>,
-    variation: Duration,
-    min: Option<Duration>,
+    smoothed_nanos: Option<u64>,
+    variation_nanos: u64,
+    min_nanos: Option<u64>,
 }
 
 impl RttEstimator {
     /// Takes a sample (RFC 6298 section 2.2 and 2.3, alpha 1/8, beta 1/4).
     pub(crate) fn sample(&mut self, rtt: Duration) {
-        self.min = Some(self.min.map_or(rtt, |min| min.min(rtt)));
-        match self.smoothed {
+        let rtt = nanos(rtt);
+        self.min_nanos = Some(self.min_nanos.map_or(rtt, |min| min.min(rtt)));
+        match self.smoothed_nanos {
             None => {
-                self.smoothed = Some(rtt);
-                self.variation = rtt / 2;
+                self.smoothed_nanos = Some(rtt);
+                self.variation_nanos = rtt / 2;
             }
             Some(smoothed) => {
-                self.variation = (self.variation * 3 + smoothed.abs_diff(rtt)) / 4;
-                self.smoothed = Some((smoothed * 7 + rtt) / 8);
+                self.variation_nanos = (self.variation_nanos * 3 + smoothed.abs_diff(rtt)) / 4;
+                self.smoothed_nanos = Some((smoothed * 7 + rtt) / 8);
             }
         }
     }
@@ -29,22 +31,28 @@ impl RttEstimator {
     /// The path has changed: `rtt` counts as if it were the first sample, unless the estimate is larger already
     /// (RFC 4015 section 3.2). The smallest RTT seen stays.
     pub(crate) fn restart(&mut self, rtt: Duration) {
-        if self.smoothed.is_none_or(|smoothed| rtt > smoothed) {
-            self.smoothed = Some(rtt);
-            self.variation = rtt / 2;
+        let rtt = nanos(rtt);
+        if self.smoothed_nanos.is_none_or(|smoothed| rtt > smoothed) {
+            self.smoothed_nanos = Some(rtt);
+            self.variation_nanos = rtt / 2;
         }
     }
 
     pub(crate) fn smoothed(&self) -> Option<Duration> {
-        self.smoothed
+        self.smoothed_nanos.map(Duration::from_nanos)
     }
 
     pub(crate) fn min(&self) -> Option<Duration> {
-        self.min
+        self.min_nanos.map(Duration::from_nanos)
     }
 
     pub(crate) fn variation(&self) -> Duration {
-        self.variation
+        Duration::from_nanos(self.variation_nanos)
+    }
+
+    /// See [`super::connection::Connection::touch`].
+    pub(crate) fn touch(&self) -> u64 {
+        self.variation_nanos
     }
 
     /// The timeout without back-off: srtt + max(`granularity`, 4 rttvar), at least `floor` and at least twice the
@@ -52,11 +60,17 @@ impl RttEstimator {
     ///
     /// RFC 6298 (2.4) asks for a floor of one second, chosen for the Internet of its day; see `docs/tcp.md`.
     pub(crate) fn timeout(&self, initial: Duration, floor: Duration, granularity: Duration) -> Duration {
-        match self.smoothed {
-            None => initial,
-            Some(smoothed) => (smoothed + (self.variation * 4).max(granularity)).max(floor).max(smoothed * 2),
-        }
+        let Some(smoothed) = self.smoothed_nanos else { return initial };
+        let timeout = smoothed + (self.variation_nanos * 4).max(nanos(granularity));
+        Duration::from_nanos(timeout.max(nanos(floor)).max(smoothed * 2))
     }
+}
+
+/// The longest time that counts, about half a year: eight of them are still a number.
+const NANOS_MAX: u64 = 1 << 54;
+
+fn nanos(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into()).min(NANOS_MAX)
 }
 
 #[cfg(test)]
@@ -75,7 +89,7 @@ mod tests {
         assert_eq!(rtt.timeout(INITIAL, FLOOR, Duration::ZERO), Duration::from_millis(300));
         rtt.sample(Duration::from_millis(180));
         assert_eq!(rtt.smoothed(), Some(Duration::from_millis(110)));
-        assert_eq!(rtt.variation, Duration::from_micros(57_500));
+        assert_eq!(rtt.variation(), Duration::from_micros(57_500));
         assert_eq!(rtt.min(), Some(Duration::from_millis(100)));
     }
 

@@ -90,6 +90,13 @@ pub trait SegmentSource {
     /// When [`Self::demand`] may rise by the passing of time alone (the next heartbeat is due).
     fn next_demand(&self) -> Option<Instant>;
 
+    /// Bytes that wait to be cut, where the source can tell at no cost. Then a last piece that is smaller than a
+    /// segment leaves into a small window if all of it fits (RFC 9293 section 3.8.6.2.1, rule 2), and need not wait
+    /// until the persist timer overrides.
+    fn queued_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// The peer's TCP has acknowledged all bytes before stream offset `offset`.
     fn on_acked(&mut self, _now: Instant, _offset: u64) {}
 
@@ -102,6 +109,17 @@ pub trait SegmentSource {
     /// which pushes when the source has nothing more to send.
     fn pushes(&self) -> Option<bool> {
         None
+    }
+
+    /// Bytes that wait here for their turn: with those in flight they are the occupancy of the connection. For
+    /// observers; zero from a source that does not know.
+    fn unsent_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Whether what waits here is held back by the peer's receive credit ([`Blocked::Credit`]). For observers.
+    fn is_out_of_credit(&self) -> bool {
+        false
     }
 
     /// Whether the source has sent its last byte and wants FIN to follow once [`Self::demand`] is `Nothing`.
@@ -118,6 +136,18 @@ pub enum AckUrgency {
     Normal,
     /// Acknowledge at once (an out-of-band message arrived).
     Now,
+}
+
+/// What becomes of a segment that begins inside the advertised window and ends beyond it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum BeyondWindow {
+    /// What fits is taken (RFC 9293 section 3.10.7.4).
+    #[default]
+    Trim,
+    /// Nothing of it is taken, and the peer is told where the window is.
+    Refuse,
+    /// All of it is taken, if it is the next in order.
+    Take,
 }
 
 /// The sink found the stream unusable (corrupt chunk, protocol violation). The engine resets the connection.
@@ -147,6 +177,11 @@ pub trait SegmentSink {
     /// Bytes the sink is ready to take in [`Self::deliver`] from here on: bounds the advertised window.
     /// Must never shrink by more than what was delivered since it was last read.
     fn room(&self) -> usize;
+
+    /// What to do with a segment that begins inside the advertised window and ends beyond it.
+    fn beyond_window(&self) -> BeyondWindow {
+        BeyondWindow::Trim
+    }
 
     /// The peer has sent FIN: no more bytes will come.
     fn on_peer_finished(&mut self, _now: Instant) {}

@@ -24,6 +24,23 @@ macro_rules! statistics_table {
         }
 
         impl $name {
+            /// Names of the counters, in the order of the rows.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($field)),*];
+            /// How many there are.
+            pub const COUNT: usize = Self::NAMES.len();
+
+            /// The values alone, in the order of the rows.
+            pub fn values(&self) -> [u64; Self::COUNT] {
+                let $name { $($field),* } = *self;
+                [$($field),*]
+            }
+
+            /// The counters with these values, in the order of the rows.
+            pub fn from_values(values: [u64; Self::COUNT]) -> Self {
+                let [$($field),*] = values;
+                $name { $($field),* }
+            }
+
             /// Every counter with its name, unit and meaning.
             pub fn rows(&self) -> Vec<$crate::tcp::statistics::Row> {
                 // Exhaustive on purpose: a new field fails the build until it has a row.
@@ -68,6 +85,7 @@ statistics_table! {
         icmp_ignored: "messages", "ICMP errors not about a segment in flight (RFC 5927)";
         icmp_unreachable: "messages", "ICMP unreachable errors about a segment in flight";
         path_mtu_reductions: "events", "Times the segment size was reduced for the path MTU";
+        path_mtu_probes: "segments", "Larger segments tried out on the path (RFC 4821)";
         keepalive_probes: "segments", "Keepalive probes sent";
         challenge_acks: "segments", "Challenge acknowledgements sent (RFC 5961)";
         paws_rejected: "segments", "Segments rejected for an old timestamp (RFC 7323)";

@@ -19,10 +19,12 @@ pub(crate) enum Timer {
     Keepalive,
     /// End of TIME-WAIT.
     TimeWait,
+    /// Outstanding data has been without an answer for too long (RFC 5482).
+    UserTimeout,
 }
 
 impl Timer {
-    pub(crate) const ALL: [Timer; 7] = [
+    pub(crate) const ALL: [Timer; 8] = [
         Timer::Retransmit,
         Timer::Reorder,
         Timer::Persist,
@@ -30,6 +32,7 @@ impl Timer {
         Timer::Pacing,
         Timer::Keepalive,
         Timer::TimeWait,
+        Timer::UserTimeout,
     ];
 }
 
@@ -68,6 +71,11 @@ impl TimerTable {
     /// The earliest deadline.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.0.iter().copied().min().filter(|at| *at != Instant::FAR_FUTURE)
+    }
+
+    /// See [`super::connection::Connection::touch`].
+    pub(crate) fn touch(&self) -> u64 {
+        self.0[0].as_nanos() ^ self.0[Timer::ALL.len() - 1].as_nanos()
     }
 
     pub(crate) fn disarm_all(&mut self) {

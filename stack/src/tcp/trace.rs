@@ -99,6 +99,11 @@ impl Trace {
         self.note(now, What::Undo, 0);
     }
 
+    /// See [`super::connection::Connection::touch`].
+    pub(crate) fn touch(&self) -> u64 {
+        u64::from(self.entries[self.next % ENTRIES].at_us)
+    }
+
     /// Whether anything was recorded.
     pub fn is_empty(&self) -> bool {
         self.next == 0

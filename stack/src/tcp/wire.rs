@@ -1,13 +1,14 @@
 //! Between [`Segment`]s and the bytes of a TCP header and payload (RFC 9293 section 3.1).
 //!
-//! Reading never panics and never allocates; what cannot be read is a [`SegmentError`]. Header fields go through
-//! smoltcp's views. Options are walked here, because smoltcp keeps three SACK blocks of the four that fit.
+//! Reading never panics and never allocates; what cannot be read is a [`SegmentError`]. The fixed part of the header is
+//! read and written here as one array, because every field of a view checks its bounds again. Options are walked here,
+//! because smoltcp keeps three SACK blocks of the four that fit.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use outrider_drivers::checksum;
 use outrider_drivers::port::ReceiveChecksum;
-use smoltcp::wire::{IpProtocol, TcpOption, TcpPacket, TcpSeqNumber};
+use smoltcp::wire::{IpProtocol, TcpOption};
 
 use super::segment::{Flags, Header, Options, SackBlock, Segment, Timestamps};
 use super::sequence::SeqNumber;
@@ -18,6 +19,17 @@ pub const BASE_HEADER_BYTES: usize = 20;
 pub const OPTIONS_BYTES_MAX: usize = 40;
 /// Largest shift of the window scale option (RFC 7323 section 2.3: a greater one counts as 14).
 const WINDOW_SCALE_MAX: u8 = 14;
+
+/// Where the checksum is in the header.
+const CHECKSUM_AT: usize = 16;
+/// Control bits (RFC 9293 section 3.1, RFC 3168 section 6.1).
+const FIN: u8 = 1;
+const SYN: u8 = 1 << 1;
+const RST: u8 = 1 << 2;
+const PSH: u8 = 1 << 3;
+const ACK: u8 = 1 << 4;
+const ECE: u8 = 1 << 6;
+const CWR: u8 = 1 << 7;
 
 const KIND_END: u8 = 0;
 const KIND_NO_OPERATION: u8 = 1;
@@ -72,7 +84,12 @@ pub struct Envelope {
 /// # Errors
 /// See [`SegmentError`]; such a segment is dropped and counted, never answered.
 pub fn parse<'a>(bytes: &'a [u8], envelope: &Envelope) -> Result<(Ports, Segment<'a>), SegmentError> {
-    let packet = TcpPacket::new_checked(bytes).map_err(|_| SegmentError::Truncated)?;
+    let (base, _) = bytes.split_first_chunk::<BASE_HEADER_BYTES>().ok_or(SegmentError::Truncated)?;
+    let header_bytes = usize::from(base[12] >> 4) * 4;
+    if header_bytes < BASE_HEADER_BYTES || header_bytes > bytes.len() {
+        return Err(SegmentError::Truncated);
+    }
+    let (head, payload) = bytes.split_at(header_bytes);
     if envelope.source.is_ipv4() != envelope.destination.is_ipv4() {
         return Err(SegmentError::Family);
     }
@@ -83,30 +100,41 @@ pub fn parse<'a>(bytes: &'a [u8], envelope: &Envelope) -> Result<(Ports, Segment
             return Err(SegmentError::Checksum);
         }
     }
-    let ports = Ports { source: packet.src_port(), destination: packet.dst_port() };
+    let ports = ports_of(base);
     if ports.source == 0 || ports.destination == 0 {
         return Err(SegmentError::PortZero);
     }
+    let number =
+        |at: usize| SeqNumber(u32::from_be_bytes([base[at], base[at + 1], base[at + 2], base[at + 3]]));
+    let has = |bit: u8| base[13] & bit != 0;
     let header = Header {
-        seq: SeqNumber(packet.seq_number().0 as u32),
-        ack: packet.ack().then(|| SeqNumber(packet.ack_number().0 as u32)),
+        seq: number(4),
+        ack: has(ACK).then(|| number(8)),
         flags: Flags {
-            syn: packet.syn(),
-            fin: packet.fin(),
-            rst: packet.rst(),
-            psh: packet.psh(),
-            ece: packet.ece(),
-            cwr: packet.cwr(),
+            syn: has(SYN),
+            fin: has(FIN),
+            rst: has(RST),
+            psh: has(PSH),
+            ece: has(ECE),
+            cwr: has(CWR),
         },
-        window: packet.window_len(),
-        options: parse_options(packet.options())?,
+        window: u16::from_be_bytes([base[14], base[15]]),
+        options: parse_options(&head[BASE_HEADER_BYTES..])?,
     };
-    let segment = Segment {
-        header,
-        payload: packet.payload(),
-        congestion_experienced: envelope.congestion_experienced,
-    };
+    let segment = Segment { header, payload, congestion_experienced: envelope.congestion_experienced };
     Ok((ports, segment))
+}
+
+/// The ports at the start of a TCP header; `None` if it is cut short.
+pub(crate) fn peek_ports(bytes: &[u8]) -> Option<Ports> {
+    bytes.first_chunk::<BASE_HEADER_BYTES>().map(ports_of)
+}
+
+fn ports_of(base: &[u8; BASE_HEADER_BYTES]) -> Ports {
+    Ports {
+        source: u16::from_be_bytes([base[0], base[1]]),
+        destination: u16::from_be_bytes([base[2], base[3]]),
+    }
 }
 
 /// Walks the options. Unknown kinds are skipped by their length (RFC 9293 section 3.2, MUST-6).
@@ -197,7 +225,7 @@ pub fn header_length(header: &Header) -> usize {
 }
 
 /// Writes the options in the order and alignment of Linux, so that a 32-bit reader finds each value aligned.
-fn emit_options(mut buffer: &mut [u8], options: &Options) {
+fn emit_options(mut buffer: &mut [u8], options: &Options, blocks: usize) {
     let nop = TcpOption::NoOperation;
     if let Some(bytes) = options.segment_size_max {
         buffer = TcpOption::MaxSegmentSize(bytes).emit(buffer);
@@ -223,7 +251,6 @@ fn emit_options(mut buffer: &mut [u8], options: &Options) {
         buffer = nop.emit(buffer);
         buffer = TcpOption::WindowScale(shift).emit(buffer);
     }
-    let (blocks, _) = options_layout(options);
     if blocks > 0 {
         buffer = nop.emit(buffer);
         buffer = nop.emit(buffer);
@@ -256,41 +283,61 @@ pub struct Emission {
 /// # Panics
 /// If `buffer` is too short, or the addresses are of different families: bugs of the caller.
 pub fn emit(buffer: &mut [u8], emission: &Emission, header: &Header, payload: [&[u8]; 2]) -> usize {
-    let header_bytes = header_length(header);
+    let addresses = pseudo_header_sum(emission.source, emission.destination, 0);
+    emit_between(buffer, emission.ports, addresses, emission.checksum_offload, header, payload)
+}
+
+/// [`emit`] for whoever knows `addresses`, the [`pseudo_header_sum`] of a length of zero, already.
+pub(crate) fn emit_between(
+    buffer: &mut [u8],
+    ports: Ports,
+    addresses: u16,
+    checksum_offload: bool,
+    header: &Header,
+    payload: [&[u8]; 2],
+) -> usize {
+    let (sack_blocks, options_bytes) = options_layout(&header.options);
+    let header_bytes = BASE_HEADER_BYTES + options_bytes;
     let length = header_bytes + payload[0].len() + payload[1].len();
-    let buffer = &mut buffer[..length];
-    let (first, second) = buffer[header_bytes..].split_at_mut(payload[0].len());
-    first.copy_from_slice(payload[0]);
-    second.copy_from_slice(payload[1]);
+    let (head, body) = buffer[..length].split_at_mut(header_bytes);
+    let (base, options) = head.split_first_chunk_mut().expect("a header has its fixed part");
+    emit_base(base, ports, header, header_bytes);
+    emit_options(options, &header.options, sack_blocks);
 
-    let mut packet = TcpPacket::new_unchecked(&mut *buffer);
-    packet.set_src_port(emission.ports.source);
-    packet.set_dst_port(emission.ports.destination);
-    packet.set_seq_number(TcpSeqNumber(header.seq.0 as i32));
-    packet.set_ack_number(TcpSeqNumber(header.ack.unwrap_or_default().0 as i32));
-    packet.clear_flags();
-    packet.set_header_len(header_bytes as u8);
-    packet.set_syn(header.flags.syn);
-    packet.set_fin(header.flags.fin);
-    packet.set_rst(header.flags.rst);
-    packet.set_psh(header.flags.psh);
-    packet.set_ece(header.flags.ece);
-    packet.set_cwr(header.flags.cwr);
-    packet.set_ack(header.ack.is_some());
-    packet.set_window_len(header.window);
-    packet.set_urgent_at(0);
-    emit_options(packet.options_mut(), &header.options);
-
-    let pseudo_header = pseudo_header_sum(emission.source, emission.destination, length);
-    if emission.checksum_offload {
-        packet.set_checksum(pseudo_header);
+    let pseudo_header = u64::from(addresses) + (length >> 16) as u64 + (length & 0xffff) as u64;
+    let (first, second) = body.split_at_mut(payload[0].len());
+    let sum = if checksum_offload {
+        first.copy_from_slice(payload[0]);
+        second.copy_from_slice(payload[1]);
+        checksum::fold(pseudo_header)
     } else {
-        packet.set_checksum(0);
-        let segment = checksum::sum(packet.into_inner());
-        let sum = checksum::fold(u64::from(pseudo_header) + u64::from(segment));
-        TcpPacket::new_unchecked(buffer).set_checksum(!sum);
-    }
+        let first_sum = checksum::copy(first, payload[0]);
+        let second_sum = if second.is_empty() { 0 } else { checksum::copy(second, payload[1]) };
+        // Behind an odd number of bytes the two of each word have changed places (RFC 1071 section 2, B).
+        let second_sum = if payload[0].len() % 2 == 1 { second_sum.swap_bytes() } else { second_sum };
+        let sums = u64::from(checksum::sum(head)) + u64::from(first_sum) + u64::from(second_sum);
+        !checksum::fold(pseudo_header + sums)
+    };
+    head[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&sum.to_be_bytes());
     length
+}
+
+/// The part that every header has (RFC 9293 section 3.1), its checksum still zero. Written as one array: of fields
+/// that are set one by one, each checks its bounds, and this is done for every segment.
+fn emit_base(base: &mut [u8; BASE_HEADER_BYTES], ports: Ports, header: &Header, header_bytes: usize) {
+    let Flags { syn, fin, rst, psh, ece, cwr } = header.flags;
+    let bits =
+        [(FIN, fin), (SYN, syn), (RST, rst), (PSH, psh), (ACK, header.ack.is_some()), (ECE, ece), (CWR, cwr)];
+    let flags = bits.iter().fold(0, |flags, (bit, set)| flags | if *set { *bit } else { 0 });
+    base[..2].copy_from_slice(&ports.source.to_be_bytes());
+    base[2..4].copy_from_slice(&ports.destination.to_be_bytes());
+    base[4..8].copy_from_slice(&header.seq.0.to_be_bytes());
+    base[8..12].copy_from_slice(&header.ack.unwrap_or_default().0.to_be_bytes());
+    base[12] = (header_bytes as u8 / 4) << 4;
+    base[13] = flags;
+    base[14..16].copy_from_slice(&header.window.to_be_bytes());
+    // Checksum and urgent pointer.
+    base[16..].fill(0);
 }
 
 /// The one's complement sum over the pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1), not inverted: what

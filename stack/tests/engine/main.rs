@@ -4,12 +4,16 @@ mod pair;
 mod trouble;
 
 mod congestion;
+mod dump;
 mod faults;
 mod habits;
 mod keepalive;
 mod lifecycle;
+mod liveness;
 mod path;
+mod probing;
 mod recovery;
 mod regressions;
 mod storms;
+mod tail;
 mod windows;

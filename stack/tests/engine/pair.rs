@@ -85,6 +85,10 @@ pub(crate) struct App {
     pub taken: u64,
     pub finish: bool,
     pub peer_finished: bool,
+    /// Arrivals of this length are acknowledged at once, as out-of-band messages are.
+    pub answers_at_once: Option<usize>,
+    /// The source tells how much is queued.
+    pub knows_queue: bool,
     pub urgent: bool,
     pub urgent_cuts: Vec<(Instant, bool)>,
     pub fault_at: Option<u64>,
@@ -124,6 +128,10 @@ impl SegmentSource for App {
     fn finished(&self) -> bool {
         self.finish
     }
+
+    fn queued_bytes(&self) -> Option<u64> {
+        self.knows_queue.then(|| self.total - self.cut)
+    }
 }
 
 impl SegmentSink for App {
@@ -139,6 +147,7 @@ impl SegmentSink for App {
         );
         match self.fault_at {
             Some(limit) if self.received >= limit => Err(SinkFault),
+            _ if self.answers_at_once == Some(bytes.len()) => Ok(AckUrgency::Now),
             _ => Ok(AckUrgency::Normal),
         }
     }
@@ -358,6 +367,18 @@ impl Pair {
             segment.marked = segment.ecn_capable && path.mark_above.is_some_and(|limit| backlog > limit);
             self.schedule(at, 1 - from, segment);
         }
+    }
+
+    /// `to` hears from its peer, out of the blue, that the window is `bytes`.
+    pub(crate) fn offer_window(&mut self, to: usize, bytes: u64) {
+        let peer = &self.nodes[1 - to];
+        let header = Header {
+            seq: peer.initial.at(1 + peer.app.cut),
+            ack: Some(self.nodes[to].initial.at(self.tcp(to).acked_offset())),
+            window: bytes.div_ceil(1 << self.nodes[to].peer_shift) as u16,
+            ..Header::default()
+        };
+        self.arrive(to, &InFlight { header, payload: vec![], ecn_capable: false, marked: false });
     }
 
     /// Puts any segment on the way to `to`.

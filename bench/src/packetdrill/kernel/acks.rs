@@ -27,6 +27,8 @@ pub(crate) struct AckPolicy {
     pub(crate) segment_size: u64,
     segment_size_max: u64,
     window: u64,
+    /// The script's injected packets are made of segments of this size (`--mss`).
+    pub(crate) injected_size: u64,
     /// Bytes not acknowledged yet.
     unacked: u64,
     /// Among them something that the peer pushed.
@@ -45,6 +47,7 @@ impl AckPolicy {
             segment_size: SEGMENT_SIZE_FIRST,
             segment_size_max: 1460,
             window: 65_535,
+            injected_size: u64::MAX,
             unacked: 0,
             pushed: false,
             timeout: Duration::from_secs(1),
@@ -63,11 +66,17 @@ impl AckPolicy {
         self.quick = self.quick.max(count);
     }
 
-    /// `length` bytes arrived in order.
-    pub(crate) fn on_data(&mut self, now: Instant, length: u64) -> AckUrgency {
+    /// A segment with `length` bytes arrived: what a full segment of the peer is.
+    pub(crate) fn note_length(&mut self, length: u64) {
+        let length = length.min(self.injected_size);
         if length >= self.segment_size {
             self.segment_size = length.min(self.segment_size_max.max(1));
         }
+    }
+
+    /// `length` bytes arrived in order.
+    pub(crate) fn on_data(&mut self, now: Instant, length: u64) -> AckUrgency {
+        self.note_length(length);
         let pause = now - self.last_received;
         if self.delay.is_zero() {
             self.start_quick();
@@ -77,8 +86,20 @@ impl AckPolicy {
         }
         self.last_received = now;
         self.unacked += length;
-        let quick = self.quick > 0 && !self.conversing;
-        if quick || self.unacked > self.segment_size { AckUrgency::Now } else { AckUrgency::Normal }
+        if length > self.window {
+            // More than was offered: nothing can be said of the window that would make the peer go on.
+            return AckUrgency::Normal;
+        }
+        if self.is_quick_now() || self.unacked > self.segment_size {
+            AckUrgency::Now
+        } else {
+            AckUrgency::Normal
+        }
+    }
+
+    /// Whether whatever arrives is acknowledged at once.
+    pub(crate) fn is_quick_now(&self) -> bool {
+        self.quick > 0 && !self.conversing
     }
 
     /// A segment with an acknowledgement left.

@@ -9,14 +9,17 @@ use outrider_stack::tcp::connection::{
 };
 use outrider_stack::tcp::segment::{Header, Segment};
 use outrider_stack::tcp::sequence::SeqNumber;
+use outrider_stack::tcp::source::Blocked;
 use outrider_stack::tcp::wire::{self, Emission, Envelope, Ports};
 use outrider_stack::time::Instant;
 
 use super::errno::Errno;
+use super::limits::{Limit, Limits};
 use super::mapping::Mapping;
 use super::stream::Stream;
 use super::{InjectError, SocketId};
 use crate::packetdrill::language::packet::{Ecn, IcmpSpec};
+use crate::packetdrill::segment::{Segment as WireSegment, TcpOption};
 use crate::packetdrill::settings::{Settings, SocketOptions};
 
 /// The addresses that the public tool uses. Nothing depends on them.
@@ -30,6 +33,24 @@ const INITIAL_SEQUENCE: u32 = u32::MAX - 4000;
 const TIMESTAMP_OFFSET: u32 = 0x7fff_f000;
 /// Least path MTU that Linux believes (`route/min_pmtu`), bytes.
 const PATH_MTU_MIN: u32 = 552;
+/// The TCP option with an MD5 signature (RFC 2385).
+const KIND_SIGNATURE: u8 = 19;
+/// ICMP messages that mean nothing to a TCP connection (RFC 6633 for the first).
+const HARMLESS_ICMP: [&str; 13] = [
+    "unknown",
+    "source_quench",
+    "echo_reply",
+    "echo_request",
+    "redirect",
+    "router_advertise",
+    "router_solicit",
+    "timestamp_request",
+    "timestamp_reply",
+    "information_request",
+    "information_reply",
+    "address_mask_request",
+    "address_mask_reply",
+];
 
 /// What became of segments since the connection began, beside what the engine counts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -90,6 +111,7 @@ pub(crate) struct Conn {
     fin_timeout: Duration,
     pub(crate) config: Config,
     pub(crate) counts: Counts,
+    pub(crate) limits: Limits,
     pub(crate) last_ack_received: Instant,
     pub(crate) last_data_sent: Instant,
 }
@@ -117,6 +139,7 @@ impl Conn {
             fin_timeout: Duration::from_secs(60),
             config: Config::default(),
             counts: Counts::default(),
+            limits: Limits::new(now),
             last_ack_received: now,
             last_data_sent: now,
         }
@@ -130,6 +153,7 @@ impl Conn {
         }
         self.stream.nodelay = options.nodelay;
         self.stream.cork = options.cork;
+        self.stream.acks.injected_size = settings.injected_segment_size.map_or(u64::MAX, u64::from);
         let window = u64::from(config.receive_window_initial);
         self.stream.acks.offered(window, u64::from(config.segment_size_max));
         self.fin_timeout = match options.linger2 {
@@ -233,7 +257,7 @@ impl Conn {
                 data: fresh.then_some(Fresh { ends_buffer: self.stream.ended_buffer() }),
             }
         });
-        self.take_events();
+        self.take_events(now);
         if sent.is_none() {
             self.note_still(now);
         }
@@ -242,6 +266,7 @@ impl Conn {
 
     /// Nothing more leaves now: what waits for time alone?
     fn note_still(&mut self, now: Instant) {
+        self.note_limits(now);
         self.stream.held_since = match (self.stream.is_stuck(), self.stream.held_since) {
             (true, since) => since.or(Some(now)),
             (false, _) => None,
@@ -253,12 +278,30 @@ impl Conn {
         };
     }
 
-    fn take_events(&mut self) {
+    /// What keeps the sender waiting, for `TCP_INFO`.
+    fn note_limits(&mut self, now: Instant) {
+        let Some(engine) = self.engine.as_ref() else { return };
+        let state = engine.send_state(now);
+        let unsent = self.stream.unsent_bytes() > 0;
+        let limit = if !unsent && self.stream.outstanding_bytes() == 0 {
+            Limit::Idle
+        } else if unsent && state.blocked == Blocked::PeerWindow {
+            Limit::PeerWindow
+        } else if !unsent && self.stream.is_starved() && state.bytes_in_flight < state.congestion_window {
+            Limit::SendBuffer
+        } else {
+            Limit::Other
+        };
+        self.limits.note(now, limit);
+    }
+
+    fn take_events(&mut self, now: Instant) {
         let Some(engine) = self.engine.as_mut() else { return };
         while let Some(event) = engine.poll_event() {
             match event {
                 Event::Established => {
                     self.established = true;
+                    self.stream.last_data_received = now;
                     self.established_pending = true;
                 }
                 Event::Closed(reason) => {
@@ -304,12 +347,17 @@ impl Conn {
             self.last_ack_received = now;
             self.counts.marked_acks += u64::from(header.flags.ece && !header.flags.syn);
         }
+        if self.has_signature(bytes) {
+            // A signature where no key is set (RFC 2385 section 2.0): dropped without a word.
+            return Ok(None);
+        }
         if self.is_refused_data(&segment) {
             // Data for a reader that has gone (RFC 1122 section 4.2.2.13).
             self.engine = None;
             return Ok(self.refusal(&segment));
         }
         self.stream.acks.note_push(header.flags.psh, segment.payload.len() as u64);
+        self.stream.acks.note_length(segment.payload.len() as u64);
         match &mut self.engine {
             Some(engine) if engine.state() != State::Closed => {
                 let before = engine.state();
@@ -335,6 +383,11 @@ impl Conn {
         }
     }
 
+    fn has_signature(&self, bytes: &[u8]) -> bool {
+        let options = WireSegment::parse(bytes).map(|segment| segment.options).unwrap_or_default();
+        options.iter().any(|option| matches!(option, TcpOption::Other { kind: KIND_SIGNATURE, .. }))
+    }
+
     /// New payload for a connection that nobody will read from any more.
     fn is_refused_data(&self, segment: &Segment<'_>) -> bool {
         let waiting = matches!(self.state(), Some(State::FinWait1 | State::FinWait2));
@@ -354,28 +407,28 @@ impl Conn {
         Some(emit(&header, [&[], &[]], self.local_port, self.remote_port))
     }
 
-    /// An ICMP error arrives.
+    /// An ICMP error arrives. Gives the segment size of the path, if that was believed.
     pub(crate) fn receive_icmp(
         &mut self,
         now: Instant,
         spec: &IcmpSpec,
         header_bytes: u32,
-    ) -> Result<(), InjectError> {
+    ) -> Result<Option<u16>, InjectError> {
         let sequence = SeqNumber(self.mapping.local_sequence(spec.quoted_seq));
         let code = spec.code.as_deref();
         let too_big = spec.kind == "packet_too_big" || code == Some("frag_needed");
-        let Some(engine) = self.engine.as_mut() else { return Ok(()) };
+        let Some(engine) = self.engine.as_mut() else { return Ok(None) };
         if too_big {
             let mtu = spec.mtu.unwrap_or(0).max(PATH_MTU_MIN);
             let size = u16::try_from(mtu.saturating_sub(header_bytes)).unwrap_or(u16::MAX);
-            engine.on_path_mtu(now, sequence, size);
-            return Ok(());
+            return Ok(engine.on_path_mtu(now, sequence, size).then_some(size));
         }
         let error = match (spec.kind.as_str(), code) {
             ("unreachable", Some("port_unreachable")) => Errno::ECONNREFUSED,
             ("unreachable", Some("net_unreachable" | "net_unknown" | "no_route")) => Errno("ENETUNREACH"),
             ("unreachable", _) | ("time_exceeded", _) => Errno::EHOSTUNREACH,
-            ("source_quench", _) => return Ok(()),
+            ("parameter_problem", _) => Errno("EPROTO"),
+            (kind, _) if HARMLESS_ICMP.contains(&kind) => return Ok(None),
             (kind, code) => {
                 let code = code.unwrap_or("");
                 return Err(InjectError::Unsupported(format!("icmp {kind} {code}").trim_end().to_owned()));
@@ -384,9 +437,9 @@ impl Conn {
         self.soft_error = Some(error);
         if spec.kind == "unreachable" {
             engine.on_unreachable(now, sequence);
-            self.take_events();
+            self.take_events(now);
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Everything that was written, FIN included, is acknowledged.
@@ -403,13 +456,14 @@ impl Conn {
         self.socket = None;
         let unread = self.stream.unread > 0;
         self.stream.read_shut = true;
+        self.stream.reader_gone = true;
         self.stream.unread = 0;
         match (&mut self.engine, self.established) {
             (Some(_), true) if !abort && !unread => self.stream.finish = true,
             (Some(engine), _) => engine.abort(now),
             (None, _) => {}
         }
-        self.take_events();
+        self.take_events(now);
     }
 
     /// The application has read: the window may have opened.

@@ -15,6 +15,7 @@ impl Errno {
     pub(crate) const ECONNREFUSED: Errno = Errno("ECONNREFUSED");
     pub(crate) const ECONNRESET: Errno = Errno("ECONNRESET");
     pub(crate) const EEXIST: Errno = Errno("EEXIST");
+    pub(crate) const EFAULT: Errno = Errno("EFAULT");
     pub(crate) const EHOSTUNREACH: Errno = Errno("EHOSTUNREACH");
     pub(crate) const EINPROGRESS: Errno = Errno("EINPROGRESS");
     pub(crate) const EINVAL: Errno = Errno("EINVAL");

@@ -123,9 +123,12 @@ fn add_state(all: &mut Names, conn: &Conn, seen: &Inspection, now: Instant) {
         ("tcpi_snd_ssthresh", threshold),
         ("tcpi_snd_cwnd", segments(seen.congestion_window)),
         ("tcpi_advmss", announced - if seen.timestamps { 12 } else { 0 }),
-        ("tcpi_reordering", 3),
+        ("tcpi_reordering", (seen.reordering_bytes.div_ceil(seen.segment_size.max(1)) as i64).max(3)),
         ("tcpi_pacing_rate", seen.pacing_rate.map_or(-1, |rate| rate as i64)),
         ("tcpi_max_pacing_rate", -1),
+        ("tcpi_busy_time", micros(conn.limits.busy(now))),
+        ("tcpi_rwnd_limited", micros(conn.limits.by_window(now))),
+        ("tcpi_sndbuf_limited", micros(conn.limits.by_send_buffer(now))),
         ("tcpi_snd_wnd", seen.send_window as i64),
         ("tcpi_rcv_wnd", seen.receive_window as i64),
     ]);

@@ -6,6 +6,7 @@ pub(crate) mod calls;
 mod connection;
 mod errno;
 pub(crate) mod information;
+mod limits;
 mod mapping;
 mod offload;
 mod stream;
@@ -34,6 +35,8 @@ const BURST_MAX: usize = 200_000;
 pub(crate) enum File {
     Socket(SocketId),
     Epoll(Vec<calls::ready::Interest>),
+    /// A file on disk: its length, bytes.
+    Regular(u64),
 }
 
 /// What a socket is used for.
@@ -153,15 +156,17 @@ impl Kernel {
     /// Lets a connection send what it may, and tells its socket what happened.
     pub(super) fn pump(&mut self, id: ConnectionId) {
         let now = self.now;
-        let limit = self.connections[id].inspect(now).map_or(1, |seen| offload::group_segments(&seen));
+        let least = self.settings.group_segments_min;
         let mut group = offload::Group::default();
         let mut waiting: Option<Transmission> = None;
         for _ in 0..BURST_MAX {
             let next = self.connections[id].transmit(now);
+            let conn = &self.connections[id];
             if let Some(mut sent) = waiting.take() {
                 match sent.data {
                     Some(Fresh { ends_buffer }) => {
                         let last = ends_buffer || next.as_ref().is_none_or(|next| next.data.is_none());
+                        let limit = conn.inspect(now).map_or(1, |seen| offload::group_segments(&seen, least));
                         group.add(&mut sent.bytes, last, limit);
                     }
                     None => group.break_off(),
@@ -249,7 +254,10 @@ impl Kernel {
                 "there is no connection that the ICMP error could be about".to_owned(),
             ));
         };
-        conn.receive_icmp(now, spec, overhead)?;
+        if let Some(size) = conn.receive_icmp(now, spec, overhead)? {
+            // Linux remembers the path of a destination, and all connections of a script go to one.
+            self.settings.path_segment_size = Some(size);
+        }
         self.pump(id);
         Ok(())
     }
@@ -257,7 +265,7 @@ impl Kernel {
     fn socket_of(&self, fd: i64) -> Result<SocketId, Errno> {
         match self.files.get(&fd) {
             Some(File::Socket(id)) => Ok(*id),
-            Some(File::Epoll(_)) => Err(Errno::EINVAL),
+            Some(File::Epoll(_) | File::Regular(_)) => Err(Errno::EINVAL),
             None => Err(Errno::EBADF),
         }
     }

@@ -7,8 +7,6 @@ use outrider_stack::tcp::connection::Inspection;
 /// Offset and bit of PSH in a TCP header.
 const FLAGS_AT: usize = 13;
 const PSH: u8 = 0x08;
-/// Segments of a group at least (`tcp_min_tso_segs`).
-const GROUP_SEGMENTS_MIN: u64 = 2;
 /// Most bytes of a group.
 const GROUP_BYTES_MAX: u64 = 65_000;
 /// Part of a second that a group lasts at the pacing rate, as a shift (`sk_pacing_shift`).
@@ -17,8 +15,9 @@ const PACING_SHIFT: u32 = 10;
 /// (`tcp_tso_rtt_log`).
 const RTT_SHIFT: u32 = 9;
 
-/// How many segments Linux would send as one group.
-pub(super) fn group_segments(seen: &Inspection) -> u64 {
+/// How many segments Linux would send as one group; at least `least` as far as the window allows
+/// (`tcp_min_tso_segs`).
+pub(super) fn group_segments(seen: &Inspection, least: u64) -> u64 {
     let size = seen.segment_size.max(1);
     let rtt_us = seen.smoothed_rtt.map_or(0, |rtt| rtt.as_micros() as u64);
     let rate = match rtt_us {
@@ -33,13 +32,19 @@ pub(super) fn group_segments(seen: &Inspection) -> u64 {
     let extra = if steps < 32 { GROUP_BYTES_MAX >> steps } else { 0 };
     let bytes = (rate >> PACING_SHIFT).saturating_add(extra).min(GROUP_BYTES_MAX);
     let half_window = (seen.congestion_window / size / 2).max(1);
-    (bytes / size).max(GROUP_SEGMENTS_MIN).min(half_window)
+    (bytes / size).max(least.max(1)).min(half_window)
 }
 
 /// What the port remembers of a run of segments sent in one go.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Group {
     length: u64,
+}
+
+fn set_push(bytes: &mut [u8]) {
+    if let Some(flags) = bytes.get_mut(FLAGS_AT) {
+        *flags |= PSH;
+    }
 }
 
 impl Group {
@@ -49,10 +54,8 @@ impl Group {
         if self.length < limit && !last {
             return;
         }
-        if self.length > 1
-            && let Some(flags) = bytes.get_mut(FLAGS_AT)
-        {
-            *flags |= PSH;
+        if self.length > 1 {
+            set_push(bytes);
         }
         self.length = 0;
     }

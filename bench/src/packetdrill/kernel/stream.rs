@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use outrider_stack::tcp::connection::Inspection;
 use outrider_stack::tcp::source::{
-    AckUrgency, Cut, Demand, SegmentSink, SegmentSource, SendState, SinkFault,
+    AckUrgency, BeyondWindow, Cut, Demand, SegmentSink, SegmentSource, SendState, SinkFault,
 };
 use outrider_stack::time::Instant;
 
@@ -83,6 +83,8 @@ pub(crate) struct Stream {
     pub(crate) peer_finished: bool,
     /// Nobody will read: what still arrives is refused.
     pub(crate) read_shut: bool,
+    /// The socket is closed: what arrives is thrown away. After `SHUT_RD` alone it may still be read, as on Linux.
+    pub(crate) reader_gone: bool,
     /// We have sent FIN first: the peer's is acknowledged at once.
     pub(crate) acks: AckPolicy,
     pub(crate) last_data_received: Instant,
@@ -116,6 +118,7 @@ impl Stream {
             receive_space,
             peer_finished: false,
             read_shut: false,
+            reader_gone: false,
             acks: AckPolicy::new(now),
             last_data_received: now,
         }
@@ -204,11 +207,12 @@ impl Stream {
         (bound / self.segment_size * self.segment_size).max(self.segment_size)
     }
 
-    /// Appends up to `wanted` bytes to one buffer; zero if the send buffer is full. Call again, after letting the
+    /// Appends up to `wanted` bytes to one buffer; zero if that would need a new one and the send buffer is full, or
+    /// holds `unsent_max` bytes that were not sent (`TCP_NOTSENT_LOWAT`). Call again, after letting the
     /// engine transmit, until all is taken.
-    pub(crate) fn append(&mut self, wanted: u64) -> u64 {
+    pub(crate) fn append(&mut self, wanted: u64, unsent_max: u64) -> u64 {
         let goal = self.buffer_goal();
-        let full = self.charged() >= self.send_buffer;
+        let full = self.charged() >= self.send_buffer || self.unsent_bytes() >= unsent_max;
         let tail = self.unsent.back_mut().filter(|tail| !tail.sealed && tail.end - tail.start < goal);
         let taken = match tail {
             Some(tail) => {
@@ -235,6 +239,16 @@ impl Stream {
             self.mark_push();
         }
         taken
+    }
+
+    /// Whether the receive buffer has no room: a peer that sends all the same is answered at once.
+    fn is_full(&self) -> bool {
+        self.unread >= self.receive_space
+    }
+
+    /// Whether a writer waits for room.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.starved
     }
 
     /// Whether everything appended may leave in full segments: then the engine may be polled between appends.
@@ -355,6 +369,10 @@ impl SegmentSource for Stream {
         self.finish && self.unsent_bytes() == 0
     }
 
+    fn queued_bytes(&self) -> Option<u64> {
+        Some(self.unsent_bytes())
+    }
+
     fn pushes(&self) -> Option<bool> {
         Some(self.last_push)
     }
@@ -364,7 +382,7 @@ impl SegmentSink for Stream {
     fn deliver(&mut self, now: Instant, bytes: &[u8]) -> Result<AckUrgency, SinkFault> {
         self.received += bytes.len() as u64;
         self.last_data_received = now;
-        if !self.read_shut {
+        if !self.reader_gone {
             self.unread += bytes.len() as u64;
         }
         Ok(self.acks.on_data(now, bytes.len() as u64))
@@ -374,12 +392,17 @@ impl SegmentSink for Stream {
         self.receive_space.saturating_sub(self.unread) as usize
     }
 
+    fn beyond_window(&self) -> BeyondWindow {
+        // Linux takes what is too long whole while its queue is empty, and not at all otherwise.
+        if self.unread == 0 { BeyondWindow::Take } else { BeyondWindow::Refuse }
+    }
+
     fn on_peer_finished(&mut self, _now: Instant) {
         self.peer_finished = true;
     }
 
     fn finish_urgency(&self) -> AckUrgency {
         // Linux lets the acknowledgement of a FIN wait for ours to ride on.
-        if self.finish { AckUrgency::Now } else { AckUrgency::Normal }
+        if self.finish || self.is_full() { AckUrgency::Now } else { AckUrgency::Normal }
     }
 }

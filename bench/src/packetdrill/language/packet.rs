@@ -102,6 +102,9 @@ const FOREIGN: [&str; 8] = ["udp", "ipv4", "ipv6", "gre", "GREv0", "mpls", "psp"
 pub(crate) fn parse_packet(cursor: &mut Cursor<'_>, direction: Direction) -> Parsed<PacketParse> {
     cursor.skip_blanks()?;
     let mut ecn = None;
+    if let Some(spec) = parse_icmp_after_quotation(cursor)? {
+        return Ok(PacketParse::Packet(PacketSpec { direction, ecn, body: Body::Icmp(spec) }));
+    }
     if matches!(cursor.peek(), Some('[' | '(')) {
         match parse_ip_information(cursor)? {
             Ok(found) => ecn = found,
@@ -172,13 +175,69 @@ fn parse_ip_information(cursor: &mut Cursor<'_>) -> Parsed<Result<Option<Ecn>, S
     Ok(Ok(Some(ecn)))
 }
 
+/// `[1:1461(1460)] icmp ...`: the older form, with the segment quoted first.
+fn parse_icmp_after_quotation(cursor: &mut Cursor<'_>) -> Parsed<Option<IcmpSpec>> {
+    let mut ahead = *cursor;
+    if !ahead.take("[")? || ahead.integer("").is_err() {
+        return Ok(None);
+    }
+    cursor.require("[")?;
+    let (quoted_seq, _) = parse_sequence(cursor)?;
+    cursor.require("]")?;
+    if !cursor.take_word("icmp")? {
+        return Err(cursor.expected("`icmp` after the segment that it quotes"));
+    }
+    Ok(Some(IcmpSpec { quoted_seq, ..parse_icmp(cursor)? }))
+}
+
+/// The name of an ICMP type that is given as a number (RFC 792); a host drops one that it does not know.
+fn icmp_type(kind: &str) -> &str {
+    let Some(number) = kind.strip_prefix("type_").and_then(|number| number.parse::<u8>().ok()) else {
+        return kind;
+    };
+    match number {
+        0 => "echo_reply",
+        3 => "unreachable",
+        4 => "source_quench",
+        5 => "redirect",
+        8 => "echo_request",
+        11 => "time_exceeded",
+        12 => "parameter_problem",
+        _ => "unknown",
+    }
+}
+
+/// The name of an ICMP code that is given as a number (RFC 792, RFC 1122).
+fn unreachable_code(code: &str) -> &str {
+    const NAMES: [&str; 16] = [
+        "net_unreachable",
+        "host_unreachable",
+        "protocol_unreachable",
+        "port_unreachable",
+        "frag_needed",
+        "source_route_failed",
+        "net_unknown",
+        "host_unknown",
+        "source_host_isolated",
+        "net_prohibited",
+        "host_prohibited",
+        "net_unreachable_for_tos",
+        "host_unreachable_for_tos",
+        "packet_filtered",
+        "precedence_violation",
+        "precedence_cutoff",
+    ];
+    let number = code.strip_prefix("code_").and_then(|number| number.parse::<usize>().ok());
+    number.and_then(|number| NAMES.get(number)).copied().unwrap_or(code)
+}
+
 fn parse_icmp(cursor: &mut Cursor<'_>) -> Parsed<IcmpSpec> {
-    let kind = cursor.word("an ICMP type")?.to_owned();
+    let kind = icmp_type(cursor.word("an ICMP type")?).to_owned();
     let mut spec = IcmpSpec { kind, code: None, mtu: None, quoted_seq: 0 };
     let mut ahead = *cursor;
     ahead.skip_blanks()?;
     if ahead.peek().is_some_and(|c| c.is_ascii_alphabetic()) && !ahead.take_word("mtu")? {
-        spec.code = Some(cursor.word("an ICMP code")?.to_owned());
+        spec.code = Some(unreachable_code(cursor.word("an ICMP code")?).to_owned());
     }
     if cursor.take_word("mtu")? {
         spec.mtu = Some(cursor.number("the MTU")?);
@@ -244,7 +303,7 @@ fn parse_tcp(cursor: &mut Cursor<'_>, direction: Direction) -> Parsed<Result<Tcp
                 return Err(cursor.error("`<...>` is a check, so it needs an expected packet"));
             }
         } else {
-            match parse_options(cursor)? {
+            match parse_options(cursor, direction)? {
                 Ok(options) => spec.options = Some(options),
                 Err(what) => return Ok(Err(what)),
             }
@@ -254,7 +313,7 @@ fn parse_tcp(cursor: &mut Cursor<'_>, direction: Direction) -> Parsed<Result<Tcp
 }
 
 /// A comma-separated list up to `>`.
-fn parse_options(cursor: &mut Cursor<'_>) -> Parsed<Result<Vec<TcpOption>, String>> {
+fn parse_options(cursor: &mut Cursor<'_>, direction: Direction) -> Parsed<Result<Vec<TcpOption>, String>> {
     let mut options = Vec::new();
     cursor.skip_blanks()?;
     let start = *cursor;
@@ -274,7 +333,15 @@ fn parse_options(cursor: &mut Cursor<'_>) -> Parsed<Result<Vec<TcpOption>, Strin
                 }
                 TcpOption::Timestamps { val, ecr: cursor.number("a timestamp echo")? }
             }
-            "FO" | "FOEXP" | "md5" | "ACCECN" | "exp" | "AccECN" | "ECN" | "e1b" | "ceb" | "e0b" => {
+            "md5" => {
+                if direction == Direction::Outbound {
+                    return Ok(Err("TCP option md5 in an expected packet".to_owned()));
+                }
+                // Sixteen bytes; no host without a key looks at them.
+                cursor.word("a signature")?;
+                TcpOption::Other { kind: 19, length: 18 }
+            }
+            "FO" | "FOEXP" | "ACCECN" | "exp" | "AccECN" | "ECN" | "e1b" | "ceb" | "e0b" => {
                 return Ok(Err(format!("TCP option {word}")));
             }
             other => return Ok(Err(format!("TCP option {other}"))),

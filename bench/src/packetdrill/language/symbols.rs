@@ -108,6 +108,8 @@ const TABLE: &[(&str, i64)] = &[
     ("IPV6_MTU_DISCOVER", 23),
     ("IPV6_RECVERR", 25),
     ("IPV6_TCLASS", 67),
+    ("IPV6_UNICAST_HOPS", 16),
+    ("IP_LOCAL_PORT_RANGE", 51),
     // fcntl and ioctl.
     ("F_GETFD", 1),
     ("F_SETFD", 2),

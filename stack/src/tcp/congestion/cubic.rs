@@ -124,7 +124,7 @@ impl Cubic {
     /// Slow start (RFC 5681 section 3.1), the first one watched by HyStart++ (RFC 9406 section 4.3: only that one).
     fn grow_slow_start(&mut self, sample: &AckSample) {
         // RFC 7661: a window that less than half was used of has not been validated.
-        let validated = self.usage.peak() >= self.window / 2;
+        let validated = self.usage.peak() > self.window / 2;
         let first = self.threshold == u64::MAX;
         let growth = if first {
             self.hystart.growth(sample.newly_acked, self.segment_size, self.paced)

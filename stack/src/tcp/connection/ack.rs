@@ -31,6 +31,10 @@ struct Delivery {
 impl Connection {
     /// SND.UNA moves to `ack` (at most SND.NXT) and SACK blocks of `header` are taken.
     pub(super) fn process_ack(&mut self, now: Instant, ack: u64, header: &Header) {
+        if self.flight.is_empty() && self.tail_probe.is_none() && header.options.sack.as_slice().is_empty() {
+            // The receiver of a bulk transfer sends nothing that could be acknowledged.
+            return;
+        }
         let pipe_before = self.flight.pipe();
         let delivered_before = self.rate.delivered();
         let una_before = self.una;
@@ -43,9 +47,13 @@ impl Connection {
         }
         let advanced = self.una > una_before;
         let newly_delivered = self.rate.delivered() - delivered_before;
+        // Bytes of this acknowledgement that earlier ones, duplicate or selective, have told of already.
+        let known = (self.una - una_before).saturating_sub(newly_delivered) + self.departed_by_duplicates();
         if advanced {
             self.timeout_base = now;
             self.progress_at = now;
+            self.duplicate_acks = 0;
+            self.check_mtu_probe_delivered(now);
         }
         if newly_delivered > 0 {
             self.probe_base = now;
@@ -71,14 +79,16 @@ impl Connection {
         if newly_delivered == 0 && newly_lost == 0 {
             return;
         }
-        let ce_marked = self.note_congestion_echo(now, header, self.una - una_before);
+        let newly_acked = (self.una - una_before).saturating_sub(known);
+        let ce_marked = self.note_congestion_echo(now, header, newly_acked);
         let was_recovering = self.recovery != Recovery::Open;
         self.advance_recovery(now);
         self.report_ack(
             now,
             AckReport {
                 newly_delivered,
-                newly_acked: self.una - una_before,
+                newly_acked,
+                advanced,
                 newly_lost,
                 pipe_before,
                 rtt: delivery.newest_rtt.map(|(_, rtt)| rtt),
@@ -220,7 +230,7 @@ impl Connection {
         if lost > 0 {
             self.trace.loss(now, lost);
             self.rate.on_lost(lost);
-            if !in_recovery {
+            if !self.is_mtu_probe_lost(now, lost) && !in_recovery {
                 self.enter_recovery(now, pipe_before);
             }
         }
@@ -233,7 +243,7 @@ impl Connection {
             Recovery::Fast { until } => advanced && self.una < until,
             _ => false,
         };
-        let third = self.recovery == Recovery::Open && self.duplicate_acks == DUPLICATE_ACKS_MAX;
+        let third = self.recovery == Recovery::Open && !advanced && self.duplicate_acks == DUPLICATE_ACKS_MAX;
         let Some(first) = self.flight.front().map(|segment| segment.offset) else { return 0 };
         if !partial && !third {
             return 0;
@@ -306,7 +316,7 @@ impl Connection {
         if matches!(self.recovery, Recovery::Fast { .. }) {
             let target = self.congestion.window();
             let segment_size = self.segment_size() as u64;
-            let safe = report.newly_acked > 0 && report.newly_lost == 0;
+            let safe = report.advanced && report.newly_lost == 0;
             self.reduction.on_ack(report.newly_delivered, pipe, target, segment_size, safe);
         }
     }
@@ -317,6 +327,8 @@ impl Connection {
 struct AckReport {
     newly_delivered: u64,
     newly_acked: u64,
+    /// SND.UNA has moved.
+    advanced: bool,
     newly_lost: u64,
     pipe_before: u64,
     rtt: Option<Duration>,

@@ -181,6 +181,7 @@ impl Connection {
         self.peer_segment_size = options
             .segment_size_max
             .unwrap_or(SEGMENT_SIZE_DEFAULT)
+            .min(self.config.path_segment_size_max)
             .max(SEGMENT_SIZE_MIN)
             .min(self.config.segment_size_max);
         match options.window_scale {
@@ -212,6 +213,7 @@ impl Connection {
         self.peer_window_max = u64::from(header.window);
         self.window_update_seq = 0;
         self.window_update_ack = 0;
+        self.start_mtu_search();
     }
 
     /// RFC 9293 section 3.10.7.3.

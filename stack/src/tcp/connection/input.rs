@@ -21,7 +21,8 @@ impl Connection {
         if self.state.may_receive() {
             self.receiver.set_room(sink.room() as u64);
         }
-        self.settle(now);
+        // The other timers look at the connection again when they fire; they are set once nothing more may leave.
+        self.arm_keepalive();
     }
 
     fn on_segment_synchronised(&mut self, now: Instant, segment: &Segment<'_>, sink: &mut dyn SegmentSink) {
@@ -196,11 +197,7 @@ impl Connection {
             && segment.payload.is_empty()
             && !segment.header.flags.fin
             && ack + window == self.window_edge;
-        if duplicate {
-            self.duplicate_acks += 1;
-        } else if ack > self.una {
-            self.duplicate_acks = 0;
-        }
+        self.duplicate_acks += u64::from(duplicate);
     }
 
     /// ECN marks of a segment with payload.

@@ -82,6 +82,8 @@ pub struct Inspection {
     pub bytes_acked: u64,
     /// An original was delivered after a later one.
     pub reordering_seen: bool,
+    /// How far out of order originals have been delivered at most, bytes.
+    pub reordering_bytes: u64,
     /// Time since a segment last left.
     pub since_sent: Duration,
     /// Time since something acceptable last arrived.
@@ -130,6 +132,7 @@ impl Connection {
             receive_window: self.receiver.window_end.saturating_sub(self.receiver.next),
             bytes_acked: self.acked_payload_bytes(),
             reordering_seen: self.rack.reordering_seen(),
+            reordering_bytes: self.rack.reordering_bytes(),
             since_sent: now - self.last_sent_at,
             since_heard: now - self.last_heard_at,
         }

@@ -7,13 +7,14 @@ mod input;
 mod inspect;
 mod output;
 mod path;
+mod probing;
 mod timeout;
 
 use core::time::Duration;
 
 pub use inspect::{Inspection, RecoveryState};
 
-pub use super::config::{CloseReason, Config, Event, Keepalive, TransmitLimit};
+pub use super::config::{CloseReason, Config, Event, Keepalive, MtuProbing, TransmitLimit};
 use super::congestion::{Algorithm, CongestionControl};
 use super::ecn::{EchoStyle, Ecn};
 use super::flight::Flight;
@@ -96,6 +97,7 @@ pub struct Connection {
     window_scaling: bool,
     /// Payload and options that one segment to the peer may carry.
     peer_segment_size: u16,
+    mtu_search: probing::MtuSearch,
     sack: bool,
     /// Present while ECN is negotiated, or offered and not yet answered.
     ecn: Option<Ecn>,
@@ -208,6 +210,7 @@ impl Connection {
             own_shift,
             window_scaling: config.window_scaling,
             peer_segment_size: SEGMENT_SIZE_DEFAULT.min(config.segment_size_max),
+            mtu_search: probing::MtuSearch::default(),
             sack: config.sack,
             ecn: config.offers_ecn().then(|| Ecn::new(echo_style(config))),
             timestamps: config.timestamps.then(TimestampState::default),
@@ -243,7 +246,7 @@ impl Connection {
                 segment_size,
                 out_of_order_bytes_max: config.out_of_order_bytes_max,
                 holes_max: config.holes_max,
-                ack_delay: config.ack_delay_max,
+                ack_delay: (config.ack_delay_min, config.ack_delay_max),
             }),
             timers: TimerTable::default(),
             challenge: (now, 0),
@@ -378,6 +381,30 @@ impl Connection {
         self.flight.ring().slices(segment.payload_offset, segment.payload_length)
     }
 
+    /// Reads a little of everything that the next segment needs, so that the cache fetches it while others have their
+    /// turn. What it returns means nothing.
+    pub(crate) fn touch(&self) -> u64 {
+        let config = self.config.ack_delay_max.subsec_nanos() ^ self.config.rto_max.subsec_nanos();
+        self.una
+            ^ self.window_edge
+            ^ self.next_round_delivered
+            ^ self.duplicate_acks
+            ^ self.retransmits_traced
+            ^ self.timeout_base.as_nanos()
+            ^ self.paced_until.as_nanos()
+            ^ self.challenge.0.as_nanos()
+            ^ self.statistics.segments_sent
+            ^ u64::from(config)
+            ^ self.rate.delivered()
+            ^ self.flight.touch()
+            ^ self.receiver.touch()
+            ^ self.congestion.touch()
+            ^ self.rtt.touch()
+            ^ self.rack.touch()
+            ^ self.timers.touch()
+            ^ self.trace.touch()
+    }
+
     /// Bytes the peer's window allows beyond SND.UNA.
     fn peer_window(&self) -> u64 {
         self.window_edge.saturating_sub(self.una)
@@ -428,8 +455,9 @@ impl Connection {
         self.close(reason);
     }
 
-    /// Keeps the timers in step with what was just done.
-    fn settle(&mut self, now: Instant) {
+    /// Keeps the timers in step with what was just done: once for all segments of a burst, and so not with each one
+    /// but when the owner has heard that nothing more may leave. For an owner that stops before that.
+    pub(crate) fn settle(&mut self, now: Instant) {
         if self.state == State::Closed {
             return;
         }

@@ -63,7 +63,9 @@ impl Connection {
     ) -> Option<Outgoing> {
         if let Some(mut header) = self.pending_reset.take() {
             header.options.timestamps = self.timestamps_now(now);
-            return Some(self.count(now, self.bare(header)));
+            let outgoing = self.bare(header);
+            self.count(now, &outgoing);
+            return Some(outgoing);
         }
         let outgoing = match self.state {
             State::Closed => None,
@@ -71,17 +73,19 @@ impl Connection {
             State::TimeWait => self.transmit_ack(now),
             _ => self.transmit_stream(now, source, limit),
         };
-        self.settle(now);
-        outgoing.map(|outgoing| self.count(now, outgoing))
+        match &outgoing {
+            Some(outgoing) => self.count(now, outgoing),
+            None => self.settle(now),
+        }
+        outgoing
     }
 
-    fn count(&mut self, now: Instant, outgoing: Outgoing) -> Outgoing {
+    fn count(&mut self, now: Instant, outgoing: &Outgoing) {
         self.statistics.segments_sent += 1;
         self.last_sent_at = now;
         let again = self.statistics.retransmits != self.retransmits_traced;
         self.retransmits_traced = self.statistics.retransmits;
         self.trace.sent(now, &outgoing.header, outgoing.payload_length, again);
-        outgoing
     }
 
     fn bare(&self, header: Header) -> Outgoing {
@@ -218,7 +222,7 @@ impl Connection {
     }
 
     /// Bytes known to have left the network by duplicate acknowledgements, where there is no SACK.
-    fn departed_by_duplicates(&self) -> u64 {
+    pub(super) fn departed_by_duplicates(&self) -> u64 {
         if self.sack { 0 } else { self.duplicate_acks * self.segment_size() as u64 }
     }
 
@@ -262,6 +266,7 @@ impl Connection {
 
     /// Sends the segment at `offset` again, cut to the present segment size.
     fn retransmit_at(&mut self, now: Instant, offset: u64) -> Outgoing {
+        self.note_mtu_probe_resent(now, offset);
         let size = self.segment_size() as u64;
         if let Some(segment) = self.flight.at(offset) {
             let payload = u64::from(segment.length) - u64::from(segment.control);
@@ -352,7 +357,9 @@ impl Connection {
             }
             urgent_only = true;
         }
-        let room = self.window_room(now, size.max(limit.super_segment_bytes), size, demand)?;
+        let probe = self.mtu_probe_payload(now).filter(|_| !urgent_only && exempt == Exempt::None);
+        let wanted = probe.unwrap_or(size.max(limit.super_segment_bytes));
+        let room = self.window_room(now, wanted, size, demand, source)?;
         self.restart_after_idle(now);
         let state = self.send_state(now);
         let mut cut = CutWriter { ring: self.flight.ring_mut(), room, urgent_only };
@@ -371,7 +378,14 @@ impl Connection {
         let more = source.demand(now) != Demand::Nothing;
         let fin = !more && source.finished() && self.next + (length as u64) < self.window_edge;
         let push = source.pushes().unwrap_or(!more);
-        Some(self.push_new(now, length, fin, demand == Demand::Urgent, push, sack_blocks))
+        let sack_blocks = if probe.is_some() { 0 } else { sack_blocks };
+        let is_probe = probe.is_some() && self.note_mtu_probe(self.next, length);
+        let mut outgoing = self.push_new(now, length, fin, demand == Demand::Urgent, push, sack_blocks);
+        if is_probe {
+            // One segment, whatever the port would make of it.
+            outgoing.segment_size = length;
+        }
+        Some(outgoing)
     }
 
     /// Records `length` bytes just cut (and FIN) as sent, and makes their segment.
@@ -450,11 +464,21 @@ impl Connection {
 
     /// Bytes the peer's window allows for a segment, silly windows avoided (RFC 9293 section 3.8.6.2.1); arms the
     /// persist timer where nothing else would ever wake the sender.
-    fn window_room(&mut self, now: Instant, wanted: usize, size: usize, demand: Demand) -> Option<usize> {
+    fn window_room(
+        &mut self,
+        now: Instant,
+        wanted: usize,
+        size: usize,
+        demand: Demand,
+        source: &dyn SegmentSource,
+    ) -> Option<usize> {
         let usable = self.window_edge.saturating_sub(self.next);
         let silly = (size as u64).min(self.peer_window_max / 2);
-        let worthwhile =
-            usable > 0 && (usable >= silly || demand == Demand::Urgent || self.silly_window_override);
+        let worthwhile = usable > 0
+            && (usable >= silly
+                || demand == Demand::Urgent
+                || self.silly_window_override
+                || source.queued_bytes().is_some_and(|queued| queued <= usable));
         if worthwhile {
             return Some(wanted.min(usize::try_from(usable).unwrap_or(usize::MAX)));
         }

@@ -29,9 +29,9 @@ impl Connection {
             return false;
         }
         self.statistics.path_mtu_reductions += 1;
-        self.peer_segment_size = segment_size_max.max(SEGMENT_SIZE_MIN);
+        self.set_peer_segment_size(segment_size_max.max(SEGMENT_SIZE_MIN));
+        self.bound_mtu_search(self.peer_segment_size);
         let size = self.segment_size() as u64;
-        self.congestion.set_segment_size(size);
         self.flight.mark_lost(|segment| Some(u64::from(segment.length) > size));
         self.settle(now);
         true

@@ -1,4 +1,4 @@
-//! Timers: retransmission, tail loss probe, reordering, persist, TIME-WAIT.
+//! Timers: retransmission, tail loss probe, reordering, persist, user timeout, TIME-WAIT.
 
 use core::time::Duration;
 
@@ -11,6 +11,8 @@ use crate::time::Instant;
 
 /// Back-off stops doubling here; the ceiling of the configuration applies besides.
 const BACKOFF_MAX: u32 = 16;
+/// Probes of a shut window within a user timeout, at least.
+const PROBES_PER_USER_TIMEOUT: u32 = 4;
 
 impl Connection {
     /// Input. [`Self::next_timeout`] has come (an early call does no harm).
@@ -20,6 +22,9 @@ impl Connection {
         }
         if self.timers.take_expired(Timer::TimeWait, now) {
             return self.close(CloseReason::Finished);
+        }
+        if self.timers.take_expired(Timer::UserTimeout, now) {
+            return self.on_user_timeout();
         }
         if self.timers.take_expired(Timer::DelayedAck, now) {
             self.receiver.on_ack_timer();
@@ -65,23 +70,37 @@ impl Connection {
             && self.config.tail_probes
             && self.recovery == Recovery::Open
             && self.tail_probe.is_none()
+            && !self.tail_probe_due
             && self.state.is_synchronised()
             && self.backoff == 0
             && self.flight.sacked_segments() == 0
             && !self.flight.has_lost();
         let smoothed = self.rtt.smoothed().filter(|_| may)?;
-        Some(smoothed * 2 + self.peer_ack_delay())
+        Some((smoothed * 2 + self.peer_ack_delay()).max(self.config.tail_probe_timeout_min))
+    }
+
+    /// When the tail is probed, if it may be. An out-of-band message at the tail is acknowledged at once, so its probe
+    /// counts from its own departure and not from the acknowledgement of what was before it; and of the round trips
+    /// measured, delays of the peer's acknowledgements are no part.
+    fn probe_at(&self) -> Option<Instant> {
+        let timeout = self.probe_timeout()?;
+        match (self.flight.back(), self.rtt.min()) {
+            (Some(last), Some(least)) if last.urgent && !last.was_retransmitted() => {
+                let bound =
+                    least * 2 + self.config.peer_ack_delay_max.max(self.config.tail_probe_timeout_min);
+                Some(last.sent_at + timeout.min(bound))
+            }
+            _ => Some(self.probe_base + timeout),
+        }
     }
 
     pub(super) fn arm_retransmit(&mut self, now: Instant) {
+        self.arm_user_timeout();
         if self.flight.is_empty() {
             return self.timers.disarm(Timer::Retransmit);
         }
         let timeout = self.timeout_base + self.retransmission_timeout();
-        let at = match self.probe_timeout() {
-            Some(probe) => timeout.min(self.probe_base + probe),
-            None => timeout,
-        };
+        let at = self.probe_at().map_or(timeout, |probe| timeout.min(probe));
         // A probe or timeout already overdue fires at the next opportunity.
         self.timers.arm(Timer::Retransmit, at.max(now));
     }
@@ -92,8 +111,8 @@ impl Connection {
         }
         let timeout = self.timeout_base + self.retransmission_timeout();
         // RFC 8985 section 7.2: a probe that would come after the timeout comes in its stead.
-        if let Some(probe) = self.probe_timeout() {
-            if timeout.min(self.probe_base + probe) <= now {
+        if let Some(probe) = self.probe_at() {
+            if timeout.min(probe) <= now {
                 self.tail_probe_due = true;
                 // The probe counts as activity whether or not it can leave at once, and the timeout starts over.
                 self.probe_base = now;
@@ -110,6 +129,32 @@ impl Connection {
         }
     }
 
+    /// The user timeout runs while something is unacknowledged, or held back by the peer's window. While the window is
+    /// shut the peer may keep it so for as long as it answers (RFC 9293 section 3.8.6.1).
+    fn arm_user_timeout(&mut self) {
+        let shut = self.timers.is_armed(Timer::Persist);
+        let waits = if shut {
+            // From the first probe that was not answered; `on_persist` notes when that was.
+            self.window_probe_backoff > 0 && self.last_heard_at < self.progress_at
+        } else {
+            !self.flight.is_empty()
+        };
+        if waits {
+            self.timers.arm(Timer::UserTimeout, self.progress_at + self.config.user_timeout);
+        } else {
+            self.timers.disarm(Timer::UserTimeout);
+        }
+    }
+
+    /// RFC 9293 section 3.10.8: the user is told and everything is dropped; there is no word to a peer that has not
+    /// answered for so long. Should it come back, its next segment meets no connection and is reset.
+    fn on_user_timeout(&mut self) {
+        self.close(match self.state {
+            State::SynSent | State::SynReceived => CloseReason::ConnectTimeout,
+            _ => CloseReason::UserTimeout,
+        });
+    }
+
     fn on_syn_timeout(&mut self, now: Instant) {
         if self.backoff >= self.config.syn_retries {
             return self.close(CloseReason::ConnectTimeout);
@@ -121,9 +166,6 @@ impl Connection {
 
     /// RFC 6298 section 5.4 to 5.6.
     fn on_data_timeout(&mut self, now: Instant) {
-        if now - self.progress_at >= self.config.user_timeout {
-            return self.close_with_reset(CloseReason::UserTimeout);
-        }
         self.statistics.retransmission_timeouts += 1;
         self.trace.timeout(now, self.next - self.una);
         tracing::debug!(target: "outrider::tcp", trace = %self.trace, "retransmission timeout");
@@ -142,6 +184,7 @@ impl Connection {
         self.tail_probe = None;
         self.backoff += 1;
         self.timeout_base = now;
+        self.check_black_hole(self.backoff);
     }
 
     /// An idle connection is probed; one with data in flight or a shut window has timers of its own.
@@ -170,13 +213,15 @@ impl Connection {
 
     pub(super) fn window_probe_interval(&self) -> Duration {
         let base = self.base_timeout();
-        base.saturating_mul(1 << self.window_probe_backoff.min(BACKOFF_MAX)).min(self.config.rto_max)
+        // Several probes must be lost before the user timeout ends the connection.
+        let ceiling = self.config.rto_max.min(self.config.user_timeout / PROBES_PER_USER_TIMEOUT).max(base);
+        base.saturating_mul(1 << self.window_probe_backoff.min(BACKOFF_MAX)).min(ceiling)
     }
 
     /// The window has stayed shut (or silly): probe, without end while the peer answers (RFC 9293 section 3.8.6.1).
     fn on_persist(&mut self, now: Instant) {
-        if now - self.last_heard_at >= self.config.user_timeout && self.window_probe_backoff > 0 {
-            return self.close_with_reset(CloseReason::UserTimeout);
+        if self.window_probe_backoff == 0 || self.last_heard_at >= self.progress_at {
+            self.progress_at = now;
         }
         self.window_probe_backoff += 1;
         if self.peer_window() > 0 {

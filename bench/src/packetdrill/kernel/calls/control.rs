@@ -11,7 +11,9 @@ impl Kernel {
         let fd = arguments.integer(0)?;
         let id = match self.files.get(&fd) {
             Some(File::Socket(id)) => *id,
-            Some(File::Epoll(_)) => return Err(Stop::Unsupported("fcntl of an epoll descriptor".to_owned())),
+            Some(File::Epoll(_) | File::Regular(_)) => {
+                return Err(Stop::Unsupported("fcntl of a descriptor that is no socket".to_owned()));
+            }
             None => return Err(Errno::EBADF.into()),
         };
         let socket = &mut self.sockets[id];

@@ -3,7 +3,7 @@
 use outrider_stack::tcp::connection::State;
 
 use super::{Arguments, Attempt, Progress, Stop, unknown};
-use crate::packetdrill::kernel::{Errno, Kernel, Role, SocketId};
+use crate::packetdrill::kernel::{Errno, File, Kernel, Role, SocketId};
 use crate::packetdrill::language::{Expression, constant};
 
 const MSG_PEEK: i64 = 2;
@@ -66,6 +66,14 @@ fn transfer(arguments: &Arguments<'_>) -> Result<Transfer, Stop> {
     Ok(Transfer { bytes, flags })
 }
 
+/// The buffer is `NULL`.
+fn has_bad_buffer(arguments: &Arguments<'_>) -> bool {
+    let plain =
+        matches!(arguments.call.name.as_str(), "read" | "recv" | "recvfrom" | "write" | "send" | "sendto");
+    let null = |buffer: &Expression| matches!(buffer, Expression::Word(name) if name == "NULL");
+    plain && arguments.call.arguments.get(1).is_some_and(null)
+}
+
 /// Compares the control messages of `recvmsg`: `TCP_CM_INQ` with the bytes still queued, or none.
 fn check_control(header: &Expression, reports: bool, queued: u64) -> Result<(), Stop> {
     let items = match header.field("msg_control") {
@@ -103,6 +111,9 @@ impl Kernel {
         if state == State::SynSent || (state == State::SynReceived && !conn.established) {
             return Err(if nonblocking { Errno::EAGAIN.into() } else { Stop::Blocks });
         }
+        if conn.stream.unread > 0 && transfer.bytes > 0 && has_bad_buffer(arguments) {
+            return Err(Errno::EFAULT.into());
+        }
         let taken = conn.stream.read(transfer.bytes - progress.bytes, peek);
         progress.bytes += if peek { 0 } else { taken };
         let total = if peek { taken } else { progress.bytes };
@@ -134,6 +145,41 @@ impl Kernel {
     pub(super) fn call_send(&mut self, arguments: &Arguments<'_>, progress: &mut Progress) -> Attempt {
         let id = self.socket_of(arguments.integer(0)?)?;
         let transfer = transfer(arguments)?;
+        self.send_bytes(id, arguments, &transfer, progress)
+    }
+
+    /// `open` of a file that the script has made.
+    pub(super) fn call_open(&mut self, arguments: &Arguments<'_>) -> Attempt {
+        let path = arguments.get(0)?;
+        let Expression::Text(name) = path else { return Err(unknown(path)) };
+        match self.settings.files.get(name) {
+            Some(bytes) => {
+                let file = File::Regular(*bytes);
+                self.install(arguments.expected_fd(), file)
+            }
+            None => Err(Stop::Unsupported(format!("open of {path}, which the script has not made"))),
+        }
+    }
+
+    /// `sendfile(socket, file, [offset], count)`.
+    pub(super) fn call_sendfile(&mut self, arguments: &Arguments<'_>, progress: &mut Progress) -> Attempt {
+        let id = self.socket_of(arguments.integer(0)?)?;
+        let Some(File::Regular(length)) = self.files.get(&arguments.integer(1)?) else {
+            return Err(Stop::Unsupported("sendfile from something that is no file".to_owned()));
+        };
+        let offset = arguments.optional(2)?.unwrap_or(0);
+        let left = length.saturating_sub(u64::try_from(offset).unwrap_or(0));
+        let bytes = u64::try_from(arguments.integer(3)?).unwrap_or(0).min(left);
+        self.send_bytes(id, arguments, &Transfer { bytes, flags: 0 }, progress)
+    }
+
+    fn send_bytes(
+        &mut self,
+        id: SocketId,
+        arguments: &Arguments<'_>,
+        transfer: &Transfer,
+        progress: &mut Progress,
+    ) -> Attempt {
         let nonblocking = self.sockets[id].nonblocking || transfer.flags & MSG_DONTWAIT != 0;
         if let Role::Listening { .. } | Role::Fresh = self.sockets[id].role {
             return Err(Errno::EPIPE.into());
@@ -155,11 +201,14 @@ impl Kernel {
                 bytes => Ok(bytes as i64),
             };
         }
+        if has_bad_buffer(arguments) {
+            return Err(Errno::EFAULT.into());
+        }
         // A writer that waits is woken only when a third of the buffer is free.
         if progress.begun && !conn.stream.is_writable() {
             return Err(Stop::Blocks);
         }
-        self.fill(id, connection, &transfer, progress);
+        self.fill(id, connection, transfer, progress);
         match (progress.bytes == transfer.bytes, nonblocking, progress.bytes) {
             (true, _, bytes) => Ok(bytes as i64),
             (false, true, 0) => Err(Errno::EAGAIN.into()),
@@ -170,14 +219,11 @@ impl Kernel {
 
     /// Appends to the send buffer what fits, letting the engine send on the way.
     fn fill(&mut self, socket: SocketId, connection: usize, transfer: &Transfer, progress: &mut Progress) {
-        let lowat = self.sockets[socket].options.notsent_lowat;
+        let lowat = self.sockets[socket].options.notsent_lowat.unwrap_or(self.settings.notsent_lowat);
         self.pump(connection);
         while progress.bytes < transfer.bytes {
             let stream = &mut self.connections[connection].stream;
-            if stream.unsent_bytes() >= lowat {
-                break;
-            }
-            let taken = stream.append(transfer.bytes - progress.bytes);
+            let taken = stream.append(transfer.bytes - progress.bytes, lowat);
             if taken == 0 {
                 break;
             }

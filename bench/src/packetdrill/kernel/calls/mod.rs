@@ -67,7 +67,7 @@ const KNOWN: [&str; 24] = [
     "setsockopt",
     "shutdown",
 ];
-const KNOWN_TOO: [&str; 3] = ["socket", "write", "writev"];
+const KNOWN_TOO: [&str; 5] = ["socket", "write", "writev", "open", "sendfile"];
 
 /// Whether there is such a call.
 pub(crate) fn is_known(name: &str) -> bool {
@@ -129,6 +129,8 @@ impl Kernel {
             "shutdown" => self.call_shutdown(&arguments),
             "read" | "recv" | "recvfrom" | "readv" | "recvmsg" => self.call_receive(&arguments, progress),
             "write" | "send" | "sendto" | "writev" | "sendmsg" => self.call_send(&arguments, progress),
+            "open" => self.call_open(&arguments),
+            "sendfile" => self.call_sendfile(&arguments, progress),
             "fcntl" => self.call_fcntl(&arguments),
             "ioctl" => self.call_ioctl(&arguments),
             "setsockopt" => self.call_setsockopt(&arguments),

@@ -122,7 +122,7 @@ impl Kernel {
         }
         match self.files.get(&fd).cloned() {
             None => return Err(Errno::EBADF.into()),
-            Some(File::Epoll(_)) => {
+            Some(File::Epoll(_) | File::Regular(_)) => {
                 self.files.remove(&fd);
                 return Ok(0);
             }

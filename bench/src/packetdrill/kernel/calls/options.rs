@@ -11,7 +11,7 @@ use crate::packetdrill::language::{Expression, constant};
 use crate::packetdrill::settings::{RECEIVE_BUFFER_MIN, SEND_BUFFER_MIN};
 
 /// Options whose value is kept and read back, because nothing here depends on it: level, name.
-const HARMLESS: [(&str, &str); 21] = [
+const HARMLESS: [(&str, &str); 26] = [
     ("SOL_SOCKET", "SO_REUSEADDR"),
     ("SOL_SOCKET", "SO_REUSEPORT"),
     ("SOL_SOCKET", "SO_PRIORITY"),
@@ -33,6 +33,11 @@ const HARMLESS: [(&str, &str); 21] = [
     ("SOL_SOCKET", "SO_SNDLOWAT"),
     ("SOL_SOCKET", "SO_TIMESTAMP"),
     ("SOL_SOCKET", "SO_NO_CHECK"),
+    ("SOL_IP", "IP_TOS"),
+    ("SOL_IP", "IP_TTL"),
+    ("SOL_IPV6", "IPV6_TCLASS"),
+    ("SOL_IPV6", "IPV6_UNICAST_HOPS"),
+    ("SOL_IP", "IP_LOCAL_PORT_RANGE"),
 ];
 
 /// Largest `SO_RCVBUF` and `SO_SNDBUF` before doubling (`net.core.rmem_max`, raised as test hosts do).
@@ -165,7 +170,7 @@ impl Kernel {
                 let timeout = Duration::from_millis(u64::try_from(value).map_err(|_| Errno::EINVAL)?);
                 options.user_timeout = (!timeout.is_zero()).then_some(timeout);
             }
-            "TCP_NOTSENT_LOWAT" => options.notsent_lowat = u64::from(value as u32),
+            "TCP_NOTSENT_LOWAT" => options.notsent_lowat = (value != 0).then_some(u64::from(value as u32)),
             "TCP_QUICKACK" => {
                 if let Some(connection) = connection {
                     self.set_quick_acks(connection, value != 0);
@@ -300,7 +305,7 @@ impl Kernel {
             "TCP_SYNCNT" => i64::from(options.syn_retries.unwrap_or(self.settings.syn_retries)),
             "TCP_LINGER2" => options.linger2.unwrap_or(self.settings.fin_timeout.as_secs() as i64),
             "TCP_USER_TIMEOUT" => options.user_timeout.map_or(0, milliseconds),
-            "TCP_NOTSENT_LOWAT" => options.notsent_lowat as i64,
+            "TCP_NOTSENT_LOWAT" => options.notsent_lowat.unwrap_or(0) as i64,
             "TCP_QUICKACK" => conn.map_or(1, |conn| i64::from(conn.stream.acks.is_quick())),
             "TCP_INQ" => i64::from(options.report_queued),
             "TCP_DEFER_ACCEPT" => 0,

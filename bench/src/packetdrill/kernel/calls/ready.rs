@@ -57,7 +57,9 @@ impl Kernel {
             if stream.unread >= self.sockets[*id].options.receive_low_water.max(1) {
                 events |= IN | RDNORM;
             }
-            let below = stream.unsent_bytes() < self.sockets[*id].options.notsent_lowat;
+            // Linux wakes a writer when half of it is free.
+            let lowat = self.sockets[*id].options.notsent_lowat.unwrap_or(self.settings.notsent_lowat);
+            let below = 2 * stream.unsent_bytes() < lowat;
             if (stream.is_writable() && below) || stream.finish || state == State::Closed {
                 events |= OUT | WRNORM;
             }
