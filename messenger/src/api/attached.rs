@@ -123,7 +123,7 @@ impl Attached {
         self.arrivals.restart(now);
         self.trouble = inner.trouble.load();
         if let Some(waker) = self.attachment.waker() {
-            inner.attach(waker);
+            inner.attach(&waker);
         }
     }
 

@@ -27,6 +27,9 @@ use crate::transport::Transport;
 /// As Ceph's `ms_connection_idle_timeout`.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(900);
 
+/// The core of a messenger, what carries its connections, and the bell that calls for control.
+type Built = (Arc<Core>, Arc<dyn Transport>, Receiver<()>);
+
 /// Makes a [`Messenger`].
 pub struct MessengerBuilder {
     session: SessionConfig,
@@ -232,10 +235,7 @@ impl MessengerBuilder {
         Ok(Driven::new(listen(Messenger::new(core, carrier, None), &binds)?, queues))
     }
 
-    fn build(
-        self,
-        pool: impl FnOnce(&Chain) -> Result<Pool, std::io::Error>,
-    ) -> Result<(Arc<Core>, Arc<dyn Transport>, Receiver<()>), StartError> {
+    fn build(self, pool: impl FnOnce(&Chain) -> Result<Pool, std::io::Error>) -> Result<Built, StartError> {
         let mut session = self.session;
         let carrier = self.transport.ok_or(StartError::NoTransport)?;
         if self.dispatchers.is_empty() {

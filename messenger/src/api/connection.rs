@@ -148,7 +148,7 @@ impl Inner {
     }
 
     /// An endpoint has the session.
-    pub(super) fn attach(&self, waker: Waker) {
+    pub(super) fn attach(&self, waker: &Waker) {
         self.waker.store(Some(Arc::new(waker.clone())));
         // What was left before there was a waker.
         waker.wake();

@@ -136,7 +136,7 @@ impl Transport for Carrier {
         let id = id.map_err(|error| TransportError::Refused(Box::new(error)))?;
         let local = stack.listener_address(id).expect("it was just made");
         Ok(Listening {
-            address,
+            address: local,
             guard: Box::new(Unlisten(Arc::downgrade(&self.stack), Arc::clone(&self.clock), id)),
         })
     }
