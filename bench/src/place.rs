@@ -118,7 +118,7 @@ impl Place {
     pub(crate) fn open(&self, seed: u64) -> Result<Box<dyn Port>, BenchError> {
         need_root(&format!("--port {}", self.port), "'bench demo' runs on an in-process cable")?;
         let PortSpec::Tap(name) = &self.port;
-        let options = TapOptions { name: Some(name.clone()), seed, ..TapOptions::default() };
+        let options = TapOptions { name: Some(name.clone()), offload: true, seed, ..TapOptions::default() };
         let tap = Tap::open(&options)
             .map_err(|error| BenchError::failed(format!("cannot open {}: {error}", self.port)))?;
         if let Some(address) = &self.host_address {

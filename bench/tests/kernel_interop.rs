@@ -95,11 +95,15 @@ fn rules_that_dropped_nothing() -> usize {
 
 /// Sends the pattern through the echo and compares what comes back, to the end of the stream.
 fn transfer() {
+    transfer_of(TRANSFER_BYTES);
+}
+
+fn transfer_of(bytes: usize) {
     let stream = TcpStream::connect("10.77.0.2:7").expect("the server listens");
     stream.set_read_timeout(Some(STUCK)).expect("a valid time");
     stream.set_write_timeout(Some(STUCK)).expect("a valid time");
-    let sent = pattern(TRANSFER_BYTES);
-    let mut back = Vec::with_capacity(TRANSFER_BYTES);
+    let sent = pattern(bytes);
+    let mut back = Vec::with_capacity(bytes);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             (&stream).write_all(&sent).expect("the echo takes all");
@@ -181,6 +185,36 @@ fn the_kernel_gets_back_what_it_sent() {
 #[test]
 fn the_kernel_gets_back_what_it_sent_when_one_frame_in_a_hundred_is_lost_each_way() {
     echo_at_loss(1);
+}
+
+/// Frames that crossed the device, from our side and from the kernel's.
+fn frames_each_way(device: &str) -> (u64, u64) {
+    let output = Command::new("ip").args(["-j", "-s", "link", "show", device]).output().expect("iproute2");
+    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let packets = |way: &str| told[0]["stats64"][way]["packets"].as_u64().expect("a count");
+    (packets("rx"), packets("tx"))
+}
+
+#[test]
+fn sixty_four_mebibytes_come_back_in_frames_of_many_segments() {
+    if !may_use_namespaces() {
+        return;
+    }
+    const BYTES: usize = 64 << 20;
+    in_namespace(|| {
+        let server = Server::start(
+            "serve --port tap:or0 --address 10.77.0.2/24 --host-address 10.77.0.1/24 --bytes echo",
+        );
+        transfer_of(BYTES);
+        let (ours, kernels) = frames_each_way("or0");
+        let told = server.stop();
+        assert!(figure(&told, "tx_payload_bytes") >= BYTES as u64, "{told}");
+        // With 1448 bytes in each it would take 46,347 segments each way.
+        let segments = figure(&told, "tx_segments");
+        assert!(segments > 40_000, "{told}");
+        assert!(ours * 4 < segments, "{ours} frames of ours carried {segments} segments: {told}");
+        assert!(kernels < 40_000, "{kernels} frames of the kernel's");
+    });
 }
 
 #[test]

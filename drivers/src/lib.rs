@@ -15,6 +15,7 @@ pub mod doorbell;
 mod interface;
 pub mod memory;
 pub mod netns;
+pub mod offload;
 pub mod port;
 pub mod rng;
 pub mod smoltcp_adapter;

@@ -22,18 +22,23 @@ pub enum ReceiveChecksum {
 }
 
 /// A received frame, borrowed from the port's memory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct RxFrame<'a> {
-    /// The whole Ethernet frame, without frame check sequence.
+    /// The whole Ethernet frame, without frame check sequence. Longer than the MTU allows only if
+    /// [`TxOffload::segment_size`] of `left` is set: segments of one flow that were not cut, or were put together.
     pub bytes: &'a [u8],
     /// State of the transport checksum.
     pub checksum: ReceiveChecksum,
+    /// What the frame's sender left to a device, when it met none on its way here. Its receiver need do nothing about
+    /// it. Who passes the frame on hands this to [`Port::transmit`], or does it ([`crate::offload`]).
+    pub left: TxOffload,
 }
 
 /// What the device still has to do to a frame before it is on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct TxOffload {
-    /// The transport checksum field holds only the pseudo-header sum; the device completes it.
+    /// The transport checksum field holds only the sum over the pseudo-header, with the length as it is in this frame;
+    /// the device completes it. Always so for a super-segment.
     pub checksum: bool,
     /// The frame is a super-segment: the device cuts its TCP payload into pieces of this many bytes.
     /// Zero: an ordinary frame.

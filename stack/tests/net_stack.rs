@@ -76,6 +76,37 @@ fn every_byte_arrives_once_and_in_order_over_a_faulty_link() {
     });
 }
 
+/// A link whose ports complete checksums and cut super-segments.
+fn segmenting(link: &LinkConfig) -> LinkConfig {
+    LinkConfig { segment_bytes_max: 65_535, ..link.clone() }
+}
+
+#[test]
+fn ports_that_segment_carry_the_same_in_fewer_frames() {
+    for (seed, at) in [(31, SERVER), (32, "[fd00::2]:4000")] {
+        let link = LinkConfig { rate_bits_per_second: 10_000_000_000, ..gigabit() };
+        let mut pair = Pair::new(seed, segmenting(&link));
+        transfer(&mut pair, at, 10 << 20, Duration::from_secs(2));
+        let (stack, port) = (*pair.a.stack.statistics(), pair.a.port.statistics());
+        assert_eq!(stack.tx_payload_bytes, 10 << 20, "nothing was lost, so nothing was sent twice");
+        assert!(stack.tx_segments > 7_300, "{stack:?}");
+        // Half of the segments are bare acknowledgements.
+        assert!(port.tx_frames * 2 < stack.tx_segments, "{} frames {stack:?}", port.tx_frames);
+        assert_eq!(pair.a.port.link_statistics().dropped_mtu_frames, 0);
+        assert_eq!(pair.b.stack.statistics().rx_dropped_checksum, 0);
+    }
+}
+
+#[test]
+fn every_byte_arrives_once_and_in_order_over_faulty_links_whose_ports_segment() {
+    seeds(8, |seed| {
+        let mut pair = Pair::new(seed, segmenting(&faulty()));
+        transfer(&mut pair, SERVER, 500_000, Duration::from_secs(60));
+        assert!(pair.a.port.statistics().tx_frames < pair.a.stack.statistics().tx_segments);
+        assert!(pair.b.stack.statistics().rx_dropped_checksum > 0, "checksums are real");
+    });
+}
+
 #[test]
 fn a_story_is_the_same_every_time_it_is_told() {
     let run = || {

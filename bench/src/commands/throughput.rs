@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use outrider_drivers::memory::LinkConfig;
 use outrider_stack::tcp::congestion::Algorithm;
 use serde::Serialize;
@@ -14,14 +14,24 @@ use crate::host::Host;
 use crate::lab::LinkKind;
 use crate::progress::Progress;
 use crate::report::{Report, check_writable, publish};
-use crate::throughput::bridge::{self, KernelCongestion};
+use crate::throughput::bridge;
+use crate::throughput::lab::KernelCongestion;
 use crate::throughput::memory::{self, Scene, Stack, Work};
-use crate::throughput::result::{ThroughputRatio, ThroughputResult, ratios, tables};
+use crate::throughput::offload;
+use crate::throughput::result::{ThroughputRatio, ThroughputResult, fairness_table, ratios, tables};
+use crate::throughput::rivals;
 use crate::units::{Rate, Share, Size, Span};
 
 /// Measured per variant and point unless `--seconds` says otherwise: of virtual time over memory, of real over tap.
 const MEMORY_SECONDS: f64 = 3.0;
-const TAP_SECONDS: f64 = 4.0;
+const TAP_SECONDS: f64 = 2.0;
+/// The same with a competitor, in which shares change slowly.
+const RIVALS_SECONDS: f64 = 6.0;
+/// Runs of one point at most.
+const REPEAT_MAX: u32 = 100;
+/// Bottleneck over tap, unless the options say otherwise.
+const TAP_RATE: Rate = Rate(200_000_000);
+const TAP_QUEUE: Size = Size(1_000_000);
 /// Values of a list at most.
 const VALUES_MAX: usize = 64;
 /// Connections at most: each end that connects has a port of its own.
@@ -43,9 +53,9 @@ pub(crate) struct Arguments {
     /// Delay, one way (default: 50us over memory; tap has none)
     #[arg(long)]
     delay: Option<Span>,
-    /// Queue at the bottleneck (default: 2MB over memory, 1MB over tap)
-    #[arg(long)]
-    queue: Option<Size>,
+    /// Queue at the bottleneck (default: 2MB over memory, 1MB over tap; list with --competitor)
+    #[arg(long, value_delimiter = ',')]
+    queue: Vec<Size>,
     /// Share of frames lost, each way (list)
     #[arg(long, value_delimiter = ',', default_value = "0,0.1%,1%,3%")]
     loss: Vec<Share>,
@@ -61,12 +71,30 @@ pub(crate) struct Arguments {
     /// Time between two looks of a host at its port and timers; 0: it sees each frame at its instant (memory)
     #[arg(long, default_value = "10us")]
     poll: Span,
-    /// Our congestion control: bbr, cubic or dctcp
-    #[arg(long, default_value = "bbr")]
-    congestion: Algorithm,
+    /// Our congestion control: bbr, cubic or dctcp (list with --competitor)
+    #[arg(long, value_delimiter = ',', default_value = "bbr")]
+    congestion: Vec<Algorithm>,
     /// Congestion control of the kernel's ends (list; tap)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "cubic,bbr")]
     peer_congestion: Vec<KernelCongestion>,
+    /// A flow of the kernel's with this congestion control shares the bottleneck with ours, and with one of the
+    /// kernel's for each --peer-congestion (tap)
+    #[arg(long, value_enum, conflicts_with_all = ["loss", "connections"])]
+    competitor: Option<KernelCongestion>,
+    /// Instead of across a bridge, over one TAP without limit, with the kernel on its other side, once with segmentation
+    /// and checksum offload and once without (list; tap)
+    #[arg(long, value_enum, value_delimiter = ',', conflicts_with_all = ["loss", "connections", "competitor", "rate"])]
+    offload: Vec<Switch>,
+    /// Runs of each variant at each point, of which the median is told (tap)
+    #[arg(long, default_value_t = 3)]
+    repeat: u32,
+}
+
+/// A value of `--offload`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 /// Runs it.
@@ -74,7 +102,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     arguments.check()?;
     check_writable(&arguments.common)?;
     match arguments.link {
-        LinkKind::Tap => over_tap(arguments),
+        LinkKind::Tap if !arguments.offload.is_empty() => with_offloads(arguments),
+        LinkKind::Tap => match arguments.competitor {
+            Some(competitor) => beside_competitor(arguments, competitor),
+            None => over_tap(arguments),
+        },
         _ => over_memory(arguments),
     }
 }
@@ -96,8 +128,16 @@ impl Arguments {
                 return usage(format!("--link {} is not available here; memory and tap are", other.name()));
             }
         }
-        if self.congestion == Algorithm::Dctcp {
-            return usage("--congestion dctcp needs a link that marks; give bbr or cubic".to_owned());
+        if self.competitor.is_none() {
+            self.check_alone()?;
+        } else if self.link != LinkKind::Tap {
+            return usage("--competitor is a flow of the kernel's; use --link tap".to_owned());
+        }
+        if !self.offload.is_empty() && self.link != LinkKind::Tap {
+            return usage("--offload is of a TAP; use --link tap".to_owned());
+        }
+        if !(1..=REPEAT_MAX).contains(&self.repeat) {
+            return usage(format!("--repeat {} is out of range; 1 to {REPEAT_MAX}", self.repeat));
         }
         if self.loss.len().max(self.connections.len()) > VALUES_MAX {
             return usage(format!("a list has more than {VALUES_MAX} values; give fewer"));
@@ -113,10 +153,30 @@ impl Arguments {
             return usage(format!("--window {} is out of range; {least} to {most}", self.window));
         }
         let frame_bytes = (LinkConfig::default().mtu + 14) as u64;
-        if let Some(queue) = self.queue.filter(|queue| queue.0 < frame_bytes) {
+        if let Some(queue) = self.queue.iter().find(|queue| queue.0 < frame_bytes) {
             return usage(format!("--queue {queue} holds no frame; give {frame_bytes}B at least"));
         }
         Ok(())
+    }
+
+    /// What takes a list only beside a competitor.
+    fn check_alone(&self) -> Result<(), BenchError> {
+        let usage = |text: &str| Err(BenchError::usage(text.to_owned()));
+        match (self.congestion.as_slice(), self.queue.len()) {
+            ([Algorithm::Dctcp], _) => usage("--congestion dctcp needs a link that marks; give bbr or cubic"),
+            ([_], 0 | 1) => Ok(()),
+            ([_], _) => usage("--queue takes a list only with --competitor; give one"),
+            _ => usage("--congestion takes a list only with --competitor; give one"),
+        }
+    }
+
+    /// Our congestion control, where there is one.
+    fn congestion(&self) -> Algorithm {
+        self.congestion.first().copied().unwrap_or_default()
+    }
+
+    fn queue(&self, default: Size) -> Size {
+        self.queue.first().copied().unwrap_or(default)
     }
 
     fn length(&self, seconds: f64) -> Duration {
@@ -130,7 +190,7 @@ impl Arguments {
         parameters.insert("rate_bps".into(), json!(rate.0));
         parameters.insert("queue_bytes".into(), json!(queue.0));
         parameters.insert("loss".into(), json!(losses));
-        parameters.insert("congestion".into(), json!(self.congestion.name()));
+        parameters.insert("congestion".into(), json!(self.congestion().name()));
         parameters.insert("seed".into(), json!(self.common.seed));
         parameters.insert("seconds".into(), json!(length.as_secs_f64()));
         parameters
@@ -140,7 +200,7 @@ impl Arguments {
 fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
     let rate = arguments.rate.unwrap_or(Rate(10_000_000_000));
     let delay = arguments.delay.unwrap_or(Span(Duration::from_micros(50)));
-    let queue = arguments.queue.unwrap_or(Size(2_000_000));
+    let queue = arguments.queue(Size(2_000_000));
     let length = arguments.length(MEMORY_SECONDS);
     let scene = |loss: f64, key: &str, value: Value| Scene {
         link: LinkConfig {
@@ -152,7 +212,7 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
         },
         window_bytes: u32::try_from(arguments.window.0).unwrap_or(u32::MAX),
         poll_every: arguments.poll.0,
-        congestion: arguments.congestion,
+        congestion: arguments.congestion(),
         seed: arguments.common.seed,
         name: [(key.to_owned(), value)].into_iter().collect(),
     };
@@ -186,16 +246,17 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
 }
 
 fn over_tap(arguments: &Arguments) -> Result<(), BenchError> {
-    let rate = arguments.rate.unwrap_or(Rate(200_000_000));
-    let queue = arguments.queue.unwrap_or(Size(1_000_000));
+    let rate = arguments.rate.unwrap_or(TAP_RATE);
+    let queue = arguments.queue(TAP_QUEUE);
     let length = arguments.length(TAP_SECONDS);
     let plan = bridge::Plan {
         rate_bits_per_second: rate.0,
         queue_bytes: queue.0,
         losses: arguments.loss.iter().map(|loss| loss.0).collect(),
-        congestion: arguments.congestion,
+        congestion: arguments.congestion(),
         peer_congestion: arguments.peer_congestion.clone(),
         length,
+        repeat: arguments.repeat,
         seed: arguments.common.seed,
     };
     let progress = Progress::new(plan.duration());
@@ -204,7 +265,73 @@ fn over_tap(arguments: &Arguments) -> Result<(), BenchError> {
     let mut parameters = arguments.parameters(rate, queue, length);
     let names: Vec<&str> = arguments.peer_congestion.iter().map(|name| name.name()).collect();
     parameters.insert("peer_congestion".into(), json!(names));
+    parameters.insert("repeat".into(), json!(arguments.repeat));
     publish_results(arguments, "Bulk, across a bridge", "loss", parameters, results)
+}
+
+fn with_offloads(arguments: &Arguments) -> Result<(), BenchError> {
+    let length = arguments.length(TAP_SECONDS);
+    // What is set against it comes first, whatever the order on the command line.
+    let mut offloads: Vec<bool> = arguments.offload.iter().map(|switch| *switch == Switch::On).collect();
+    offloads.sort_unstable();
+    offloads.dedup();
+    let plan = offload::Plan {
+        offloads,
+        congestion: arguments.congestion(),
+        length,
+        repeat: arguments.repeat,
+        seed: arguments.common.seed,
+    };
+    let progress = Progress::new(plan.duration());
+    let results = offload::run(&plan, &progress)?;
+    drop(progress);
+    let mut parameters = Map::new();
+    let spelled: Vec<&str> = plan.offloads.iter().map(|offload| offload::spelled(*offload)).collect();
+    parameters.insert("offload".into(), json!(spelled));
+    parameters.insert("congestion".into(), json!(plan.congestion.name()));
+    parameters.insert("seed".into(), json!(plan.seed));
+    parameters.insert("seconds".into(), json!(length.as_secs_f64()));
+    parameters.insert("repeat".into(), json!(plan.repeat));
+    publish_results(arguments, "Bulk, over one TAP without limit", "offload", parameters, results)
+}
+
+fn beside_competitor(arguments: &Arguments, competitor: KernelCongestion) -> Result<(), BenchError> {
+    let rate = arguments.rate.unwrap_or(TAP_RATE);
+    let queues = if arguments.queue.is_empty() { vec![TAP_QUEUE] } else { arguments.queue.clone() };
+    let length = arguments.length(RIVALS_SECONDS);
+    let plan = rivals::Plan {
+        rate_bits_per_second: rate.0,
+        queue_bytes: queues.iter().map(|queue| queue.0).collect(),
+        congestion: arguments.congestion.clone(),
+        kernel_congestion: arguments.peer_congestion.clone(),
+        competitor,
+        length,
+        repeat: arguments.repeat,
+        seed: arguments.common.seed,
+    };
+    let progress = Progress::new(plan.duration());
+    let results = rivals::run(&plan, &progress)?;
+    drop(progress);
+    let mut parameters = arguments.parameters(rate, queues[0], length);
+    let names: Vec<&str> = arguments.peer_congestion.iter().map(|name| name.name()).collect();
+    let own: Vec<&str> = arguments.congestion.iter().map(|name| name.name()).collect();
+    parameters.remove("loss");
+    parameters.insert("queue_bytes".into(), json!(plan.queue_bytes));
+    parameters.insert("congestion".into(), json!(own));
+    parameters.insert("peer_congestion".into(), json!(names));
+    parameters.insert("competitor".into(), json!(competitor.name()));
+    parameters.insert("repeat".into(), json!(arguments.repeat));
+    let title = format!("One bottleneck, shared with a {} flow of the kernel's", competitor.name());
+    let table = fairness_table(&title, &results);
+    let report = Report {
+        experiment: "throughput",
+        link: arguments.link.name().to_owned(),
+        parameters,
+        host: Host::this(),
+        results,
+        ratios: Vec::new(),
+    };
+    publish(&arguments.common, &report, &table)
 }
 
 /// Shows the results; `key` is what sets a variant against itself.

@@ -255,6 +255,8 @@ impl Run {
             segments: Some(sender_frames),
             retransmits,
             queue_drops: Some(queue_drops),
+            runs: None,
+            fairness: None,
         })
     }
 }

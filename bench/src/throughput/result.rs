@@ -39,6 +39,63 @@ pub(crate) struct ThroughputResult {
     /// Frames for which the queue of the link had no room.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) queue_drops: Option<u64>,
+    /// What the runs lie between, where there were several; the rest is that of the run with the median goodput,
+    /// but for the longest stall, which is the longest of all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) runs: Option<Runs>,
+    /// How a bottleneck was shared, where it was.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) fairness: Option<Fairness>,
+}
+
+/// Several runs of one variant at one point.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Runs {
+    /// Goodput of each, in the order in which they were made.
+    pub(crate) goodput_bps: Vec<f64>,
+}
+
+impl Runs {
+    fn range(&self) -> (f64, f64) {
+        let least = self.goodput_bps.iter().copied().fold(f64::INFINITY, f64::min);
+        (least, self.goodput_bps.iter().copied().fold(0.0, f64::max))
+    }
+}
+
+/// Two flows through one bottleneck.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Fairness {
+    /// Goodput of the other flow.
+    pub(crate) competitor_goodput_bps: f64,
+    /// Share of the first flow in what both got.
+    pub(crate) share: f64,
+    /// Jain's index: 1 if both got the same, 0.5 if one got all.
+    pub(crate) jain: f64,
+}
+
+impl Fairness {
+    pub(crate) fn of(first_bps: f64, competitor_bps: f64) -> Self {
+        let sum = first_bps + competitor_bps;
+        let squares = first_bps * first_bps + competitor_bps * competitor_bps;
+        let over = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
+        Fairness {
+            competitor_goodput_bps: competitor_bps,
+            share: over(first_bps, sum),
+            jain: over(sum * sum, 2.0 * squares),
+        }
+    }
+}
+
+/// The run with the median goodput, and what all lie between. `None` if there was none.
+pub(crate) fn median_of(runs: Vec<ThroughputResult>) -> Option<ThroughputResult> {
+    let goodput_bps: Vec<f64> = runs.iter().map(|run| run.goodput_bps).collect();
+    let longest_stall_us = runs.iter().map(|run| run.longest_stall_us).fold(0.0, f64::max);
+    let mut sorted = runs;
+    sorted.sort_by(|a, b| a.goodput_bps.total_cmp(&b.goodput_bps));
+    let middle = sorted.len().saturating_sub(1) / 2;
+    let median = sorted.into_iter().nth(middle)?;
+    let several = goodput_bps.len() > 1;
+    Some(ThroughputResult { longest_stall_us, runs: several.then_some(Runs { goodput_bps }), ..median })
 }
 
 /// Two results set against each other: how many times larger the first is.
@@ -106,6 +163,33 @@ fn label(variant: &str, point: &Map<String, Value>) -> String {
     values.fold(variant.to_owned(), |name, value| name + &value)
 }
 
+/// The least and the largest goodput, in Mbit/s.
+fn between(runs: &Runs) -> String {
+    let (least, most) = runs.range();
+    format!("{:.1} to {:.1}", least / 1e6, most / 1e6)
+}
+
+/// The table of two flows through one bottleneck.
+pub(crate) fn fairness_table(title: &str, results: &[ThroughputResult]) -> String {
+    let rows: Vec<Vec<String>> = results
+        .iter()
+        .filter_map(|result| {
+            let fairness = result.fairness.as_ref()?;
+            Some(vec![
+                label(result.variant, &result.point),
+                table::bits_per_second(result.goodput_bps),
+                table::bits_per_second(fairness.competitor_goodput_bps),
+                table::percent(Some(fairness.share)),
+                format!("{:.2}", fairness.jain),
+                result.runs.as_ref().map_or_else(|| "-".to_owned(), between),
+                table::micros(result.longest_stall_us),
+            ])
+        })
+        .collect();
+    let header = ["variant", "goodput", "competitor", "share", "Jain", "runs", "longest stall"];
+    format!("\n{title}\n{}", table::numbers(&header, &rows))
+}
+
 /// The tables: results, then ratios.
 pub(crate) fn tables(title: &str, results: &[ThroughputResult], ratios: &[ThroughputRatio]) -> String {
     let dash = || "-".to_owned();
@@ -117,6 +201,7 @@ pub(crate) fn tables(title: &str, results: &[ThroughputResult], ratios: &[Throug
             vec![
                 label(result.variant, &result.point),
                 table::bits_per_second(result.goodput_bps),
+                result.runs.as_ref().map_or_else(dash, between),
                 result.frames_per_second.map_or_else(dash, |n| format!("{n:.0}")),
                 table::micros(result.longest_stall_us),
                 nanos(result.cpu_ns_per_segment, 0),
@@ -132,6 +217,7 @@ pub(crate) fn tables(title: &str, results: &[ThroughputResult], ratios: &[Throug
         &[
             "variant",
             "goodput",
+            "runs",
             "frames/s",
             "longest stall",
             "CPU/segment",
@@ -181,7 +267,31 @@ mod tests {
             segments: None,
             retransmits: None,
             queue_drops: None,
+            runs: None,
+            fairness: None,
         }
+    }
+
+    #[test]
+    fn of_several_runs_the_median_is_shown_and_what_they_lie_between() {
+        let mut runs: Vec<ThroughputResult> =
+            [5.0, 9.0, 7.0].map(|goodput| result("outrider", 0.0, goodput)).to_vec();
+        runs[1].longest_stall_us = 12.0;
+        let median = median_of(runs).expect("there are runs");
+        assert_eq!((median.goodput_bps, median.longest_stall_us), (7.0, 12.0));
+        assert_eq!(median.runs.map(|runs| (runs.range(), runs.goodput_bps.len())), Some(((5.0, 9.0), 3)));
+        assert!(median_of(Vec::new()).is_none());
+        let alone = median_of(vec![result("outrider", 0.0, 5.0)]).expect("there is one");
+        assert_eq!(alone.runs, None);
+    }
+
+    #[test]
+    fn jain_is_one_for_equal_shares_and_a_half_if_one_takes_all() {
+        assert_eq!(Fairness::of(5.0, 5.0).jain, 1.0);
+        assert_eq!(Fairness::of(5.0, 0.0).jain, 0.5);
+        let uneven = Fairness::of(1.0, 3.0);
+        assert_eq!((uneven.share, uneven.jain), (0.25, 0.8));
+        assert_eq!(Fairness::of(0.0, 0.0).jain, 0.0, "nothing was shared");
     }
 
     #[test]

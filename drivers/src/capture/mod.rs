@@ -3,6 +3,9 @@
 //! A received frame is stamped with the instant at which it is handed to the user, a transmitted one with the instant
 //! at which it was written into the port. The stamps are those of [`Instant`]: since boot in real time, from zero in
 //! virtual time; [`Capture::with_epoch_offset`] moves them to a calendar.
+//!
+//! A frame that leaves its checksum to a device is recorded with the checksum that the device would write. A
+//! super-segment is recorded whole, as it crossed the port, not as the frames into which a device may cut it.
 
 mod format;
 pub mod read;
@@ -15,6 +18,7 @@ use std::io::{BufWriter, Write};
 use std::os::fd::BorrowedFd;
 
 use self::format::{enhanced_packet, interface_description, section_header};
+use crate::offload::complete_checksum;
 use crate::port::{Port, PortError, PortInfo, PortStatistics, RxFrame, TransmitRoom, TxOffload};
 use crate::time::Instant;
 
@@ -51,6 +55,8 @@ struct Recorder {
     epoch_offset: Duration,
     /// One block, made whole before it is written, so that a file never holds half of one in its middle.
     block: Vec<u8>,
+    /// A received frame, while its checksum is completed.
+    completed: Vec<u8>,
     statistics: CaptureStatistics,
 }
 
@@ -79,6 +85,19 @@ impl Recorder {
         } else {
             self.statistics.missed_frames += 1;
         }
+    }
+
+    /// Records a frame as it would be with nothing left to a device.
+    fn record_received(&mut self, now: Instant, frame: RxFrame<'_>) {
+        if !frame.left.checksum || self.writer.is_none() {
+            return self.record(now, Direction::Inbound, frame.bytes);
+        }
+        let mut completed = core::mem::take(&mut self.completed);
+        completed.clear();
+        completed.extend_from_slice(frame.bytes);
+        complete_checksum(&mut completed);
+        self.record(now, Direction::Inbound, &completed);
+        self.completed = completed;
     }
 
     fn flush(&mut self) {
@@ -117,6 +136,7 @@ impl<P: Port> Capture<P> {
             snap_bytes,
             epoch_offset: Duration::ZERO,
             block: Vec::new(),
+            completed: Vec::new(),
             statistics: CaptureStatistics::default(),
         };
         section_header(&mut recorder.block);
@@ -182,7 +202,7 @@ impl<P: Port> Port for Capture<P> {
     ) -> Result<usize, PortError> {
         let recorder = &mut self.recorder;
         self.port.receive(now, budget, &mut |frame| {
-            recorder.record(now, Direction::Inbound, frame.bytes);
+            recorder.record_received(now, frame);
             accept(frame);
         })
     }
@@ -206,6 +226,9 @@ impl<P: Port> Port for Capture<P> {
             length
         })?;
         if taken {
+            if offload.checksum {
+                complete_checksum(&mut self.transmitted);
+            }
             self.recorder.record(now, Direction::Outbound, &self.transmitted);
         }
         Ok(taken)

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::read::{ReadError, Record, records};
 use super::*;
 use crate::memory::{LinkConfig, MemoryPort, cable};
+use crate::offload::tests::tcp_frame;
 
 /// A file that the test can look into while the capture owns it.
 #[derive(Clone, Default)]
@@ -105,6 +106,82 @@ fn what_the_port_did_not_take_is_not_recorded() {
     assert_eq!(a.capture_statistics().recorded_frames, 1);
     assert_eq!(records(&file.contents()).unwrap().count(), 1);
     assert_eq!(a.statistics(), a.port().statistics());
+}
+
+/// A port with offloads: receives one frame and takes any.
+struct Offloading<'a> {
+    info: PortInfo,
+    incoming: RxFrame<'a>,
+}
+
+impl Port for Offloading<'_> {
+    fn info(&self) -> &PortInfo {
+        &self.info
+    }
+
+    fn receive(
+        &mut self,
+        _: Instant,
+        _: usize,
+        accept: &mut dyn FnMut(RxFrame<'_>),
+    ) -> Result<usize, PortError> {
+        accept(self.incoming);
+        Ok(1)
+    }
+
+    fn transmit_room(&mut self, _: Instant) -> TransmitRoom {
+        TransmitRoom { frames: 1, bytes_outstanding: 0 }
+    }
+
+    fn transmit(
+        &mut self,
+        _: Instant,
+        length_max: usize,
+        _: TxOffload,
+        fill: &mut dyn FnMut(&mut [u8]) -> usize,
+    ) -> Result<bool, PortError> {
+        Ok(fill(&mut vec![0; length_max]) > 0)
+    }
+
+    fn flush(&mut self, _: Instant) -> Result<(), PortError> {
+        Ok(())
+    }
+
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn next_arrival(&self, _: Instant) -> Option<Instant> {
+        None
+    }
+
+    fn statistics(&self) -> PortStatistics {
+        PortStatistics::default()
+    }
+}
+
+#[test]
+fn a_checksum_left_to_a_device_is_recorded_complete_and_passed_on_as_it_is() {
+    let left = TxOffload { checksum: true, segment_size: 1448 };
+    let partial = tcp_frame(false, 12, 0x10, &[3; 10_000]);
+    let mut complete = partial.clone();
+    assert!(complete_checksum(&mut complete));
+    let file = Shared::default();
+    let info = plain_cable().0.info().clone();
+    let incoming = RxFrame { bytes: &partial, left, ..RxFrame::default() };
+    let mut port = Capture::new(Offloading { info, incoming }, file.clone(), 0);
+    let mut accept = |frame: RxFrame<'_>| assert!(frame.bytes == partial && frame.left == left);
+    port.receive(Instant::ZERO, 1, &mut accept).unwrap();
+    let mut fill = |buffer: &mut [u8]| {
+        buffer.copy_from_slice(&partial);
+        partial.len()
+    };
+    assert!(port.transmit(Instant::ZERO, partial.len(), left, &mut fill).unwrap());
+    port.sync();
+    let contents = file.contents();
+    let recorded: Vec<Record<'_>> = records(&contents).unwrap().map(Result::unwrap).collect();
+    assert_eq!(recorded.len(), 2);
+    assert!(recorded.iter().all(|record| record.bytes == complete));
 }
 
 #[test]

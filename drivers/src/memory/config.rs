@@ -45,6 +45,9 @@ pub struct LinkConfig {
     /// If set, the queue is the sender's own transmit ring of this many bytes instead of one in a middle box: the
     /// port reports what it holds as outstanding, and refuses instead of dropping when it is full.
     pub ring_bytes: Option<usize>,
+    /// Largest TCP super-segment, in bytes of its IP packet, that the sending port takes and cuts; it then completes
+    /// checksums too. Zero: none. What a port announces is fixed when it is made.
+    pub segment_bytes_max: u32,
     /// Bytes the link holds in all (queued, travelling, not fetched by the receiver); the bound on its memory.
     pub held_bytes_max: usize,
 }
@@ -65,6 +68,7 @@ impl Default for LinkConfig {
             mtu: 1500,
             verify_checksums: true,
             ring_bytes: None,
+            segment_bytes_max: 0,
             held_bytes_max: 64 << 20,
         }
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use super::link::Link;
 use super::pool::{Buffer, Pool};
 use crate::doorbell::Doorbell;
-use crate::port::{ReceiveChecksum, RxFrame};
+use crate::port::{ReceiveChecksum, RxFrame, TxOffload};
 use crate::time::Instant;
 
 /// A frame on its way.
@@ -252,7 +252,11 @@ impl Receiver {
             let Some(arrival) = self.line.pop_due(now) else { break };
             fetched.frames += 1;
             fetched.bytes += arrival.length as usize;
-            accept(RxFrame { bytes: arrival.bytes(), checksum: arrival.checksum });
+            accept(RxFrame {
+                bytes: arrival.bytes(),
+                checksum: arrival.checksum,
+                left: TxOffload::default(),
+            });
             pool.give(arrival.buffer);
         }
         if fetched.bytes > 0 {

@@ -5,9 +5,12 @@
 //! where a frame costs no lock and no allocation: bursts change hands at [`Port::flush`] and [`Port::receive`].
 //!
 //! A port takes frames at once, so it reports nothing outstanding: its queue stands for one in a middle box, which
-//! no sender can recall. With [`LinkConfig::ring_bytes`] the queue is the sender's own transmit ring instead.
+//! no sender can recall. With [`LinkConfig::ring_bytes`] the queue is the sender's own transmit ring instead. With
+//! [`LinkConfig::segment_bytes_max`] the sending port completes checksums and cuts super-segments into the frames that
+//! the link then carries.
 
 mod config;
+mod cutting;
 mod ecn;
 mod inbox;
 mod link;
@@ -26,11 +29,9 @@ pub use self::switch::{ADDRESSES_MAX, Switch, SwitchStatistics};
 
 use self::inbox::{Arrival, Inbox, Receiver};
 use self::link::{ETHERNET_HEADER_BYTES, Link};
-use self::pool::{Pool, SharedPool};
+use self::pool::{Buffer, Pool, SharedPool};
 use self::switch::SwitchSide;
-use crate::port::{
-    Capabilities, Port, PortError, PortInfo, PortStatistics, RxFrame, TransmitRoom, TxOffload,
-};
+use crate::port::{Port, PortError, PortInfo, PortStatistics, RxFrame, TransmitRoom, TxOffload};
 use crate::rng::Rng;
 use crate::time::Instant;
 
@@ -53,6 +54,7 @@ pub fn cable(a_to_b: LinkConfig, b_to_a: LinkConfig, seed: u64) -> (MemoryPort, 
         receiver: Receiver::new(inbox, None),
         staged: Vec::with_capacity(2 * STAGED_FRAMES_MAX),
         pool: Pool::new(Arc::clone(&pool)),
+        uncut: Box::default(),
         statistics: PortStatistics::default(),
     };
     let a = end(0, link_a, control_b, Arc::clone(&inbox_b), Arc::clone(&inbox_a));
@@ -68,7 +70,7 @@ fn port_info(name: String, seed: u64, index: u32, link: &Link) -> PortInfo {
         name,
         mac: [0x02, tag[0], tag[1], high, middle, low],
         mtu: link.config().mtu_clamped(),
-        capabilities: Capabilities::default(),
+        capabilities: cutting::capabilities(link.config().segment_bytes_max),
     }
 }
 
@@ -92,6 +94,8 @@ pub struct MemoryPort {
     /// Frames on the link that the other side has not been shown yet.
     staged: Vec<Arrival>,
     pool: Pool,
+    /// A frame that is being cut; empty until the first.
+    uncut: Box<[u8]>,
     statistics: PortStatistics,
 }
 
@@ -132,6 +136,18 @@ impl MemoryPort {
         {
             peer.set_held_bytes_max(self.link.config().held_limit());
         }
+    }
+
+    /// Sends the frame of `length` bytes in `buffer` on its way.
+    fn stage(&mut self, now: Instant, mut buffer: Buffer, length: usize) {
+        let Some(passage) = self.link.offer(now, &mut buffer[..length]) else {
+            return self.pool.give(buffer);
+        };
+        let arrival = Arrival { at: passage.at, buffer, length: length as u32, checksum: passage.checksum };
+        if passage.twice {
+            self.staged.push(arrival.copy(&mut self.pool));
+        }
+        self.staged.push(arrival);
     }
 
     /// Hands the staged frames over.
@@ -200,9 +216,13 @@ impl Port for MemoryPort {
         &mut self,
         now: Instant,
         length_max: usize,
-        _offload: TxOffload,
+        offload: TxOffload,
         fill: &mut dyn FnMut(&mut [u8]) -> usize,
     ) -> Result<bool, PortError> {
+        if offload != TxOffload::default() {
+            self.refresh(now);
+            return Ok(self.transmit_uncut(now, length_max, offload, fill));
+        }
         let frame_bytes_max = self.frame_bytes_max();
         assert!(
             length_max <= frame_bytes_max,
@@ -222,15 +242,7 @@ impl Port for MemoryPort {
         }
         self.statistics.tx_frames += 1;
         self.statistics.tx_bytes += length as u64;
-        let Some(passage) = self.link.offer(now, &mut buffer[..length]) else {
-            self.pool.give(buffer);
-            return Ok(true);
-        };
-        let arrival = Arrival { at: passage.at, buffer, length: length as u32, checksum: passage.checksum };
-        if passage.twice {
-            self.staged.push(arrival.copy(&mut self.pool));
-        }
-        self.staged.push(arrival);
+        self.stage(now, buffer, length);
         Ok(true)
     }
 

@@ -97,6 +97,7 @@ impl Switch {
             receiver: Receiver::new(inbox, Some(downlink)),
             staged: Vec::with_capacity(2 * STAGED_FRAMES_MAX),
             pool: Pool::new(Arc::clone(&self.shared.pool)),
+            uncut: Box::default(),
             statistics: PortStatistics::default(),
         }
     }

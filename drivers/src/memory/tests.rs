@@ -4,6 +4,8 @@ use core::time::Duration;
 
 use super::*;
 use crate::doorbell::poll_fds;
+use crate::offload::tests::tcp_frame;
+use crate::offload::{SuperSegment, complete_checksum};
 use crate::port::ReceiveChecksum;
 use crate::time::{Clock, MonotonicClock};
 
@@ -466,4 +468,59 @@ fn two_threads_exchange_thousands_of_frames_asleep_in_between() {
         assert_eq!(b.statistics().rx_frames, 20_000);
         assert_eq!(d.statistics().rx_frames, 5_000);
     }
+}
+
+#[test]
+fn a_super_segment_is_on_the_link_as_the_frames_it_is_cut_into() {
+    let offloads = LinkConfig {
+        rate_bits_per_second: 1_000_000_000,
+        segment_bytes_max: u32::MAX,
+        ..LinkConfig::default()
+    };
+    let (mut a, mut b) = cable(offloads, LinkConfig::default(), 1);
+    let plain = crate::port::Capabilities::default();
+    assert_eq!((a.info().capabilities.tx_segment_bytes_max, b.info().capabilities), (65_535, plain));
+    let whole = tcp_frame(false, 12, 0x18, &[5; 60_000]);
+    let offload = TxOffload { checksum: true, segment_size: 1448 };
+    let mut fill = |buffer: &mut [u8]| {
+        buffer.copy_from_slice(&whole);
+        whole.len()
+    };
+    assert!(a.transmit(Instant::ZERO, whole.len(), offload, &mut fill).unwrap());
+    a.flush(Instant::ZERO).unwrap();
+    let cut = SuperSegment::new(&whole, 1448).unwrap();
+    let arrived = drain(&mut b);
+    assert_eq!(arrived.len(), cut.frames());
+    let mut buffer = vec![0; cut.frame_bytes_max()];
+    for (index, (at, frame)) in arrived.iter().enumerate() {
+        let length = cut.write(index, &mut buffer);
+        assert_eq!(frame[..], buffer[..length]);
+        let sent = arrived[..=index].iter().map(|(_, frame)| frame.len() as u64).sum::<u64>();
+        assert_eq!(at.as_nanos(), 8 * sent, "each takes its time on the wire");
+    }
+    assert_eq!(a.statistics().tx_frames, 1);
+    assert_eq!(a.link_statistics().offered_frames, cut.frames() as u64);
+}
+
+#[test]
+fn a_checksum_left_to_the_port_is_completed_and_what_it_cannot_finish_is_dropped() {
+    let offloads = LinkConfig { segment_bytes_max: 9_000, ..LinkConfig::default() };
+    let (mut a, mut b) = cable(offloads, LinkConfig::default(), 1);
+    let mut frame = tcp_frame(true, 0, 0x10, &[5; 777]);
+    let nothing = vec![0; 100];
+    for (bytes, segment_size) in [(&frame, 0), (&nothing, 0), (&nothing, 10)] {
+        let mut fill = |buffer: &mut [u8]| {
+            buffer.copy_from_slice(bytes);
+            bytes.len()
+        };
+        let offload = TxOffload { checksum: true, segment_size };
+        assert!(a.transmit(Instant::ZERO, bytes.len(), offload, &mut fill).unwrap());
+    }
+    assert!(
+        !a.transmit(Instant::ZERO, 60, TxOffload { checksum: true, segment_size: 0 }, &mut |_| 0).unwrap()
+    );
+    a.flush(Instant::ZERO).unwrap();
+    assert!(complete_checksum(&mut frame));
+    assert_eq!(fetch(&mut b, Instant::ZERO), [frame]);
+    assert_eq!((a.statistics().tx_frames, a.statistics().tx_dropped), (3, 2));
 }

@@ -1,7 +1,8 @@
 //! Our ports for users of smoltcp, and smoltcp's devices for users of [`Port`].
 //!
 //! smoltcp counts time in whole microseconds ([`to_smoltcp`], [`from_smoltcp`]); a frame that arrives within one is
-//! seen at the next. Offloads are not passed on: both sides see checksums as they are in the frame.
+//! seen at the next. Offloads are not passed on: what is sent is complete, and a checksum that a received frame left to a
+//! device is completed.
 
 #[cfg(test)]
 mod tests;
@@ -12,9 +13,9 @@ use std::os::fd::BorrowedFd;
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant as SmoltcpInstant;
 
+use crate::offload::complete_checksum;
 use crate::port::{
-    Capabilities, Port, PortError, PortInfo, PortStatistics, ReceiveChecksum, RxFrame, TransmitRoom,
-    TxOffload,
+    Capabilities, Port, PortError, PortInfo, PortStatistics, RxFrame, TransmitRoom, TxOffload,
 };
 use crate::time::Instant;
 
@@ -95,6 +96,9 @@ impl<P: Port> PortDevice<P> {
             let mut memory = spare.pop().unwrap_or_default();
             memory.clear();
             memory.extend_from_slice(frame.bytes);
+            if frame.left.checksum {
+                complete_checksum(&mut memory);
+            }
             fetched.push_back(memory);
         });
         if let Err(error) = result {
@@ -271,7 +275,7 @@ impl<D: Device + Send> Port for DevicePort<D> {
             token.consume(|bytes| {
                 statistics.rx_frames += 1;
                 statistics.rx_bytes += bytes.len() as u64;
-                accept(RxFrame { bytes, checksum: ReceiveChecksum::Unverified });
+                accept(RxFrame { bytes, ..RxFrame::default() });
             });
             frames += 1;
         }

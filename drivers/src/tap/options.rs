@@ -1,17 +1,18 @@
 //! What a TAP shall be, how it is opened, and what can go wrong then.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 
-use crate::interface::{self, Interface};
+use super::attach::{Attached, attach};
+use crate::interface::Interface;
 use crate::rng::Rng;
 
-const DEVICE_PATH: &str = "/dev/net/tun";
 /// RFC 791 requires 68 bytes; the kernel accepts no less for an Ethernet device.
 const MTU_BYTES_MIN: usize = 68;
 /// Largest MTU the kernel gives a TAP: a 65535-byte frame less its header.
 const MTU_BYTES_MAX: usize = 65_521;
+
+/// Most queues the kernel gives a TAP.
+const QUEUES_MAX: usize = 256;
 
 /// Frames kept for a reader that is late, by default: 25 ms at 1 Gbit/s and 1500 bytes.
 const QUEUE_FRAMES: u32 = 2048;
@@ -30,6 +31,12 @@ pub struct TapOptions {
     /// Frames the kernel keeps for this side while it does not read (the interface's `txqueuelen`). `None`: as it is
     /// (500 for a new interface, 6 ms at 1 Gbit/s: less than a thread may have to wait for its core).
     pub queue_frames: Option<u32>,
+    /// Queues, each of them a port of its own ([`Tap::open_queues`](super::Tap::open_queues)): 1 to 256. The kernel
+    /// sends each flow to the queue that last transmitted a frame of it, and a new one to any, so all must be read.
+    pub queues: usize,
+    /// Exchange frames with checksums to be completed and TCP super-segments to be cut, both ways, if the kernel can
+    /// (IFF_VNET_HDR; Linux since 2.6.27): what came of it is in [`PortInfo`](crate::port::PortInfo).
+    pub offload: bool,
     /// Bring the kernel's side up.
     pub bring_up: bool,
     /// Makes derived addresses of equal names differ.
@@ -44,6 +51,8 @@ impl Default for TapOptions {
             mac: None,
             kernel_mac: None,
             queue_frames: Some(QUEUE_FRAMES),
+            queues: 1,
+            offload: false,
             bring_up: true,
             seed: 0,
         }
@@ -54,7 +63,7 @@ impl Default for TapOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
     /// The kernel has no TUN/TAP driver, or its device node is missing.
-    #[error("{DEVICE_PATH}: {source}; load the module (modprobe tun) or do without: --link memory")]
+    #[error("/dev/net/tun: {source}; load the module (modprobe tun) or do without: --link memory")]
     DeviceMissing {
         /// What the system said.
         source: io::Error,
@@ -84,10 +93,30 @@ pub enum TapError {
         reason: &'static str,
     },
     /// An interface of this name exists and is of another kind.
-    #[error("{name} exists and is not a single-queue TAP; choose another name")]
+    #[error("{name} exists and is not a TAP; choose another name")]
     NotATap {
         /// The interface.
         name: String,
+    },
+    /// An interface of this name exists and has one queue only.
+    #[error("TAP {name} exists with one queue only, not {queues}; delete it, or ask for one queue")]
+    SingleQueue {
+        /// The interface.
+        name: String,
+        /// How many were asked for.
+        queues: usize,
+    },
+    /// The interface has no queue left.
+    #[error("TAP {name} has no queue left; ask for fewer, or end the process that holds the others")]
+    QueuesTaken {
+        /// The interface.
+        name: String,
+    },
+    /// The number of queues is out of range.
+    #[error("a TAP cannot have {queues} queues: 1 to {QUEUES_MAX} are possible")]
+    InvalidQueues {
+        /// The number asked for.
+        queues: usize,
     },
     /// The MTU is out of range.
     #[error("an MTU of {mtu} bytes is not possible on a TAP: {MTU_BYTES_MIN} to {MTU_BYTES_MAX} are")]
@@ -107,10 +136,9 @@ pub enum TapError {
     },
 }
 
-/// A TAP that is ready for frames.
+/// A TAP whose queues are ready for frames.
 pub(super) struct Opened {
-    pub device: File,
-    pub name: String,
+    pub attached: Attached,
     pub mac: [u8; 6],
     pub kernel_mac: [u8; 6],
     pub mtu: usize,
@@ -125,12 +153,16 @@ pub(super) fn open(options: &TapOptions) -> Result<Opened, TapError> {
     {
         return Err(TapError::InvalidMtu { mtu });
     }
+    if !(1..=QUEUES_MAX).contains(&options.queues) {
+        return Err(TapError::InvalidQueues { queues: options.queues });
+    }
     // The kernel puts the lowest free number in place of %d.
     let wanted = options.name.as_deref().unwrap_or("or%d");
-    let (device, name) = attach(wanted)?;
-    let (mtu, kernel_mac) = set_up(&name, options)?;
-    let mac = options.mac.unwrap_or_else(|| derive_mac(&name, options.seed, kernel_mac));
-    Ok(Opened { device, name, mac, kernel_mac, mtu })
+    let attached = attach(wanted, options.queues, options.offload)?;
+    let name = &attached.name;
+    let (mtu, kernel_mac) = set_up(name, options)?;
+    let mac = options.mac.unwrap_or_else(|| derive_mac(name, options.seed, kernel_mac));
+    Ok(Opened { attached, mac, kernel_mac, mtu })
 }
 
 fn check_name(name: &str) -> Result<(), TapError> {
@@ -143,32 +175,6 @@ fn check_name(name: &str) -> Result<(), TapError> {
         _ => return Ok(()),
     };
     Err(TapError::InvalidName { name: name.to_owned(), reason })
-}
-
-/// Opens one queue of the interface, which is created if it does not exist.
-fn attach(wanted: &str) -> Result<(File, String), TapError> {
-    let name = wanted.to_owned();
-    let device =
-        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE_PATH).map_err(
-            |source| match source.raw_os_error() {
-                Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TapError::DeviceMissing { source },
-                _ => failed(&name, "opening /dev/net/tun for", source),
-            },
-        )?;
-    let refused = |source| failed(wanted, "creating or attaching to TAP", source);
-    let mut request = interface::request(wanted).map_err(refused)?;
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
-    interface::ioctl(&device, libc::TUNSETIFF, &mut request).map_err(|source| {
-        match source.raw_os_error() {
-            Some(libc::EBUSY) => TapError::Busy { name: wanted.to_owned() },
-            // The kernel says EINVAL alike for a name in use by another kind of device and for other flags.
-            Some(libc::EINVAL) if Interface::new(wanted).is_ok_and(|existing| existing.exists()) => {
-                TapError::NotATap { name: wanted.to_owned() }
-            }
-            _ => refused(source),
-        }
-    })?;
-    Ok((device, interface::name_of(&request)))
 }
 
 /// Makes the kernel's side as asked, touching only what differs, since touching needs a privilege that attaching may
@@ -199,7 +205,7 @@ fn set_up(name: &str, options: &TapOptions) -> Result<(usize, [u8; 6]), TapError
     Ok((mtu, mac))
 }
 
-fn failed(name: &str, operation: &'static str, source: io::Error) -> TapError {
+pub(super) fn failed(name: &str, operation: &'static str, source: io::Error) -> TapError {
     let name = name.to_owned();
     match source.kind() {
         io::ErrorKind::PermissionDenied => TapError::NoPrivilege { name, operation },

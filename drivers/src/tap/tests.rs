@@ -13,13 +13,13 @@ use super::*;
 use crate::doorbell::poll_fds;
 use crate::netns::{self, NetNamespace};
 
-const NOW: Instant = Instant::ZERO;
+pub(super) const NOW: Instant = Instant::ZERO;
 
-fn named(name: &str) -> TapOptions {
+pub(super) fn named(name: &str) -> TapOptions {
     TapOptions { name: Some(name.to_owned()), ..TapOptions::default() }
 }
 
-fn ip(namespace: &NetNamespace, arguments: &str) {
+pub(super) fn ip(namespace: &NetNamespace, arguments: &str) {
     let status = namespace.command("ip").args(arguments.split(' ')).status().unwrap();
     assert!(status.success(), "ip {arguments}");
 }
@@ -33,7 +33,7 @@ fn open_with_address(namespace: &NetNamespace) -> Tap {
     tap
 }
 
-fn udp_frame(tap: &Tap, port: u16, payload: &[u8]) -> Vec<u8> {
+pub(super) fn udp_frame(tap: &Tap, port: u16, payload: &[u8]) -> Vec<u8> {
     let udp = UdpRepr { src_port: 9, dst_port: port };
     let (us, kernel) = (Ipv4Address::new(10, 7, 0, 2), Ipv4Address::new(10, 7, 0, 1));
     let udp_bytes = udp.header_len() + payload.len();
@@ -70,7 +70,7 @@ fn send(tap: &mut Tap, frame: &[u8]) -> Result<bool, PortError> {
 }
 
 /// Sleeps on the TAP until the kernel has sent a UDP datagram with `payload`.
-fn await_datagram(tap: &mut Tap, payload: &[u8]) -> Vec<u8> {
+pub(super) fn await_datagram(tap: &mut Tap, payload: &[u8]) -> Vec<u8> {
     loop {
         let mut found = None;
         tap.receive(NOW, 8, &mut |frame| {

@@ -58,6 +58,9 @@ use routes::Routes;
 use slow_path::SlowPath;
 use table::Table;
 
+/// By how much fewer frames are received at once where a frame may be a super-segment.
+const SUPER_FRAMES_SHARE: usize = 4;
+
 /// What a call of [`Stack::poll`] did, and when to call again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Poll {
@@ -184,7 +187,7 @@ impl Stack {
     /// The port failed for good: call [`Self::fail`].
     pub fn poll(&mut self, now: Instant, port: &mut dyn Port) -> Result<Poll, PortError> {
         self.take_wakes(now);
-        let budget = self.config.receive_burst;
+        let budget = self.receive_budget();
         if self.table.len() >= FETCH_CONNECTIONS_MIN {
             self.fetch_receivers(now, port);
         }
@@ -199,6 +202,12 @@ impl Stack {
         }
         let more = received == budget || !self.wake_list.0.is_empty();
         Ok(Poll { work: received + sent, next: self.next_deadline(now, more) })
+    }
+
+    /// Frames to receive at once: fewer where each may be many segments, so that what is due to leave need not wait.
+    fn receive_budget(&self) -> usize {
+        let offloads = self.capabilities.tx_segment_bytes_max > 0;
+        self.config.receive_burst.div_ceil(if offloads { SUPER_FRAMES_SHARE } else { 1 })
     }
 
     /// Calls the endpoints that were woken.
@@ -218,7 +227,7 @@ impl Stack {
     /// wait for the memory, many times; asked for together, most of that passes at once.
     fn fetch_receivers(&mut self, now: Instant, port: &mut dyn Port) {
         let mut fetched = mem::take(&mut self.fired);
-        port.show_next(now, self.config.receive_burst, &mut |bytes| {
+        port.show_next(now, self.receive_budget(), &mut |bytes| {
             let index = frame::peek_flow(bytes).and_then(|key| self.table.find(&key));
             fetched.extend(index.filter(|index| fetched.last() != Some(index)));
         });

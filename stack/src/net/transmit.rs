@@ -150,8 +150,9 @@ impl Stack {
         }
         let port_rate = self.drain_rate.bytes_per_second();
         let mut room = port.transmit_room(now);
-        let rate = port_rate.max(self.connection_rate(now, index, room.bytes_outstanding, port_rate));
-        let (limit, super_segment_bytes) = (self.port_limit(rate), self.super_segment_bytes(rate));
+        let connection_rate = self.connection_rate(now, index, room.bytes_outstanding, port_rate);
+        let limit = self.port_limit(port_rate.max(connection_rate));
+        let super_segment_bytes = self.super_segment_bytes(connection_rate);
         let turn = loop {
             let Some(entry) = self.table.get_mut(index) else { return Ok(Turn::Idle) };
             if entry.turn_segments >= self.config.segments_per_turn {
@@ -169,10 +170,12 @@ impl Stack {
             let Some(segment) = entry.connection.poll_transmit(now, &mut *entry.user, limit) else {
                 break Turn::Idle;
             };
-            entry.turn_segments += 1;
+            // Counted as they are on the wire: a super-segment is most of a turn, and of a burst.
+            let segments = segment.segments();
+            entry.turn_segments += segments;
             room.bytes_outstanding += self.send(now, port, index, mac, &segment)?;
             room.frames -= 1;
-            *sent += 1;
+            *sent += segments;
         };
         if let Some(entry) = self.table.get_mut(index) {
             // A turn that the port cut short goes on when there is room again, and is then no longer than any other.
@@ -188,7 +191,8 @@ impl Stack {
         Ok(turn)
     }
 
-    /// The connection's own delivery rate, where it matters: when the port's measured rate would block it.
+    /// The connection's own delivery rate, where it matters: when the port's measured rate would block it, and for the
+    /// size of super-segments.
     fn connection_rate(&self, now: Instant, index: u32, outstanding: usize, port_rate: u64) -> u64 {
         let offloads = self.capabilities.tx_segment_bytes_max > 0;
         if !offloads && outstanding <= self.port_limit(port_rate) {
@@ -197,7 +201,7 @@ impl Stack {
         self.table.get(index).map_or(0, |entry| entry.connection.send_state(now).delivery_rate)
     }
 
-    /// How much a super-segment may carry: what the device takes, and what leaves in due time; zero for none.
+    /// How much a super-segment may carry: what the device takes, and what is delivered in due time; zero for none.
     fn super_segment_bytes(&self, rate: u64) -> usize {
         let device = (self.capabilities.tx_segment_bytes_max as usize).min(usize::from(u16::MAX));
         device.saturating_sub(HEADERS_MAX).min(bytes_in(self.config.super_segment_max, rate))
@@ -213,7 +217,8 @@ impl Stack {
         segment: &Outgoing,
     ) -> Result<usize, PortError> {
         let entry = self.table.get(index).expect("the segment was just pulled from this connection");
-        let is_super = segment.payload_length > segment.segment_size;
+        let segments = segment.segments();
+        let is_super = segments > 1;
         let offload = TxOffload {
             checksum: is_super || self.capabilities.tx_checksum,
             segment_size: if is_super { u16::try_from(segment.segment_size).unwrap_or(u16::MAX) } else { 0 },
@@ -228,7 +233,7 @@ impl Stack {
         let mut fill = |buffer: &mut [u8]| entry.template.emit(buffer, &envelope, &segment.header, payload);
         if port.transmit(now, length, offload, &mut fill)? {
             self.drain_rate.on_transmit(length);
-            self.statistics.tx_segments += 1;
+            self.statistics.tx_segments += segments as u64;
             self.statistics.tx_payload_bytes += segment.payload_length as u64;
         } else {
             self.statistics.tx_lost_at_port += 1;

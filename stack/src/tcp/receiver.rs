@@ -157,6 +157,12 @@ impl Receiver {
         offset <= self.next && self.next - offset <= self.window_max + 1
     }
 
+    /// A segment of `bytes` of payload arrived from a peer that sends `bytes_max` in one at most. What is longer was put
+    /// together on the way, or never cut, and counts as the segments that it is.
+    pub(crate) fn note_segment(&mut self, bytes: usize, bytes_max: usize) {
+        self.full_segment = self.full_segment.max(bytes.min(bytes_max) as u64);
+    }
+
     /// Takes the payload at `offset` (already found acceptable) and FIN after it.
     pub(crate) fn on_payload(
         &mut self,
@@ -167,7 +173,6 @@ impl Receiver {
         sink: &mut dyn SegmentSink,
     ) -> Result<Received, SinkFault> {
         let mut received = Received::default();
-        self.full_segment = self.full_segment.max(payload.len() as u64);
         let end = offset + payload.len() as u64;
         if fin && end <= self.window_end {
             // A second FIN elsewhere would be a broken peer; the first stands.

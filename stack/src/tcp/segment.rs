@@ -114,3 +114,10 @@ pub struct Outgoing {
     /// Mark the IP header ECN-capable, ECT(0).
     pub ecn_capable: bool,
 }
+
+impl Outgoing {
+    /// Segments on the wire: more than one for a super-segment.
+    pub fn segments(&self) -> usize {
+        self.payload_length.div_ceil(self.segment_size.max(1)).max(1)
+    }
+}

@@ -31,6 +31,12 @@ impl Drop for Seed {
     }
 }
 
+/// What the ports of a pair take in one super-segment, nothing in half of the runs, and whether it arrives uncut.
+pub(crate) fn segmentation(seed: u64) -> (usize, bool) {
+    [(0, false), (0, false), (0, false), (10_000, false), (65_000, false), (65_000, true)]
+        [Random::new(seed ^ 0x0ff1_0ad5).below(6) as usize]
+}
+
 fn random_path(random: &mut Random) -> Path {
     let fault =
         |random: &mut Random| if random.chance(0.5) { random.below(100) as f64 / 1000.0 } else { 0.0 };
@@ -64,6 +70,7 @@ fn every_byte_arrives_once_in_order_over_a_thousand_faulty_links() {
         };
         let mut pair = Pair::new(seed, config);
         pair.paths = [random_path(&mut random), random_path(&mut random)];
+        (pair.super_segment_bytes, pair.uncut) = segmentation(seed);
         let totals = [random.below(200_000), random.below(200_000)];
         for (node, total) in totals.iter().enumerate() {
             pair.nodes[node].app.total = *total;

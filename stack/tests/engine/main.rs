@@ -15,5 +15,6 @@ mod probing;
 mod recovery;
 mod regressions;
 mod storms;
+mod super_segments;
 mod tail;
 mod windows;

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use outrider_stack::tcp::connection::{Config, Connection, Event, TransmitLimit, reset_for};
+use outrider_stack::tcp::connection::{Config, Connection, Event, RecoveryState, TransmitLimit, reset_for};
 use outrider_stack::tcp::segment::{Header, Outgoing, Segment};
 use outrider_stack::tcp::sequence::SeqNumber;
 use outrider_stack::tcp::source::{
@@ -178,6 +178,24 @@ pub(crate) struct InFlight {
     pub marked: bool,
 }
 
+/// The segments of what an engine gave, as a port that segments cuts them.
+fn cut(outgoing: &Outgoing, payload: &[u8], segment_size: usize) -> Vec<InFlight> {
+    let count = payload.len().div_ceil(segment_size).max(1);
+    let piece = |index: usize| {
+        let from = index * segment_size;
+        let to = payload.len().min(from.saturating_add(segment_size));
+        let mut header = outgoing.header;
+        header.seq = header.seq.add(from as u32);
+        let is_last = index + 1 == count;
+        header.flags.psh &= is_last;
+        header.flags.fin &= is_last;
+        header.flags.cwr &= index == 0;
+        let payload = payload[from..to].to_vec();
+        InFlight { header, payload, ecn_capable: outgoing.ecn_capable, marked: false }
+    };
+    (0..count).map(piece).collect()
+}
+
 #[derive(Debug)]
 pub(crate) struct Node {
     pub tcp: Option<Connection>,
@@ -215,6 +233,12 @@ pub(crate) struct Pair {
     pub clock_back: [Duration; 2],
     /// So many segments that arrive at a node have their window field made smaller on the way.
     pub windows_to_shrink: [u32; 2],
+    /// Payload that the port of a node takes in one super-segment, which it cuts; zero for one that does not segment.
+    pub super_segment_bytes: usize,
+    /// They are not cut, but arrive as they are, as between two hosts on one machine.
+    pub uncut: bool,
+    /// Super-segments that left.
+    pub super_segments: u64,
     /// A node whose connection is over answers with RST, as the layer above the engine would.
     pub resets_strays: bool,
 }
@@ -261,6 +285,9 @@ impl Pair {
             frozen_until: [now; 2],
             clock_back: [Duration::ZERO; 2],
             windows_to_shrink: [0; 2],
+            super_segment_bytes: 0,
+            uncut: false,
+            super_segments: 0,
             resets_strays: false,
         }
     }
@@ -297,23 +324,32 @@ impl Pair {
             let now = self.clock(from);
             let node = &mut self.nodes[from];
             let Some(tcp) = &mut node.tcp else { return };
-            let Some(outgoing) =
-                tcp.poll_transmit(now, &mut node.app, TransmitLimit { super_segment_bytes: 0 })
-            else {
-                break;
-            };
+            let limit = TransmitLimit { super_segment_bytes: self.super_segment_bytes };
+            let before = (self.super_segment_bytes > 0).then(|| (tcp.send_state(now), tcp.inspect(now)));
+            let Some(outgoing) = tcp.poll_transmit(now, &mut node.app, limit) else { break };
             let payload = tcp.payload(&outgoing).concat();
-            self.check_outgoing(from, &outgoing, &payload);
-            let segment = InFlight {
-                header: outgoing.header,
-                payload,
-                ecn_capable: outgoing.ecn_capable,
-                marked: false,
-            };
-            if self.keep_log {
-                self.sent[from].push((now, segment.clone()));
+            if outgoing.segments() > 1 {
+                assert!(payload.len() <= self.super_segment_bytes, "no more than the port takes");
+                let (state, inspection) =
+                    before.expect("a port that does not segment is given no more than it takes");
+                // With nothing lost and nothing overtaken, what is in flight is what is in the network.
+                let calm = inspection.segments_lost + inspection.segments_sacked == 0 && inspection.sack;
+                if calm && inspection.recovery == RecoveryState::Open {
+                    let after = state.bytes_in_flight + payload.len() as u64;
+                    assert!(after <= state.congestion_window, "the congestion window is never exceeded");
+                }
+                self.super_segments += 1;
             }
-            self.launch(from, &segment);
+            let segment_size = if self.uncut { usize::MAX } else { outgoing.segment_size };
+            for segment in cut(&outgoing, &payload, segment_size) {
+                let offset = outgoing.payload_offset
+                    + u64::from(segment.header.seq.0.wrapping_sub(outgoing.header.seq.0));
+                self.check_outgoing(from, offset, &segment);
+                if self.keep_log {
+                    self.sent[from].push((now, segment.clone()));
+                }
+                self.launch(from, &segment);
+            }
         }
         let node = &mut self.nodes[from];
         if let Some(tcp) = &mut node.tcp {
@@ -323,14 +359,14 @@ impl Pair {
         }
     }
 
-    fn check_outgoing(&self, from: usize, outgoing: &Outgoing, payload: &[u8]) {
+    fn check_outgoing(&self, from: usize, offset: u64, segment: &InFlight) {
         let node = &self.nodes[from];
-        let offset = outgoing.payload_offset;
+        let payload = &segment.payload;
         for (index, byte) in payload.iter().enumerate() {
             assert_eq!(*byte, pattern(offset + index as u64), "a sent byte is immutable");
         }
         if !payload.is_empty() {
-            assert_eq!(outgoing.header.seq, node.initial.at(offset));
+            assert_eq!(segment.header.seq, node.initial.at(offset));
             let end = offset + payload.len() as u64;
             assert!(
                 end <= node.granted,
@@ -338,7 +374,8 @@ impl Pair {
                 node.granted
             );
         }
-        assert!(payload.len() <= usize::from(self.config[1 - from].segment_size_max));
+        let most = usize::from(self.config[1 - from].segment_size_max);
+        assert!(payload.len() <= if self.uncut { most.max(self.super_segment_bytes) } else { most });
     }
 
     fn launch(&mut self, from: usize, segment: &InFlight) {

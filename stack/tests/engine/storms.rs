@@ -9,7 +9,7 @@ use outrider_stack::tcp::congestion::Algorithm;
 use outrider_stack::tcp::connection::{CloseReason, Config, Connection, Event, Keepalive, State};
 use outrider_stack::time::Instant;
 
-use crate::faults::{Seed, seeds};
+use crate::faults::{self, Seed, seeds};
 use crate::pair::{Pair, Path, Random};
 use crate::trouble::{self, KINDS, Trouble};
 
@@ -113,6 +113,8 @@ impl Storm {
         let capacity = config.receive_window_max as usize;
         let mut pair = Pair::new(seed, config);
         pair.paths = [path(&mut random), path(&mut random)];
+        // A generator of its own: whether the ports segment changes nothing else about a storm.
+        (pair.super_segment_bytes, pair.uncut) = faults::segmentation(seed);
         pair.reports_sizes = true;
         pair.resets_strays = true;
         for node in &mut pair.nodes {
@@ -200,7 +202,7 @@ impl Storm {
 #[test]
 fn everything_arrives_or_ends_for_a_reason_through_fifteen_hundred_storms() {
     let seeds = seeds(SEEDS_DEFAULT);
-    let (mut totals, mut sizes_believed) = ([0; KINDS], 0);
+    let (mut totals, mut sizes_believed, mut super_segments) = ([0; KINDS], 0, 0);
     let mut statistics = outrider_stack::tcp::statistics::ConnectionStatistics::default();
     for seed in &seeds {
         let _seed = Seed(*seed);
@@ -208,6 +210,7 @@ fn everything_arrives_or_ends_for_a_reason_through_fifteen_hundred_storms() {
         storm.run(&mut totals);
         storm.judge();
         sizes_believed += storm.pair.reports_believed;
+        super_segments += storm.pair.super_segments;
         for tcp in storm.pair.nodes.iter().filter_map(|node| node.tcp.as_ref()) {
             statistics.add(tcp.statistics());
         }
@@ -217,6 +220,7 @@ fn everything_arrives_or_ends_for_a_reason_through_fifteen_hundred_storms() {
         // A storm that hardly ever strikes proves nothing.
         assert!(totals.iter().all(|count| *count >= 50), "{totals:?}");
         assert!(sizes_believed > 100);
+        assert!(super_segments > 2_000, "{super_segments}");
         assert!(
             statistics.window_probes > 100 && statistics.bad_acks > 100 && statistics.paws_rejected > 100
         );

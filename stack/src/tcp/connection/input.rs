@@ -247,6 +247,9 @@ impl Connection {
             return;
         }
         self.note_mark(segment);
+        let segment_bytes_max =
+            usize::from(self.config.segment_size_max).saturating_sub(self.timestamp_bytes());
+        self.receiver.note_segment(segment.payload.len(), segment_bytes_max);
         let received = match self.receiver.on_payload(now, offset, segment.payload, fin, sink) {
             Ok(received) => received,
             Err(_) => return self.close_with_reset(CloseReason::Unusable),

@@ -8,6 +8,7 @@ mod inspect;
 mod output;
 mod path;
 mod probing;
+mod super_segment;
 mod timeout;
 
 use core::time::Duration;

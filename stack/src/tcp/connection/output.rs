@@ -6,7 +6,6 @@ use super::{Connection, Recovery, Undo};
 use crate::tcp::config::TransmitLimit;
 use crate::tcp::congestion::CongestionEvent;
 use crate::tcp::ecn::Ecn;
-use crate::tcp::flight::SentSegment;
 use crate::tcp::receiver::AckDue;
 use crate::tcp::recovery::TailProbe;
 use crate::tcp::ring::ByteRing;
@@ -81,7 +80,7 @@ impl Connection {
     }
 
     fn count(&mut self, now: Instant, outgoing: &Outgoing) {
-        self.statistics.segments_sent += 1;
+        self.statistics.segments_sent += outgoing.segments() as u64;
         self.last_sent_at = now;
         let again = self.statistics.retransmits != self.retransmits_traced;
         self.retransmits_traced = self.statistics.retransmits;
@@ -198,7 +197,7 @@ impl Connection {
 
     /// Whether congestion control and pacer let a segment of `bytes` go.
     fn gate(&mut self, now: Instant, bytes: u64) -> Result<(), Blocked> {
-        let pipe = self.flight.pipe().saturating_sub(self.departed_by_duplicates());
+        let pipe = self.pipe_estimate();
         let reducing =
             matches!(self.recovery, Recovery::Fast { .. }) && self.congestion.wants_rate_reduction();
         let open = if reducing {
@@ -214,6 +213,11 @@ impl Connection {
             return Err(Blocked::Pacing);
         }
         Ok(())
+    }
+
+    /// Bytes thought to be in the network.
+    pub(super) fn pipe_estimate(&self) -> u64 {
+        self.flight.pipe().saturating_sub(self.departed_by_duplicates())
     }
 
     /// The controller's pacing rate, where segments are paced.
@@ -358,8 +362,11 @@ impl Connection {
             urgent_only = true;
         }
         let probe = self.mtu_probe_payload(now).filter(|_| !urgent_only && exempt == Exempt::None);
-        let wanted = probe.unwrap_or(size.max(limit.super_segment_bytes));
-        let room = self.window_room(now, wanted, size, demand, source)?;
+        // The SACK blocks of today are not for tomorrow's segments.
+        let alone = urgent_only || demand == Demand::Urgent || exempt == Exempt::Probe || sack_blocks > 0;
+        let several = if alone { size } else { self.room_at_once(size, limit.super_segment_bytes) };
+        let room = self.window_room(now, probe.unwrap_or(several), size, demand, source)?;
+        let room = if probe.is_none() && room > size { room - room % size } else { room };
         self.restart_after_idle(now);
         let state = self.send_state(now);
         let mut cut = CutWriter { ring: self.flight.ring_mut(), room, urgent_only };
@@ -400,8 +407,6 @@ impl Connection {
     ) -> Outgoing {
         let offset = self.next;
         let pipe = self.flight.pipe();
-        let space = length as u32 + u32::from(fin);
-        let stamp = self.rate.stamp(now, pipe, u64::from(space));
         if self.flight.is_empty() {
             self.progress_at = now;
         }
@@ -410,27 +415,14 @@ impl Connection {
             // the timeout is about, not the time the first has waited.
             self.timeout_base = now;
         }
-        self.flight.push(SentSegment {
-            offset,
-            length: space,
-            control: fin,
-            sacked: false,
-            lost: false,
-            urgent,
-            push: urgent || push,
-            transmissions: 1,
-            sent_at: now,
-            first_sent_at: now,
-            stamp,
-        });
-        self.next += u64::from(space);
+        self.record_sent(now, length, fin, urgent, urgent || push);
         self.probe_base = now;
         self.blocked = Blocked::Nothing;
         self.silly_window_override = false;
         self.window_probe_backoff = 0;
         self.timers.disarm(Timer::Persist);
         self.statistics.payload_bytes_sent += length as u64;
-        self.charge(now, u64::from(space), pipe);
+        self.charge(now, self.next - offset, pipe);
         if fin {
             self.fin_at = Some(self.next - 1);
             self.transition(Transition::FinSent);

@@ -109,6 +109,11 @@ impl Connection {
         true
     }
 
+    /// Whether the probe begins at `offset`.
+    pub(super) fn probes_mtu_at(&self, offset: u64) -> bool {
+        self.mtu_search.probe.is_some_and(|probe| probe.start == offset)
+    }
+
     /// Everything before SND.UNA is delivered: a probe among it has shown what the path carries.
     pub(super) fn check_mtu_probe_delivered(&mut self, now: Instant) {
         let Some(probe) = self.mtu_search.probe.filter(|probe| self.una >= probe.end) else { return };

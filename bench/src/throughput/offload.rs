@@ -1,0 +1,123 @@
+//! What segmentation and checksum offload are worth: our stack and the kernel's on the two sides of one TAP, with no
+//! shaper between them, with offloads and without.
+//!
+//! ```text
+//! our shard - TAP or0 = the kernel's or0 (the peer, kernel TCP)
+//! ```
+//!
+//! Each run has a TAP and a namespace of its own. The runs alternate, and the median is told with what they lie between.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrider_drivers::netns::NetNamespace;
+use outrider_drivers::tap::{Tap, TapOptions};
+use outrider_stack::tcp::congestion::Algorithm;
+use serde_json::{Map, Value, json};
+
+use super::bridge::{self, DIRECTIONS, Near, WARM_UP};
+use super::flow::Meter;
+use super::kernel::{KernelEnd, Part};
+use super::lab::{PEER, PREFIX};
+use super::result::{ThroughputResult, median_of};
+use crate::error::BenchError;
+use crate::lab::need_root;
+use crate::place::run_ip;
+use crate::progress::Progress;
+
+const DEVICE: &str = "or0";
+const TCP_PORT: u16 = 5_001;
+
+/// What is to be measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// With offloads, and without: the one to compare with first.
+    pub(crate) offloads: Vec<bool>,
+    /// Of our end.
+    pub(crate) congestion: Algorithm,
+    pub(crate) length: Duration,
+    /// Runs of each.
+    pub(crate) repeat: u32,
+    pub(crate) seed: u64,
+}
+
+impl Plan {
+    /// How long it takes, about.
+    pub(crate) fn duration(&self) -> Duration {
+        let runs = u32::try_from(self.offloads.len() * DIRECTIONS.len()).unwrap_or(u32::MAX);
+        (self.length + WARM_UP) * runs.saturating_mul(self.repeat)
+    }
+}
+
+/// How options and results spell it.
+pub(crate) fn spelled(offload: bool) -> &'static str {
+    if offload { "on" } else { "off" }
+}
+
+/// Measures all of it.
+pub(crate) fn run(plan: &Plan, progress: &Progress) -> Result<Vec<ThroughputResult>, BenchError> {
+    need_root("--link tap", "--link memory compares with smoltcp")?;
+    let mut results = Vec::new();
+    for (part, direction) in DIRECTIONS {
+        let mut runs = vec![Vec::new(); plan.offloads.len()];
+        for turn in 0..plan.repeat {
+            for (index, offload) in plan.offloads.iter().enumerate() {
+                let name = spelled(*offload);
+                progress.set(format!("{direction}, offload {name}, run {} of {}", turn + 1, plan.repeat));
+                let point: Map<String, Value> =
+                    [("direction".to_owned(), json!(direction)), ("offload".to_owned(), json!(name))]
+                        .into_iter()
+                        .collect();
+                runs[index].push(one(plan, part, *offload, point, progress)?);
+            }
+        }
+        results.extend(runs.into_iter().filter_map(median_of));
+    }
+    Ok(results)
+}
+
+/// Makes the TAP, and gives the kernel's side the peer's address.
+fn open(namespace: &NetNamespace, offload: bool, seed: u64) -> Result<Tap, BenchError> {
+    let make = || {
+        let options = TapOptions { name: Some(DEVICE.to_owned()), offload, seed, ..TapOptions::default() };
+        let tap = Tap::open(&options)
+            .map_err(|error| BenchError::failed(format!("cannot open the TAP device {DEVICE}: {error}")))?;
+        run_ip(&["address", "add", &format!("{PEER}/{PREFIX}"), "dev", DEVICE])?;
+        Ok(tap)
+    };
+    namespace.run(make).map_err(|error| BenchError::failed(format!("cannot enter the lab: {error}")))?
+}
+
+/// One run on a TAP of its own.
+fn one(
+    plan: &Plan,
+    part: Part,
+    offload: bool,
+    point: Map<String, Value>,
+    progress: &Progress,
+) -> Result<ThroughputResult, BenchError> {
+    let namespace = NetNamespace::create()
+        .map_err(|error| BenchError::failed(format!("no network namespace for --link tap: {error}")))?;
+    let tap = open(&namespace, offload, plan.seed)?;
+    let received = Arc::new(Meter::default());
+    let unused = Arc::new(Meter::default());
+    let (our_meter, peer_meter, peer_part) = match part {
+        Part::Send => (&unused, &received, Part::Receive),
+        Part::Receive => (&received, &unused, Part::Send),
+    };
+    let remote = SocketAddr::new(PEER, TCP_PORT);
+    let peer = KernelEnd::listen(&namespace, remote, peer_part, peer_meter)?;
+    let shard = bridge::connect_ours(tap, plan.congestion, plan.seed, remote, part, our_meter)?;
+    let ours = Near::Ours(shard);
+    let result = bridge::measure(plan.length, &received, &ours, progress)?.result("outrider", point);
+    // The receiver goes first: its reset ends the sender, which leaves no socket behind that still tries.
+    if part == Part::Send {
+        peer.finish()?;
+        drop(ours);
+    } else {
+        drop(ours);
+        peer.finish()?;
+    }
+    Ok(result)
+}

@@ -1,0 +1,67 @@
+//! Several segments in one go, where the port cuts them (TCP segmentation offload).
+//!
+//! A super-segment is one pull from the source and one frame, and nothing else: it obeys every window that its segments
+//! would obey one by one, each of them has a record of its own in flight, and what is lost of it is repaired segment by
+//! segment. Nothing out of band is in one, so that it has a segment, a record and a push of its own, and waits for one
+//! super-segment at most.
+
+use core::time::Duration;
+
+use super::{Connection, Recovery};
+use crate::tcp::flight::SentSegment;
+use crate::time::Instant;
+
+/// How much may leave at once, at the pacing rate: it goes into the queue of the bottleneck.
+const PACED_AT_ONCE_MAX: Duration = Duration::from_micros(100);
+
+impl Connection {
+    /// Payload bytes of the next segments, of `size` bytes each, where `limit` bytes may leave together: as many whole
+    /// segments as the congestion window, the rate reduction and the pacer let go, and one in any case.
+    pub(super) fn room_at_once(&self, size: usize, limit: usize) -> usize {
+        if limit < 2 * size {
+            return size;
+        }
+        let window = match self.recovery {
+            Recovery::Fast { .. } if self.congestion.wants_rate_reduction() => self.reduction.allowance(),
+            _ => self.congestion.window().saturating_sub(self.pipe_estimate()),
+        };
+        let paced = match self.pacing_rate() {
+            Some(rate) => rate.saturating_mul(PACED_AT_ONCE_MAX.as_micros() as u64) / 1_000_000,
+            None => u64::MAX,
+        };
+        let bytes = usize::try_from(window.min(paced)).unwrap_or(usize::MAX).min(limit);
+        (bytes / size).max(1) * size
+    }
+
+    /// Records `length` bytes just cut, and FIN after them, as sent: each segment by itself.
+    pub(super) fn record_sent(&mut self, now: Instant, length: usize, fin: bool, urgent: bool, push: bool) {
+        // A probe of the path is one segment, however long.
+        let size = if self.probes_mtu_at(self.next) { length } else { self.segment_size() };
+        let mut left = length;
+        loop {
+            let payload = left.min(size);
+            left -= payload;
+            let is_last = left == 0;
+            let control = fin && is_last;
+            let space = payload as u32 + u32::from(control);
+            let stamp = self.rate.stamp(now, self.flight.pipe(), u64::from(space));
+            self.flight.push(SentSegment {
+                offset: self.next,
+                length: space,
+                control,
+                sacked: false,
+                lost: false,
+                urgent,
+                push: push && is_last,
+                transmissions: 1,
+                sent_at: now,
+                first_sent_at: now,
+                stamp,
+            });
+            self.next += u64::from(space);
+            if is_last {
+                return;
+            }
+        }
+    }
+}
