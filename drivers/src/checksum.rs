@@ -32,6 +32,22 @@ pub fn copy(to: &mut [u8], from: &[u8]) -> u16 {
     sum(from)
 }
 
+/// [`copy`] of two pieces, one behind the other.
+///
+/// # Panics
+/// If both together are not as long as `to`.
+pub fn copy_two(to: &mut [u8], from: [&[u8]; 2]) -> u16 {
+    let (first, second) = to.split_at_mut(from[0].len());
+    let sum = copy(first, from[0]);
+    if second.is_empty() && from[1].is_empty() {
+        return sum;
+    }
+    let behind = copy(second, from[1]);
+    // Behind an odd number of bytes the two of each word have changed places (RFC 1071 section 2, B).
+    let behind = if from[0].len() % 2 == 1 { behind.swap_bytes() } else { behind };
+    fold(u64::from(sum) + u64::from(behind))
+}
+
 /// Adds the carries of a sum of 16-bit words back in until none is left (RFC 1071 section 1).
 pub fn fold(sum: u64) -> u16 {
     let sum = (sum >> 32) + (sum & 0xffff_ffff);

@@ -70,7 +70,7 @@ impl Stack {
         loop {
             if entry.parked && entry.connection.state() == State::Closed {
                 // Without a neighbour there is nobody to tell: a RST that is due is dropped.
-                let limit = TransmitLimit { super_segment_bytes: 0 };
+                let limit = TransmitLimit::default();
                 while entry.connection.poll_transmit(now, &mut *entry.user, limit).is_some() {}
             }
             while let Some(event) = entry.connection.poll_event() {

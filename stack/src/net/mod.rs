@@ -28,6 +28,7 @@ mod routes;
 mod slow_path;
 mod statistics;
 mod table;
+mod train;
 mod transmit;
 
 use std::collections::VecDeque;

@@ -185,8 +185,11 @@ pub enum Event {
 }
 
 /// What the caller allows for the next segment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct TransmitLimit {
     /// Payload bytes at most; above the segment size only if the port segments. Zero: no limit beyond the segment size.
     pub super_segment_bytes: usize,
+    /// Segments that may be given in one go as a *train*: what the next calls would give at the same instant, and
+    /// nothing else. For a caller that makes a frame of each by itself. Zero and one: one by one.
+    pub train_segments: usize,
 }

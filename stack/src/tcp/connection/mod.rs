@@ -382,6 +382,11 @@ impl Connection {
         self.flight.ring().slices(segment.payload_offset, segment.payload_length)
     }
 
+    /// `length` bytes of payload in flight from stream offset `offset` on, likewise.
+    pub(crate) fn payload_at(&self, offset: u64, length: usize) -> [&[u8]; 2] {
+        self.flight.ring().slices(offset, length)
+    }
+
     /// Reads a little of everything that the next segment needs, so that the cache fetches it while others have their
     /// turn. What it returns means nothing.
     pub(crate) fn touch(&self) -> u64 {
