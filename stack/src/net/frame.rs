@@ -13,7 +13,7 @@ use crate::tcp::wire::{self, Ports};
 /// Ethernet header, bytes.
 pub(super) const ETHERNET_BYTES: usize = 14;
 pub(super) const IPV4_BYTES: usize = 20;
-const IPV6_BYTES: usize = 40;
+pub(super) const IPV6_BYTES: usize = 40;
 /// RFC 1700's recommended default, as every host uses it.
 const HOP_LIMIT: u8 = 64;
 /// RFC 3168 section 5.

@@ -132,6 +132,7 @@ impl Stack {
     pub(super) fn close(&mut self, now: Instant, index: u32, reason: CloseReason) {
         let Some(mut entry) = self.table.remove(index) else { return };
         self.ready.remove(index);
+        self.prediction.forget(index);
         self.wheel.disarm(index);
         if let Some(listener) = entry.listener.take().and_then(|id| self.listeners.get_mut(id)) {
             listener.half_open -= 1;

@@ -21,6 +21,7 @@ mod lifecycle;
 mod listener;
 mod neighbours;
 mod open;
+mod predict;
 mod rate;
 mod ready;
 mod receive;
@@ -54,6 +55,7 @@ use key::Secret;
 use listener::Listeners;
 use neighbours::Neighbours;
 use rate::{DrainRate, TokenBucket};
+use predict::Prediction;
 use ready::ReadyQueue;
 use routes::Routes;
 use slow_path::SlowPath;
@@ -106,6 +108,7 @@ pub struct Stack {
     wake_target: Arc<dyn WakeTarget>,
     wake_list: Arc<WakeList>,
     statistics: StackStatistics,
+    prediction: Prediction,
     /// Connections that received something in the present burst.
     touched: Vec<u32>,
     woken: Vec<ConnectionId>,
@@ -170,6 +173,7 @@ impl Stack {
             wake_target: Arc::clone(&wake_list) as Arc<dyn WakeTarget>,
             wake_list,
             statistics: StackStatistics::default(),
+            prediction: Prediction::default(),
             touched: Vec::new(),
             woken: Vec::new(),
             fired: Vec::new(),

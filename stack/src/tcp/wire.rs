@@ -24,12 +24,15 @@ const WINDOW_SCALE_MAX: u8 = 14;
 pub(crate) const SEQUENCE_AT: usize = 4;
 pub(crate) const FLAGS_AT: usize = 13;
 pub(crate) const CHECKSUM_AT: usize = 16;
+/// Bytes of options where they are the timestamps, padded as everyone does, and where the value is in such a header.
+pub(crate) const TIMESTAMPS_ONLY_BYTES: usize = 2 + TIMESTAMPS_BYTES;
+pub(crate) const TIMESTAMP_AT: usize = BASE_HEADER_BYTES + 4;
 /// Control bits (RFC 9293 section 3.1, RFC 3168 section 6.1).
 pub(crate) const FIN: u8 = 1;
 const SYN: u8 = 1 << 1;
 const RST: u8 = 1 << 2;
 pub(crate) const PSH: u8 = 1 << 3;
-pub(crate) const ACK: u8 = 1 << 4;
+const ACK: u8 = 1 << 4;
 const ECE: u8 = 1 << 6;
 pub(crate) const CWR: u8 = 1 << 7;
 
