@@ -162,7 +162,11 @@ impl Stack {
         let turn = loop {
             let Some(entry) = self.table.get_mut(index) else { return Ok(Turn::Idle) };
             if entry.turn_segments >= self.config.segments_per_turn {
-                break Turn::More;
+                if !self.ready.is_empty() || *sent >= self.config.transmit_burst {
+                    break Turn::More;
+                }
+                // Nobody else waits, so the next turn would be its own.
+                entry.turn_segments = 0;
             }
             if room.frames == 0 || room.bytes_outstanding > limit {
                 // The port is asked only here: some of what was counted below may have left it already.
@@ -274,7 +278,8 @@ impl Stack {
             Envelope { destination_mac: mac, ecn_capable: train.ecn_capable, checksum_offload: checksum };
         let offload = TxOffload { checksum, segment_size: 0 };
         let mut mould = Mould::new(&entry.template, &envelope, &train.header);
-        let (mut before, mut bytes) = (0, 0);
+        let (mut before, mut bytes, mut taken_bytes) = (0, 0, 0);
+        let statistics = &mut self.statistics;
         while before < train.payload_length {
             let payload_bytes = train.segment_size.min(train.payload_length - before);
             let is_last = before + payload_bytes == train.payload_length;
@@ -286,16 +291,17 @@ impl Stack {
             };
             let length = mould.length() + payload_bytes;
             if port.transmit(now, length, offload, &mut |buffer| mould.emit(buffer, &piece))? {
-                self.drain_rate.on_transmit(length);
-                self.statistics.tx_segments += 1;
-                self.statistics.tx_payload_bytes += payload_bytes as u64;
+                taken_bytes += length;
+                statistics.tx_segments += 1;
+                statistics.tx_payload_bytes += payload_bytes as u64;
             } else {
-                self.statistics.tx_lost_at_port += 1;
+                statistics.tx_lost_at_port += 1;
             }
             before += payload_bytes;
             bytes += length;
             mould.end_first();
         }
+        self.drain_rate.on_transmit(taken_bytes);
         Ok(bytes)
     }
 }

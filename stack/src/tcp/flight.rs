@@ -178,9 +178,15 @@ impl Flight {
 
     /// Everything before `offset` is acknowledged: `delivered` sees each segment that was not SACKed before.
     pub(crate) fn acknowledge_to(&mut self, offset: u64, mut delivered: impl FnMut(&SentSegment)) {
-        self.split_at(offset);
-        while let Some(segment) = self.segments.front().copied().filter(|segment| segment.end() <= offset) {
-            self.segments.pop_front();
+        while let Some(front) = self.segments.front() {
+            if front.end() > offset {
+                if front.offset >= offset {
+                    break;
+                }
+                // Only its begin is acknowledged.
+                self.split_at(offset);
+            }
+            let segment = self.segments.pop_front().expect("it was there just now");
             self.forget_marks(&segment);
             if !segment.sacked {
                 delivered(&segment);

@@ -57,7 +57,9 @@ impl ByteRing {
         let at = self.index(self.end());
         let first = bytes.len().min(self.storage.len() - at);
         self.storage[at..at + first].copy_from_slice(&bytes[..first]);
-        self.storage[..bytes.len() - first].copy_from_slice(&bytes[first..]);
+        if first < bytes.len() {
+            self.storage[..bytes.len() - first].copy_from_slice(&bytes[first..]);
+        }
         self.length += bytes.len();
         self.peak = self.peak.max(self.length);
     }
