@@ -2,8 +2,8 @@
 
 use core::mem;
 
-use super::Stack;
 use super::ready::Lane;
+use super::{SPARE_MAX, Stack};
 use crate::endpoint::{ConnectionId, Directive};
 use crate::tcp::connection::{CloseReason, Event, State, TransmitLimit};
 use crate::tcp::source::Demand;
@@ -82,6 +82,9 @@ impl Stack {
             let acked = entry.connection.acked_offset();
             if mem::replace(&mut entry.acked_offset, acked) != acked {
                 entry.user.on_acked(now, acked);
+                if let Some(spare) = entry.connection.take_spare().filter(|_| self.spare.len() < SPARE_MAX) {
+                    self.spare.push(spare);
+                }
             }
             let room = entry.user.room();
             if mem::replace(&mut entry.room, room) != room {

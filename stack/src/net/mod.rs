@@ -47,6 +47,7 @@ pub use table::{ConnectionSummary, Phase};
 
 use crate::endpoint::{ConnectionId, WakeTarget};
 use crate::tcp::connection::CloseReason;
+use crate::tcp::flight::Spare;
 use crate::time::Instant;
 use crate::wheel::Wheel;
 use cookies::Cookies;
@@ -109,6 +110,8 @@ pub struct Stack {
     wake_list: Arc<WakeList>,
     statistics: StackStatistics,
     prediction: Prediction,
+    /// Memory that connections with nothing in flight have left to others; the last is the one used last.
+    spare: Vec<Spare>,
     /// Connections that received something in the present burst.
     touched: Vec<u32>,
     woken: Vec<ConnectionId>,
@@ -129,6 +132,8 @@ impl WakeTarget for WakeList {
 
 /// From so many connections on they are fetched before a burst; fewer stay in the cache by themselves.
 const FETCH_CONNECTIONS_MIN: usize = 256;
+/// Memory for so many connections' flights is kept at most; with more of them there is as much to be had again.
+const SPARE_MAX: usize = 1024;
 /// RFC 791 and RFC 8200: what every link must carry.
 const MTU_MIN_V4: usize = 576;
 const MTU_MIN_V6: usize = 1_280;
@@ -174,6 +179,7 @@ impl Stack {
             wake_list,
             statistics: StackStatistics::default(),
             prediction: Prediction::default(),
+            spare: Vec::new(),
             touched: Vec::new(),
             woken: Vec::new(),
             fired: Vec::new(),

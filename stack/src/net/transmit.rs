@@ -150,6 +150,9 @@ impl Stack {
                 return Ok(Turn::Parked);
             }
         };
+        if entry.connection.is_bare() && entry.user.demand(now) != Demand::Nothing {
+            self.spare.pop().into_iter().for_each(|spare| entry.connection.use_spare(spare));
+        }
         if self.port_blocked_at.is_some_and(|at| at >= entry.ready_since && at < now) {
             note_blocked(now, entry);
         }

@@ -18,7 +18,7 @@ pub use inspect::{Inspection, RecoveryState};
 pub use super::config::{CloseReason, Config, Event, Keepalive, MtuProbing, TransmitLimit};
 use super::congestion::{Algorithm, CongestionControl};
 use super::ecn::{EchoStyle, Ecn};
-use super::flight::Flight;
+use super::flight::{Flight, Spare};
 use super::rate::RateSampler;
 use super::receiver::{AckDue, Receiver, ReceiverLimits};
 use super::recovery::{Rack, RateReduction, TailProbe};
@@ -385,6 +385,21 @@ impl Connection {
     /// `length` bytes of payload in flight from stream offset `offset` on, likewise.
     pub(crate) fn payload_at(&self, offset: u64, length: usize) -> [&[u8]; 2] {
         self.flight.ring().slices(offset, length)
+    }
+
+    /// Whether the next payload sent needs memory that is not there yet.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.flight.is_bare()
+    }
+
+    /// The memory for what is in flight, while nothing is.
+    pub(crate) fn take_spare(&mut self) -> Option<Spare> {
+        self.flight.take_spare()
+    }
+
+    /// Gives such memory to a connection that has none.
+    pub(crate) fn use_spare(&mut self, spare: Spare) {
+        self.flight.use_spare(spare);
     }
 
     /// Reads a little of everything that the next segment needs, so that the cache fetches it while others have their
