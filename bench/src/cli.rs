@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{connect, demo, oob, packetdrill, serve, throughput};
+use crate::commands::{connect, demo, oob, packetdrill, pingpong, pump, report, serve, throughput, top};
 
 /// Everything on the command line.
 #[derive(Debug, Parser)]
@@ -28,8 +28,16 @@ pub(crate) enum Command {
     Connect(connect::Arguments),
     /// Bulk goodput, stalls and processor time per segment, beside smoltcp's TCP or the kernel's
     Throughput(throughput::Arguments),
+    /// The raw port, without TCP: frames per second each way
+    Pump(pump::Arguments),
+    /// Round trips: the raw port, our TCP over it, and the kernel's TCP, in one run
+    Pingpong(pingpong::Arguments),
     /// Runs packetdrill scripts against the engine, in virtual time
     Packetdrill(packetdrill::Arguments),
+    /// What a running node does: its ports, shards and connections, live
+    Top(top::Arguments),
+    /// One self-contained HTML page with plots from a folder of JSON results
+    Report(report::Arguments),
 }
 
 /// Options of every command.

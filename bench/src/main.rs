@@ -6,20 +6,25 @@
 
 #![forbid(unsafe_code)]
 
+mod afxdp_spec;
 mod cli;
 mod commands;
 mod error;
 mod host;
 mod lab;
 mod measure;
+mod messages;
 mod node;
 mod packetdrill;
+mod page;
+mod pingpong;
 mod place;
 mod progress;
 mod report;
 mod stop;
 mod table;
 mod throughput;
+mod top;
 mod under_load;
 mod units;
 
@@ -42,7 +47,11 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => commands::serve::run(arguments),
         Command::Connect(arguments) => commands::connect::run(arguments),
         Command::Throughput(arguments) => commands::throughput::run(arguments),
+        Command::Pump(arguments) => commands::pump::run(arguments),
+        Command::Pingpong(arguments) => commands::pingpong::run(arguments),
         Command::Packetdrill(arguments) => commands::packetdrill::run(arguments),
+        Command::Top(arguments) => commands::top::run(arguments),
+        Command::Report(arguments) => commands::report::run(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

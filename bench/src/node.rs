@@ -1,14 +1,19 @@
-//! A node: a port, the shard that runs TCP on it, and a messenger.
+//! A node: a port, the shard that runs TCP on it, and a messenger; or a messenger on the kernel's sockets.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use outrider_drivers::port::Port;
+use outrider_drivers::netns::NetNamespace;
+use outrider_drivers::port::{Port, PortInfo};
 use outrider_drivers::time::{Clock, MonotonicClock};
-use outrider_messenger::{Connection, Dispatcher, EntityName, Messenger, transport};
+use outrider_messenger::transport::{Kernel, KernelConfig, Transport, Userspace};
+use outrider_messenger::{Connection, Dispatcher, EntityName, Messenger};
 use outrider_stack::net::StackConfig;
-use outrider_stack::shard::{self, Polling, Shard, ShardConfig, ShardHandle, ShardReport};
+use outrider_stack::shard::segment::Publication;
+use outrider_stack::shard::{
+    self, GroupConfig, GroupError, GroupHandle, Polling, Shard, ShardConfig, ShardGroup, ShardReport,
+};
 use outrider_stack::tcp::congestion::Algorithm;
 use outrider_stack::tcp::connection::Config as TcpConfig;
 
@@ -16,7 +21,9 @@ use crate::error::BenchError;
 
 /// How long an idle shard spins before it sleeps. Longer costs the processor that other threads of a small machine
 /// need; without any, each frame of a fast link pays for a wake-up.
-const SPIN: Duration = Duration::from_micros(20);
+pub(crate) const SPIN: Duration = Duration::from_micros(20);
+/// How shards wait unless an experiment says otherwise.
+pub(crate) const ADAPTIVE: Polling = Polling::Adaptive { spin: SPIN };
 
 /// Bytes of an IPv4 and of an IPv6 header plus a TCP header, all without options.
 const HEADERS_V4: usize = 40;
@@ -37,7 +44,39 @@ pub(crate) struct Addressing {
 
 /// Starts a shard on `port`.
 pub(crate) fn spawn_shard(port: Box<dyn Port>, addressing: &Addressing) -> Result<Shard, BenchError> {
+    spawn_polling_shard(port, addressing, ADAPTIVE)
+}
+
+/// Starts a shard on `port` that waits for frames as `polling` says.
+pub(crate) fn spawn_polling_shard(
+    port: Box<dyn Port>,
+    addressing: &Addressing,
+    polling: Polling,
+) -> Result<Shard, BenchError> {
     let info = port.info().clone();
+    shard::spawn(port, ShardConfig { polling, ..shard_config(&info, addressing) })
+        .map_err(|error| BenchError::failed(format!("cannot run TCP on {}: {error}", info.name)))
+}
+
+/// Starts a shard on each of `ports`, the queues of one device, and has them publish what they do.
+pub(crate) fn spawn_group(
+    ports: Vec<Box<dyn Port>>,
+    addressing: &Addressing,
+    publication: Option<Publication>,
+) -> Result<ShardGroup, BenchError> {
+    let Some(info) = ports.first().map(|port| port.info().clone()) else {
+        return Err(BenchError::failed("cannot run TCP without a port"));
+    };
+    let config = GroupConfig { publication, ..GroupConfig::new(shard_config(&info, addressing)) };
+    shard::spawn_group(ports, config).map_err(|error| match error {
+        GroupError::Segment(error) => {
+            BenchError::failed(format!("{error}, with --statistics, or --statistics off"))
+        }
+        error => BenchError::failed(format!("cannot run TCP on {}: {error}", info.name)),
+    })
+}
+
+fn shard_config(info: &PortInfo, addressing: &Addressing) -> ShardConfig {
     let headers = if addressing.address.0.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
     let segment_size = u16::try_from(info.mtu.saturating_sub(headers)).unwrap_or(u16::MAX);
     let tcp = TcpConfig {
@@ -49,22 +88,21 @@ pub(crate) fn spawn_shard(port: Box<dyn Port>, addressing: &Addressing) -> Resul
     if let Some(gateway) = addressing.gateway {
         stack = stack.with_gateway(gateway);
     }
-    let config = ShardConfig {
+    ShardConfig {
         name: info.name.clone(),
         stack,
-        polling: Polling::Adaptive { spin: SPIN },
+        polling: ADAPTIVE,
         core: None,
         seed: addressing.seed,
         clock: Arc::new(MonotonicClock),
-    };
-    shard::spawn(port, config)
-        .map_err(|error| BenchError::failed(format!("cannot run TCP on {}: {error}", info.name)))
+    }
 }
 
-/// A messenger on a shard of its own.
+/// A messenger on shards of its own, or on the kernel's sockets.
 pub(crate) struct Node {
     messenger: Messenger,
-    shard: Shard,
+    /// `None` on the kernel's sockets: their threads end with the messenger.
+    shards: Option<ShardGroup>,
 }
 
 /// What a messenger needs besides its shard.
@@ -80,28 +118,53 @@ pub(crate) struct NodeOptions {
 }
 
 impl Node {
-    /// Starts the shard and the messenger.
+    /// Starts a shard on `port`, and the messenger.
     pub(crate) fn start(
         port: Box<dyn Port>,
         addressing: &Addressing,
         options: NodeOptions,
     ) -> Result<Self, BenchError> {
-        let shard = spawn_shard(port, addressing)?;
-        let mut builder = Messenger::builder(options.name)
-            .nonce(addressing.seed)
-            .transport(Arc::new(transport::Userspace::new(vec![shard.handle()])))
-            .dispatcher(options.dispatcher)
-            .dispatch_threads(1);
-        if let Some(address) = options.bind {
-            builder = builder.bind(address);
+        Node::over(spawn_group(vec![port], addressing, None)?, addressing, options)
+    }
+
+    /// Starts it on `ports`, or on this host's own sockets without them.
+    pub(crate) fn start_at(
+        ports: Option<Vec<Box<dyn Port>>>,
+        addressing: &Addressing,
+        publication: Option<Publication>,
+        options: NodeOptions,
+    ) -> Result<Self, BenchError> {
+        match ports {
+            Some(ports) => Node::over(spawn_group(ports, addressing, publication)?, addressing, options),
+            None => Node::start_on_kernel(None, &KernelConfig::default(), addressing.seed, options),
         }
-        if let Some(bytes) = options.send_budget_bytes {
-            builder = builder.send_budget_bytes(bytes);
-        }
-        let messenger = builder
-            .start()
-            .map_err(|error| BenchError::failed(format!("cannot start {}: {error}", options.name)))?;
-        Ok(Node { messenger, shard })
+    }
+
+    /// Starts the messenger on `shards`.
+    fn over(shards: ShardGroup, addressing: &Addressing, options: NodeOptions) -> Result<Self, BenchError> {
+        let transport = Arc::new(Userspace::over(&shards.handle()));
+        let messenger = start_messenger(transport, addressing.seed, options)?;
+        Ok(Node { messenger, shards: Some(shards) })
+    }
+
+    /// Starts the messenger on the kernel's sockets, of `namespace` if there is one.
+    pub(crate) fn start_on_kernel(
+        namespace: Option<&NetNamespace>,
+        config: &KernelConfig,
+        nonce: u64,
+        options: NodeOptions,
+    ) -> Result<Self, BenchError> {
+        let failed = |error: &dyn std::fmt::Display| {
+            BenchError::failed(format!("cannot start {}: {error}", options.name))
+        };
+        // Sockets belong to the namespace of the thread that starts their worker.
+        let kernel = match namespace {
+            Some(namespace) => namespace.run(|| Kernel::start(config)).map_err(|error| failed(&error))?,
+            None => Kernel::start(config),
+        };
+        let kernel = kernel.map_err(|error| failed(&error))?;
+        let messenger = start_messenger(Arc::new(kernel), nonce, options)?;
+        Ok(Node { messenger, shards: None })
     }
 
     /// The messenger.
@@ -109,25 +172,44 @@ impl Node {
         &self.messenger
     }
 
-    /// The shard, for its statistics.
-    pub(crate) fn shard(&self) -> ShardHandle {
-        self.shard.handle()
+    /// The shards, for their statistics, where there are any.
+    pub(crate) fn shards(&self) -> Option<GroupHandle> {
+        self.shards.as_ref().map(ShardGroup::handle)
     }
 
-    /// Ends every session in order, which takes as long as TIME-WAIT, and gives the final statistics.
-    pub(crate) fn stop(self) -> ShardReport {
+    /// Ends every session in order, which takes as long as TIME-WAIT, and gives the shard's final statistics.
+    pub(crate) fn stop(self) -> Option<ShardReport> {
         self.messenger.shutdown();
         self.messenger.wait();
-        self.shard.stop()
+        self.shards.map(|shards| ShardReport::sum(shards.stop()))
     }
 
-    /// Ends at once, for a node whose peer ends too, and gives the final statistics.
-    pub(crate) fn stop_now(self) -> ShardReport {
+    /// Ends at once, for a node whose peer ends too, and gives the shard's final statistics.
+    pub(crate) fn stop_now(self) -> Option<ShardReport> {
         self.messenger.shutdown();
-        let report = self.shard.stop();
+        let report = self.shards.map(|shards| ShardReport::sum(shards.stop()));
         self.messenger.wait();
         report
     }
+}
+
+fn start_messenger(
+    transport: Arc<dyn Transport>,
+    nonce: u64,
+    options: NodeOptions,
+) -> Result<Messenger, BenchError> {
+    let mut builder = Messenger::builder(options.name)
+        .nonce(nonce)
+        .transport(transport)
+        .dispatcher(options.dispatcher)
+        .dispatch_threads(1);
+    if let Some(address) = options.bind {
+        builder = builder.bind(address);
+    }
+    if let Some(bytes) = options.send_budget_bytes {
+        builder = builder.send_budget_bytes(bytes);
+    }
+    builder.start().map_err(|error| BenchError::failed(format!("cannot start {}: {error}", options.name)))
 }
 
 /// What the dispatcher of a dialled connection tells those who wait for its session.

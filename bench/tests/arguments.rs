@@ -32,17 +32,21 @@ fn a_wrong_option_is_refused_in_one_line() {
 
 #[test]
 fn what_does_not_exist_yet_is_refused_with_what_does() {
-    refused("oob --link afxdp", 2, "memory and tap");
-    refused("oob --link kernel", 2, "memory and tap");
-    refused("oob --variant separate", 2, "oob and fifo");
-    refused("oob --variant lowat", 2, "oob and fifo");
-    refused("serve --port afxdp:eth0 --address 10.77.0.2/24", 2, "tap:NAME");
+    refused("oob --variant lowat", 2, "--link kernel");
 }
 
 #[test]
 fn what_cannot_work_is_refused_before_anything_runs() {
     refused("oob --link tap --delay 1ms", 2, "--link memory");
     refused("oob --link tap --congestion dctcp", 2, "--link memory");
+    refused("oob --link kernel --delay 1ms", 2, "--link memory");
+    refused("oob --link kernel --congestion dctcp", 2, "--link memory");
+    refused("oob --link afxdp --delay 1ms", 2, "--link memory");
+    refused("serve --port afxdp:eth0,fast --address 10.77.0.2/24", 2, "dedicated");
+    refused("pump --frame 20", 2, "60 to 1514");
+    refused("pump --link kernel", 2, "afxdp");
+    refused("pingpong --size 2000", 2, "1400B");
+    refused("pingpong --link tap --variant kernel", 2, "--link afxdp");
     refused("oob --interval 1us", 2, "1ms");
     refused("oob --queue 100B", 2, "--queue");
     refused("demo --json no/such/folder/result.json", 1, "--json");
@@ -50,7 +54,16 @@ fn what_cannot_work_is_refused_before_anything_runs() {
 
 #[test]
 fn help_is_no_error() {
-    for line in ["--help", "demo --help", "oob --help", "serve --help", "connect --help", "--version"] {
+    for line in [
+        "--help",
+        "demo --help",
+        "oob --help",
+        "serve --help",
+        "connect --help",
+        "pump --help",
+        "pingpong --help",
+        "--version",
+    ] {
         let output = run(line);
         assert!(output.status.success(), "{line}");
         assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{line}");

@@ -82,23 +82,60 @@ fn segments_are_spread_over_as_many_connections_as_asked_for() {
 }
 
 #[test]
+fn a_competitor_shares_the_bottleneck_and_the_shares_are_told() {
+    if !may_use_namespaces() {
+        return;
+    }
+    let line = "throughput --link tap --rate 50mbit --queue 100KB --competitor cubic --congestion cubic \
+                --peer-congestion cubic --seconds 0.5 --repeat 1 --json -";
+    let report = json(&run(line));
+    assert_eq!(report["parameters"]["competitor"], "cubic");
+    let variants: Vec<&str> =
+        results(&report).iter().filter_map(|result| result["variant"].as_str()).collect();
+    assert_eq!(variants, ["outrider", "kernel"]);
+    for result in results(&report) {
+        let (first, second) = (number(result, "goodput_bps"), number(result, "competitor_goodput_bps"));
+        assert!(first > 0.0 && second > 0.0 && first + second < 60e6, "{result:#}");
+        assert!((number(result, "share") - first / (first + second)).abs() < 1e-6, "{result:#}");
+        assert!((0.5..=1.0).contains(&number(result, "jain")), "{result:#}");
+    }
+}
+
+#[test]
 fn across_a_bridge_both_directions_are_set_against_the_kernel() {
     if !may_use_namespaces() {
         return;
     }
-    let line =
-        "throughput --link tap --rate 50mbit --loss 0,1% --peer-congestion cubic --seconds 0.5 --json -";
+    let line = "throughput --link tap --rate 50mbit --loss 0,1% --peer-congestion cubic --seconds 0.5 --repeat 2 --json -";
     let report = json(&run(line));
     assert_eq!(report["link"], "tap");
+    assert_eq!(report["parameters"]["repeat"], 2);
     assert_eq!(results(&report).len(), 8);
     for result in results(&report) {
         let goodput = number(result, "goodput_bps");
         assert!(goodput > 0.0 && goodput < 60e6, "{result:#}");
         assert!(result["direction"] == "send" || result["direction"] == "receive", "{result:#}");
         assert_eq!(result["peer_congestion"], "cubic");
+        assert_eq!(result["runs"]["goodput_bps"].as_array().map(Vec::len), Some(2), "{result:#}");
     }
     let lossy = find(&report, "outrider", "loss", 0.01);
     assert!(number(lossy, "retransmits") > 0.0, "{lossy:#}");
+}
+
+#[test]
+fn over_one_tap_offloads_are_set_against_none() {
+    if !may_use_namespaces() {
+        return;
+    }
+    let report = json(&run("throughput --link tap --offload on,off --seconds 0.3 --repeat 1 --json -"));
+    assert_eq!(results(&report).len(), 4);
+    for result in results(&report) {
+        assert!(number(result, "goodput_bps") > 0.0, "{result:#}");
+        assert!(result["offload"] == "on" || result["offload"] == "off", "{result:#}");
+    }
+    let ratios = report["ratios"].as_array().expect("a list");
+    assert_eq!(ratios.len(), 2, "one for each direction: {report:#}");
+    assert!(ratios.iter().all(|ratio| ratio["offload"] == "on"), "{report:#}");
 }
 
 #[test]
@@ -107,9 +144,16 @@ fn what_cannot_work_is_refused_in_one_line() {
         ("throughput --link afxdp", "memory and tap"),
         ("throughput --link tap --delay 1ms", "--link memory"),
         ("throughput --link tap --connections 10", "--link memory"),
+        ("throughput --competitor cubic", "--link tap"),
+        ("throughput --link tap --competitor cubic --loss 1%", "--loss"),
+        ("throughput --link tap --congestion bbr,cubic", "--competitor"),
+        ("throughput --link tap --queue 1MB,1MB", "--competitor"),
+        ("throughput --link tap --repeat 0", "--repeat 0"),
         ("throughput --connections 0", "--connections 0"),
         ("throughput --connections 1 --loss 1%", "--loss"),
         ("throughput --loss 60%", "--loss"),
+        ("throughput --offload on", "--link tap"),
+        ("throughput --link tap --offload on --rate 1gbit", "--rate"),
         ("throughput --window 1KiB", "--window"),
         ("throughput --queue 100B", "--queue"),
         ("throughput --congestion dctcp", "dctcp"),

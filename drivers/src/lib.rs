@@ -9,16 +9,22 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod afxdp;
+pub mod busy_poll;
 pub mod capture;
 pub mod checksum;
 pub mod doorbell;
-mod interface;
+pub mod interface;
+pub mod kernel_socket;
 pub mod memory;
 pub mod netns;
 pub mod offload;
 pub mod port;
 pub mod rng;
+pub mod rss;
+pub mod segment;
 pub mod smoltcp_adapter;
 pub mod tap;
 pub mod thread;
 pub mod time;
+pub mod timer;

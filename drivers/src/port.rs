@@ -9,6 +9,7 @@
 use core::time::Duration;
 use std::os::fd::BorrowedFd;
 
+use crate::rss::Rss;
 use crate::time::Instant;
 
 /// What is known about the transport checksum of a received frame.
@@ -176,6 +177,12 @@ pub trait Port: Send {
 
     /// When room will be back after [`Port::transmit`] refused, if the port knows. `None`: try again soon.
     fn next_room(&self, _now: Instant) -> Option<Instant> {
+        None
+    }
+
+    /// How the device spreads frames over its queues, of which this port is one; `None` if it has one queue or does
+    /// not tell.
+    fn rss(&self) -> Option<Rss> {
         None
     }
 

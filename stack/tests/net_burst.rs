@@ -36,7 +36,8 @@ fn link(rng: &mut Rng) -> LinkConfig {
 }
 
 fn host(number: u8, rng: &mut Rng, header_prediction: bool) -> StackConfig {
-    let mut config = StackConfig { header_prediction, ..host_config(number) };
+    let mut config = host_config(number);
+    config.tcp.header_prediction = header_prediction;
     config.tcp.algorithm = Algorithm::ALL[rng.below(Algorithm::ALL.len() as u64) as usize];
     config.tcp.timestamps = rng.chance(0.7);
     config.tcp.sack = rng.chance(0.8);

@@ -5,92 +5,29 @@
 
 mod common;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use common::attacker::Attacker;
 use common::endpoints::{Checked, CheckedAcceptor, Notes, Plan};
 use common::raw::{self, Lone};
 use common::{Host, address, gigabit, seeds};
-use outrider_drivers::memory::{MemoryPort, Switch};
+use outrider_drivers::memory::Switch;
 use outrider_drivers::port::{Port, TxOffload};
-use outrider_drivers::rng::Rng;
 use outrider_stack::net::{ListenOptions, Phase, StackConfig};
 use outrider_stack::tcp::connection::CloseReason;
 use outrider_stack::tcp::segment::{Flags, Header, Options, Timestamps};
 use outrider_stack::tcp::sequence::SeqNumber;
-use outrider_stack::tcp::wire::{self, Emission, Ports};
 use outrider_stack::time::Instant;
-use smoltcp::wire::IpProtocol;
 
 const SERVER: &str = "10.0.0.1:4000";
 const PEER: &str = "10.0.0.2:999";
 const BACKLOG: usize = 64;
-/// The attacker sends so many frames every so often: 200000 SYNs a second and some guessed acknowledgements.
-const BURST: u64 = 11;
-const BURST_EVERY: Duration = Duration::from_micros(50);
 
 /// Host `host` of a network with many addresses and a gateway that does not answer.
 fn config(host: u8) -> StackConfig {
     StackConfig::new([(IpAddr::V4(Ipv4Addr::new(10, 0, 0, host)), 16)])
         .with_gateway(IpAddr::V4(Ipv4Addr::new(10, 0, 250, 1)))
-}
-
-/// Sends SYNs from invented addresses, on the link and beyond it, and guesses at cookies.
-struct Attacker {
-    port: MemoryPort,
-    rng: Rng,
-    target: [u8; 6],
-    next: Instant,
-    syns: u64,
-}
-
-impl Attacker {
-    fn frame(&mut self, guess: bool) -> Vec<u8> {
-        let rng = &mut self.rng;
-        let [a, b, c, d] = rng.next_u32().to_be_bytes();
-        let source = match rng.chance(0.5) {
-            true => Ipv4Addr::new(10, 0, 1 + a % 200, 1 + b % 250),
-            false => Ipv4Addr::new(20 + a % 100, b, c, 1 + d % 250),
-        };
-        let source = SocketAddr::new(IpAddr::V4(source), 1 + (rng.next_u32() as u16 >> 1));
-        let timestamps = Timestamps { value: rng.next_u32(), echo: rng.next_u32() };
-        let header = Header {
-            seq: SeqNumber(rng.next_u32()),
-            ack: guess.then(|| SeqNumber(rng.next_u32())),
-            flags: Flags { syn: !guess, ..Flags::default() },
-            window: 1_000,
-            options: Options {
-                timestamps: rng.chance(0.5).then_some(timestamps),
-                segment_size_max: (!guess).then_some(1_460),
-                ..Options::default()
-            },
-        };
-        let target = address(SERVER);
-        let emission = Emission {
-            ports: Ports { source: source.port(), destination: target.port() },
-            source: source.ip(),
-            destination: target.ip(),
-            checksum_offload: false,
-        };
-        let mut segment = vec![0; wire::header_length(&header)];
-        wire::emit(&mut segment, &emission, &header, [&[], &[]]);
-        raw::ip(self.target, source.ip(), target.ip(), IpProtocol::Tcp, 64, &segment)
-    }
-
-    fn burst(&mut self, now: Instant) {
-        while self.port.receive(now, 64, &mut |_| {}).unwrap() > 0 {}
-        for number in 0..BURST {
-            let frame = self.frame(number == 0);
-            let mut fill = |buffer: &mut [u8]| {
-                buffer[..frame.len()].copy_from_slice(&frame);
-                frame.len()
-            };
-            assert!(self.port.transmit(now, frame.len(), TxOffload::default(), &mut fill).unwrap());
-            self.syns += u64::from(number != 0);
-        }
-        self.port.flush(now).unwrap();
-        self.next = now + BURST_EVERY;
-    }
 }
 
 /// A server, hosts that mean well, and perhaps one that does not, on a switch.
@@ -107,12 +44,9 @@ impl Lan {
         let host = |(index, config)| Host::new(config, switch.connect(gigabit()), seed * 10 + index);
         let hosts: Vec<Host> = (0u64..).zip(configs).map(host).collect();
         let target = hosts[0].port.info().mac;
-        let attacker = attacked.then(|| Attacker {
-            port: switch.connect(gigabit()),
-            rng: Rng::new(seed),
-            target,
-            next: now + Duration::from_millis(5),
-            syns: 0,
+        let attacker = attacked.then(|| {
+            let port = switch.connect(gigabit());
+            Attacker::new(port, seed, target, address(SERVER), now + Duration::from_millis(5))
         });
         Lan { now, hosts, attacker }
     }

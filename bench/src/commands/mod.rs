@@ -3,7 +3,12 @@
 
 pub(crate) mod connect;
 pub(crate) mod demo;
+pub(crate) mod messages;
 pub(crate) mod oob;
 pub(crate) mod packetdrill;
+pub(crate) mod pingpong;
+pub(crate) mod pump;
+pub(crate) mod report;
 pub(crate) mod serve;
 pub(crate) mod throughput;
+pub(crate) mod top;

@@ -94,7 +94,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
 impl Arguments {
     /// Every combination of the lists, checked.
     fn points(&self) -> Result<Vec<Point>, BenchError> {
-        self.variant.iter().try_for_each(|variant| variant.check())?;
         let mut points = vec![Point {
             link: LinkKind::Memory,
             rate: Rate(0),
@@ -122,7 +121,10 @@ impl Arguments {
         vary(&mut points, &self.congestion, |point, value| point.congestion = value)?;
         vary(&mut points, &self.message_size, |point, value| point.message_size = value)?;
         vary(&mut points, &self.send_budget, |point, value| point.send_budget = value)?;
-        points.iter().try_for_each(check)?;
+        for point in &points {
+            check(point)?;
+            self.variant.iter().try_for_each(|variant| variant.check(point.link))?;
+        }
         Ok(points)
     }
 
@@ -290,12 +292,14 @@ mod tests {
     fn what_cannot_work_is_refused_before_anything_runs() {
         for line in [
             "--link tap --congestion dctcp",
-            "--link kernel",
+            "--link kernel --delay 1ms",
+            "--link kernel --congestion dctcp",
             "--link tap --delay 1ms",
             "--interval 10us",
             "--message-size 0",
             "--send-budget 1KiB",
-            "--variant separate",
+            "--variant lowat",
+            "--link kernel,tap --variant lowat",
         ] {
             match arguments(line).points() {
                 Err(BenchError::Usage(_)) => {}

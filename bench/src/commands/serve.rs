@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use outrider_drivers::port::Port;
+use outrider_messenger::transport::{Kernel, KernelConfig, Transport};
 use outrider_messenger::{Connection, Dispatcher, EntityName, Message, OobMessage};
 use outrider_stack::endpoint::Acceptor;
 use outrider_stack::net::ListenOptions;
-use outrider_stack::shard::ShardReport;
+use outrider_stack::shard::segment::Publication;
+use outrider_stack::shard::{ShardGroup, ShardReport};
 use outrider_stack::stream::discard::{DiscardAcceptor, DiscardCounters};
 use outrider_stack::stream::echo::EchoAcceptor;
 use outrider_stack::tcp::congestion::Algorithm;
@@ -18,7 +21,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::Common;
 use crate::error::BenchError;
 use crate::host::Host;
-use crate::node::{Addressing, Node, NodeOptions, spawn_shard};
+use crate::node::{Addressing, Node, NodeOptions, spawn_group};
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::report::{Report, check_writable, print_stdout, publish};
@@ -95,24 +98,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     check_writable(common)?;
     let stop = Stop::on_signals()?;
     let addressing = Addressing {
-        address: (place.address.address, place.address.prefix),
+        address: (place.address().address, place.address().prefix),
         gateway: place.gateway,
         congestion,
         seed: common.seed,
     };
-    let port = place.open(common.seed)?;
-    let local = SocketAddr::new(place.address.address, arguments.listening_port());
+    let ports = place.open(common.seed)?;
+    let local = SocketAddr::new(place.address().address, arguments.listening_port());
     let served = match arguments.bytes {
         Some(service) => {
-            let shard = spawn_shard(port, &addressing)?;
-            let listening = shard
-                .handle()
-                .listen(local, ListenOptions::default(), service.acceptor())
-                .map_err(|error| BenchError::failed(format!("cannot listen on {local}: {error}")))?;
+            let serving = serve_bytes(ports, &addressing, place.publication("serve"), (local, service))?;
             arguments.announce(local)?;
             stop.wait(arguments.length(), &mut |_| Ok(()))?;
-            drop(listening);
-            (Vec::new(), shard.stop())
+            (Vec::new(), serving.stop())
         }
         None => {
             let answering = Arc::new(Answering::default());
@@ -122,7 +120,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
                 dispatcher: answering.clone(),
                 send_budget_bytes: None,
             };
-            let node = Node::start(port, &addressing, options)?;
+            let publication = place.publication("osd.0");
+            let node = Node::start_at(ports, &addressing, publication, options)?;
             arguments.announce(local)?;
             arguments.watch(&stop, &answering)?;
             (answering.figures(), node.stop())
@@ -131,13 +130,49 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     arguments.publish(served)
 }
 
+/// Plain TCP while it is served.
+struct Serving {
+    _listening: Box<dyn Send>,
+    shards: Option<ShardGroup>,
+    /// The host's own sockets, where there is no shard; they end with it.
+    _kernel: Option<Kernel>,
+}
+
+impl Serving {
+    fn stop(self) -> Option<ShardReport> {
+        self.shards.map(|shards| ShardReport::sum(shards.stop()))
+    }
+}
+
+fn serve_bytes(
+    ports: Option<Vec<Box<dyn Port>>>,
+    addressing: &Addressing,
+    publication: Option<Publication>,
+    (local, service): (SocketAddr, Service),
+) -> Result<Serving, BenchError> {
+    let unable = |error: &dyn std::fmt::Display| {
+        BenchError::failed(format!("cannot listen on {local}: {error}; see --peer-port"))
+    };
+    let Some(ports) = ports else {
+        let kernel = Kernel::start(&KernelConfig::default()).map_err(|error| unable(&error))?;
+        let listening = kernel.listen(local, service.acceptor()).map_err(|error| unable(&error))?;
+        return Ok(Serving { _listening: listening, shards: None, _kernel: Some(kernel) });
+    };
+    let shards = spawn_group(ports, addressing, publication)?;
+    let listening = shards
+        .handle()
+        .listen(local, ListenOptions::default(), service.acceptor())
+        .map_err(|error| unable(&error))?;
+    Ok(Serving { _listening: Box::new(listening), shards: Some(shards), _kernel: None })
+}
+
 impl Arguments {
     fn length(&self) -> Option<Duration> {
         self.common.seconds.map(Duration::from_secs_f64)
     }
 
     fn announce(&self, local: SocketAddr) -> Result<(), BenchError> {
-        print_stdout(&format!("listening on {local} ({})\n", self.place.port))
+        print_stdout(&format!("listening on {local} ({})\n", self.place.carrier()))
     }
 
     /// Waits for the end, with a live line per second on a terminal.
@@ -160,10 +195,12 @@ impl Arguments {
     }
 
     /// Prints what was served. A port that failed is an error after that.
-    fn publish(&self, (mut figures, shard): (Vec<Figure>, ShardReport)) -> Result<(), BenchError> {
-        figures.extend(shard.statistics.table().iter().map(|row| (row.name, row.value, row.unit)));
-        figures.push(("port_rx_dropped", shard.port.rx_dropped, "frames"));
-        figures.push(("port_tx_dropped", shard.port.tx_dropped, "frames"));
+    fn publish(&self, (mut figures, shard): (Vec<Figure>, Option<ShardReport>)) -> Result<(), BenchError> {
+        if let Some(shard) = &shard {
+            figures.extend(shard.statistics.table().iter().map(|row| (row.name, row.value, row.unit)));
+            figures.push(("port_rx_dropped", shard.port.rx_dropped, "frames"));
+            figures.push(("port_tx_dropped", shard.port.tx_dropped, "frames"));
+        }
         let rows: Vec<Vec<String>> = figures
             .iter()
             .filter(|(_, value, _)| *value > 0)
@@ -172,23 +209,23 @@ impl Arguments {
         let result: Map<String, Value> =
             figures.iter().map(|(name, value, _)| ((*name).to_owned(), json!(value))).collect();
         let parameters = [
-            ("port", json!(self.place.port.to_string())),
-            ("address", json!(self.place.address.to_string())),
+            ("port", json!(self.place.carrier())),
+            ("address", json!(self.place.address().to_string())),
             ("peer_port", json!(self.listening_port())),
             ("congestion", json!(self.congestion.name())),
             ("seed", json!(self.common.seed)),
         ];
         let report = Report {
             experiment: "serve",
-            link: self.place.port.to_string(),
+            link: self.place.carrier(),
             parameters: parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
             host: Host::this(),
             results: vec![result],
             ratios: Vec::new(),
         };
         publish(&self.common, &report, &table::numbers(&["what", "count", "of"], &rows))?;
-        match shard.error {
-            Some(error) => Err(BenchError::failed(format!("{}: {error}", self.place.port))),
+        match shard.and_then(|shard| shard.error) {
+            Some(error) => Err(BenchError::failed(format!("{}: {error}", self.place.carrier()))),
             None => Ok(()),
         }
     }

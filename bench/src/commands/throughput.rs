@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
+use crate::commands::messages;
 use crate::error::BenchError;
 use crate::host::Host;
 use crate::lab::LinkKind;
@@ -44,9 +45,10 @@ const WINDOW_BYTES: std::ops::RangeInclusive<u64> = 8 << 10..=1 << 30;
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
-    /// What carries the frames: memory, in virtual time and beside smoltcp; tap, beside the kernel
-    #[arg(long, value_enum, default_value = "memory")]
-    link: LinkKind,
+    /// What carries the frames: memory, in virtual time and beside smoltcp; tap, beside the kernel; with --size, or
+    /// several of them, or kernel: messages in real time (list)
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "memory")]
+    link: Vec<LinkKind>,
     /// Rate of the bottleneck (default: 10gbit over memory, 200mbit over tap)
     #[arg(long)]
     rate: Option<Rate>,
@@ -78,9 +80,11 @@ pub(crate) struct Arguments {
     /// Our congestion control: bbr, cubic or dctcp (list with --competitor)
     #[arg(long, value_delimiter = ',', default_value = "bbr")]
     congestion: Vec<Algorithm>,
-    /// Congestion control of the kernel's ends (list; tap)
+    /// Congestion control of the kernel's ends (list; tap; with --offload the first)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "cubic,bbr")]
     peer_congestion: Vec<KernelCongestion>,
+    #[command(flatten)]
+    messages: messages::Options,
     /// A flow of the kernel's with this congestion control shares the bottleneck with ours, and with one of the
     /// kernel's for each --peer-congestion (tap)
     #[arg(long, value_enum, conflicts_with_all = ["loss", "connections"])]
@@ -103,9 +107,19 @@ enum Switch {
 
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
+    if arguments.messages.are_wanted(&arguments.link) {
+        check_writable(&arguments.common)?;
+        let setting = messages::Setting {
+            links: arguments.link.clone(),
+            rate: arguments.rate,
+            queue: arguments.queue.first().copied(),
+            congestion: arguments.congestion(),
+        };
+        return messages::run(&arguments.messages, setting, &arguments.common);
+    }
     arguments.check()?;
     check_writable(&arguments.common)?;
-    match arguments.link {
+    match arguments.link() {
         LinkKind::Tap if !arguments.offload.is_empty() => with_offloads(arguments),
         LinkKind::Tap => match arguments.competitor {
             Some(competitor) => beside_competitor(arguments, competitor),
@@ -119,7 +133,7 @@ impl Arguments {
     /// Refuses what cannot work, before anything runs.
     fn check(&self) -> Result<(), BenchError> {
         let usage = |text: String| Err(BenchError::usage(text));
-        match self.link {
+        match self.link() {
             LinkKind::Memory => {}
             LinkKind::Tap if self.delay.is_some_and(|delay| !delay.0.is_zero()) => {
                 return usage("--delay cannot be made over tap; use --link memory".to_owned());
@@ -134,10 +148,10 @@ impl Arguments {
         }
         if self.competitor.is_none() {
             self.check_alone()?;
-        } else if self.link != LinkKind::Tap {
+        } else if self.link() != LinkKind::Tap {
             return usage("--competitor is a flow of the kernel's; use --link tap".to_owned());
         }
-        if !self.offload.is_empty() && self.link != LinkKind::Tap {
+        if !self.offload.is_empty() && self.link() != LinkKind::Tap {
             return usage("--offload is of a TAP; use --link tap".to_owned());
         }
         if !(1..=REPEAT_MAX).contains(&self.repeat) {
@@ -161,6 +175,11 @@ impl Arguments {
             return usage(format!("--queue {queue} holds no frame; give {frame_bytes}B at least"));
         }
         Ok(())
+    }
+
+    /// The one link of an experiment that has one.
+    fn link(&self) -> LinkKind {
+        self.link.first().copied().unwrap_or(LinkKind::Memory)
     }
 
     /// What takes a list only beside a competitor.
@@ -285,6 +304,7 @@ fn with_offloads(arguments: &Arguments) -> Result<(), BenchError> {
     let plan = offload::Plan {
         offloads,
         congestion: arguments.congestion(),
+        peer_congestion: arguments.peer_congestion.first().copied().unwrap_or(KernelCongestion::Cubic),
         length,
         repeat: arguments.repeat,
         seed: arguments.common.seed,
@@ -296,6 +316,7 @@ fn with_offloads(arguments: &Arguments) -> Result<(), BenchError> {
     let spelled: Vec<&str> = plan.offloads.iter().map(|offload| offload::spelled(*offload)).collect();
     parameters.insert("offload".into(), json!(spelled));
     parameters.insert("congestion".into(), json!(plan.congestion.name()));
+    parameters.insert("peer_congestion".into(), json!(plan.peer_congestion.name()));
     parameters.insert("seed".into(), json!(plan.seed));
     parameters.insert("seconds".into(), json!(length.as_secs_f64()));
     parameters.insert("repeat".into(), json!(plan.repeat));
@@ -332,7 +353,7 @@ fn beside_competitor(arguments: &Arguments, competitor: KernelCongestion) -> Res
     let table = fairness_table(&title, &results);
     let report = Report {
         experiment: "throughput",
-        link: arguments.link.name().to_owned(),
+        link: arguments.link().name().to_owned(),
         parameters,
         host: Host::this(),
         results,
@@ -353,7 +374,7 @@ fn publish_results(
     let table = tables(title, &results, &ratios);
     let report = Report {
         experiment: "throughput",
-        link: arguments.link.name().to_owned(),
+        link: arguments.link().name().to_owned(),
         parameters,
         host: Host::this(),
         results,

@@ -1,9 +1,12 @@
-//! Labs: two ports and the link between them, taken down when dropped.
+//! Labs: two ports, or two hosts of the kernel's own, and the link between them, taken down when dropped.
 
+pub(crate) mod afxdp;
+pub(crate) mod kernel;
 mod memory;
 mod tap;
 
 use std::any::Any;
+use std::net::{IpAddr, Ipv4Addr};
 
 use clap::ValueEnum;
 use outrider_drivers::port::Port;
@@ -41,42 +44,61 @@ impl LinkKind {
         match self {
             LinkKind::Memory => memory::check(point),
             LinkKind::Tap => tap::check(point),
-            LinkKind::Afxdp | LinkKind::Kernel => Err(BenchError::usage(format!(
-                "--link {} is not available yet; memory and tap are",
-                self.name()
-            ))),
+            LinkKind::Kernel => kernel::check(point),
+            LinkKind::Afxdp => tap::check(point),
         }
     }
 }
 
-/// Two ports with a link between them.
+/// Two ports with a link between them, or two hosts.
 pub(crate) struct Lab {
+    hosts: Option<kernel::Hosts>,
     ports: Option<(Box<dyn Port>, Box<dyn Port>)>,
     /// What the link is made of besides the ports.
     _held: Box<dyn Any + Send>,
 }
 
 impl Lab {
-    /// Builds the link of `point`.
-    pub(crate) fn build(point: &Point, seed: u64) -> Result<Self, BenchError> {
+    /// Builds the link of `point`, which is between ports.
+    pub(crate) fn of_ports(point: &Point, seed: u64) -> Result<Self, BenchError> {
+        const NOBODY: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        if point.link == LinkKind::Kernel {
+            return Err(BenchError::usage("--link kernel has no ports; memory, tap and afxdp have"));
+        }
+        Lab::build(point, seed, [NOBODY; 2])
+    }
+
+    /// Builds the link of `point`. Where the hosts are the kernel's they get `addresses`.
+    pub(crate) fn build(point: &Point, seed: u64, addresses: [(IpAddr, u8); 2]) -> Result<Self, BenchError> {
         point.link.check(point)?;
         match point.link {
             LinkKind::Tap => tap::build(point, seed),
+            LinkKind::Kernel => kernel::build(point, addresses),
+            LinkKind::Afxdp => afxdp::build(point),
             _ => Ok(memory::build(point, seed)),
         }
     }
 
     /// Of two ports, and whatever has to live as long as they do.
     fn new(a: impl Port + 'static, b: impl Port + 'static, held: impl Any + Send) -> Self {
-        Lab { ports: Some((Box::new(a), Box::new(b))), _held: Box::new(held) }
+        Lab { hosts: None, ports: Some((Box::new(a), Box::new(b))), _held: Box::new(held) }
+    }
+
+    fn of_hosts(hosts: kernel::Hosts) -> Self {
+        Lab { hosts: Some(hosts), ports: None, _held: Box::new(()) }
+    }
+
+    /// The hosts, if there are any: then nodes use the kernel's sockets in them.
+    pub(crate) fn hosts(&self) -> Option<&kernel::Hosts> {
+        self.hosts.as_ref()
     }
 
     /// The ports; each goes to a shard.
     ///
     /// # Panics
-    /// When taken twice.
+    /// When taken twice, or of a lab of hosts.
     pub(crate) fn take_ports(&mut self) -> (Box<dyn Port>, Box<dyn Port>) {
-        self.ports.take().expect("the ports of a lab are taken once")
+        self.ports.take().expect("the ports of a lab that has some are taken once")
     }
 }
 

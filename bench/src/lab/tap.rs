@@ -22,14 +22,16 @@ const LOSS_STEPS: f64 = 1_000_000.0;
 pub(super) fn check(point: &Point) -> Result<(), BenchError> {
     if !point.delay.0.is_zero() {
         return Err(BenchError::usage(format!(
-            "--delay {} cannot be made over tap (that takes the kernel's netem); use --link memory, or --delay 0",
-            point.delay
+            "--delay {} cannot be made over {} (that takes the kernel's netem); use --link memory, or --delay 0",
+            point.delay,
+            point.link.name()
         )));
     }
     if point.congestion == Algorithm::Dctcp {
-        return Err(BenchError::usage(
-            "--congestion dctcp needs a link that marks, and the shaper of tap does not; use --link memory",
-        ));
+        return Err(BenchError::usage(format!(
+            "--congestion dctcp needs a link that marks, and the shaper of {} does not; use --link memory",
+            point.link.name()
+        )));
     }
     Ok(())
 }
@@ -40,7 +42,7 @@ pub(super) fn build(point: &Point, seed: u64) -> Result<Lab, BenchError> {
     let namespace = NetNamespace::create().map_err(|error| unable(&error))?;
     let made = namespace.run(|| {
         let taps = [open(DEVICES[0], seed)?, open(DEVICES[1], seed.wrapping_add(1))?];
-        join(point)?;
+        join(DEVICES, point)?;
         Ok::<_, BenchError>(taps)
     });
     let [a, b] = made.map_err(|error| unable(&error))??;
@@ -57,16 +59,16 @@ fn open(name: &str, seed: u64) -> Result<Tap, BenchError> {
         .map_err(|error| BenchError::failed(format!("cannot open the TAP device {name}: {error}")))
 }
 
-/// Joins the devices by a bridge that shapes and loses as `point` says. Runs inside the namespace.
-fn join(point: &Point) -> Result<(), BenchError> {
+/// Joins devices by a bridge that shapes and loses as `point` says. Runs inside the namespace.
+pub(super) fn join(devices: [&str; 2], point: &Point) -> Result<(), BenchError> {
     let ip = |line: &str| run_words("ip", line, "iproute2");
     ip(&format!("link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"))?;
-    for device in DEVICES {
+    for device in devices {
         ip(&format!("link set {device} master {BRIDGE} up"))?;
     }
     ip(&format!("link set {BRIDGE} up"))?;
     if point.rate.0 > 0 {
-        for device in DEVICES {
+        for device in devices {
             let shaper = format!("rate {}bit burst {BURST} limit {}", point.rate.0, point.queue.0);
             run_words("tc", &format!("qdisc add dev {device} root tbf {shaper}"), "iproute2")?;
         }
@@ -81,6 +83,6 @@ fn join(point: &Point) -> Result<(), BenchError> {
     Ok(())
 }
 
-fn run_words(tool: &str, line: &str, package: &str) -> Result<(), BenchError> {
+pub(super) fn run_words(tool: &str, line: &str, package: &str) -> Result<(), BenchError> {
     run_tool(tool, &line.split_whitespace().collect::<Vec<_>>(), package)
 }

@@ -264,6 +264,7 @@ impl Settings {
             },
             user_timeout: options.user_timeout.unwrap_or_else(|| self.user_timeout()),
             ack_delay_max: Duration::from_millis(40),
+            ack_delay_min: Duration::from_millis(40),
             peer_ack_delay_max: self.rto_min,
             time_wait: TIME_WAIT,
             pacing: false,

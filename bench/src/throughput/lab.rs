@@ -135,11 +135,20 @@ fn plug(
         offloads_off(inner)?;
         words("ip", &format!("address add {address}/{PREFIX} dev {inner}"))?;
         words("ip", &format!("link set {inner} up"))?;
-        let control = congestion.name();
-        words("ip", &format!("route change {NETWORK} dev {inner} src {address} congctl {control}"))?;
-        forget_paths()
+        choose_congestion(inner, address, congestion)
     };
     host.run(inside).map_err(|error| BenchError::failed(format!("cannot enter the lab: {error}")))?
+}
+
+/// Has connections of the kernel's over `device` be controlled by `congestion`. Runs inside its namespace.
+pub(super) fn choose_congestion(
+    device: &str,
+    address: IpAddr,
+    congestion: KernelCongestion,
+) -> Result<(), BenchError> {
+    let control = congestion.name();
+    words("ip", &format!("route change {NETWORK} dev {device} src {address} congctl {control}"))?;
+    forget_paths()
 }
 
 /// Frames as they are on a wire: cut to the MTU, checksums written.

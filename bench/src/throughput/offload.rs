@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use super::bridge::{self, DIRECTIONS, Near, WARM_UP};
 use super::flow::Meter;
 use super::kernel::{KernelEnd, Part};
-use super::lab::{PEER, PREFIX};
+use super::lab::{KernelCongestion, PEER, PREFIX, choose_congestion};
 use super::result::{ThroughputResult, median_of};
 use crate::error::BenchError;
 use crate::lab::need_root;
@@ -36,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) offloads: Vec<bool>,
     /// Of our end.
     pub(crate) congestion: Algorithm,
+    /// Of the kernel's end.
+    pub(crate) peer_congestion: KernelCongestion,
     pub(crate) length: Duration,
     /// Runs of each.
     pub(crate) repeat: u32,
@@ -78,12 +80,14 @@ pub(crate) fn run(plan: &Plan, progress: &Progress) -> Result<Vec<ThroughputResu
 }
 
 /// Makes the TAP, and gives the kernel's side the peer's address.
-fn open(namespace: &NetNamespace, offload: bool, seed: u64) -> Result<Tap, BenchError> {
+fn open(namespace: &NetNamespace, plan: &Plan, offload: bool) -> Result<Tap, BenchError> {
     let make = || {
-        let options = TapOptions { name: Some(DEVICE.to_owned()), offload, seed, ..TapOptions::default() };
+        let name = Some(DEVICE.to_owned());
+        let options = TapOptions { name, offload, seed: plan.seed, ..TapOptions::default() };
         let tap = Tap::open(&options)
             .map_err(|error| BenchError::failed(format!("cannot open the TAP device {DEVICE}: {error}")))?;
         run_ip(&["address", "add", &format!("{PEER}/{PREFIX}"), "dev", DEVICE])?;
+        choose_congestion(DEVICE, PEER, plan.peer_congestion)?;
         Ok(tap)
     };
     namespace.run(make).map_err(|error| BenchError::failed(format!("cannot enter the lab: {error}")))?
@@ -99,7 +103,7 @@ fn one(
 ) -> Result<ThroughputResult, BenchError> {
     let namespace = NetNamespace::create()
         .map_err(|error| BenchError::failed(format!("no network namespace for --link tap: {error}")))?;
-    let tap = open(&namespace, offload, plan.seed)?;
+    let tap = open(&namespace, plan, offload)?;
     let received = Arc::new(Meter::default());
     let unused = Arc::new(Meter::default());
     let (our_meter, peer_meter, peer_part) = match part {

@@ -175,8 +175,10 @@ pub(crate) fn fairness_table(title: &str, results: &[ThroughputResult]) -> Strin
         .iter()
         .filter_map(|result| {
             let fairness = result.fairness.as_ref()?;
+            let value = |key: &str| result.point.get(key).cloned().unwrap_or_default();
             Some(vec![
-                label(result.variant, &result.point),
+                format!("{} {}", result.variant, value("congestion").as_str().unwrap_or("-")),
+                value("queue_bytes").as_u64().map_or_else(|| "-".to_owned(), table::bytes),
                 table::bits_per_second(result.goodput_bps),
                 table::bits_per_second(fairness.competitor_goodput_bps),
                 table::percent(Some(fairness.share)),
@@ -186,7 +188,7 @@ pub(crate) fn fairness_table(title: &str, results: &[ThroughputResult]) -> Strin
             ])
         })
         .collect();
-    let header = ["variant", "goodput", "competitor", "share", "Jain", "runs", "longest stall"];
+    let header = ["variant", "queue", "goodput", "competitor", "share", "Jain", "runs", "longest stall"];
     format!("\n{title}\n{}", table::numbers(&header, &rows))
 }
 

@@ -100,14 +100,6 @@ fn one(
     first: First,
     progress: &Progress,
 ) -> Result<ThroughputResult, BenchError> {
-    let (variant, congestion) = first.name();
-    let point: Map<String, Value> = [
-        ("congestion".to_owned(), json!(congestion)),
-        ("competitor".to_owned(), json!(plan.competitor.name())),
-        ("queue_bytes".to_owned(), json!(queue_bytes)),
-    ]
-    .into_iter()
-    .collect();
     let wire = Wire { rate_bits_per_second: plan.rate_bits_per_second, queue_bytes, loss: 0.0 };
     let (ours, kernels) = match first {
         First::Ours(_) => (Some(plan.seed), vec![plan.competitor]),
@@ -149,20 +141,40 @@ fn one(
         receiver.finish()?;
     }
     drop((shard, kernel, competitor));
-    Ok(ThroughputResult {
+    let found = ThroughputResult {
+        goodput_bps,
+        longest_stall_us,
+        seconds,
+        fairness: Some(Fairness::of(goodput_bps, competitor_bps)),
+        ..nothing(plan, queue_bytes, first)
+    };
+    Ok(found)
+}
+
+/// The result of a point before there is any.
+fn nothing(plan: &Plan, queue_bytes: u64, first: First) -> ThroughputResult {
+    let (variant, congestion) = first.name();
+    let point: Map<String, Value> = [
+        ("congestion".to_owned(), json!(congestion)),
+        ("competitor".to_owned(), json!(plan.competitor.name())),
+        ("queue_bytes".to_owned(), json!(queue_bytes)),
+    ]
+    .into_iter()
+    .collect();
+    ThroughputResult {
         variant,
         point,
-        goodput_bps,
+        goodput_bps: 0.0,
         frames_per_second: None,
         cpu_ns_per_byte: None,
         cpu_ns_per_segment: None,
-        longest_stall_us,
+        longest_stall_us: 0.0,
         cpu_seconds: 0.0,
-        seconds,
+        seconds: 0.0,
         segments: None,
         retransmits: None,
         queue_drops: None,
         runs: None,
-        fairness: Some(Fairness::of(goodput_bps, competitor_bps)),
-    })
+        fairness: None,
+    }
 }

@@ -13,6 +13,7 @@ mod tally;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use outrider_messenger::transport::KernelConfig;
 use outrider_stack::tcp::congestion::Algorithm;
 
 use crate::error::BenchError;
@@ -37,7 +38,7 @@ pub(crate) enum Variant {
     Fifo,
     /// On a connection of their own.
     Separate,
-    /// In order by priority over a kernel socket with a low unsent mark.
+    /// Out of band over a kernel socket with a low unsent mark: what `oob` is over --link kernel.
     Lowat,
 }
 
@@ -52,15 +53,25 @@ impl Variant {
         }
     }
 
-    /// # Errors
-    /// If the tool cannot run it yet.
-    pub(crate) fn check(self) -> Result<(), BenchError> {
+    /// Refuses what `link` cannot carry.
+    pub(crate) fn check(self, link: LinkKind) -> Result<(), BenchError> {
+        if self == Variant::Lowat && link != LinkKind::Kernel {
+            return Err(BenchError::usage(format!(
+                "--variant lowat is about the kernel's sockets, and --link {} has none; give --link kernel",
+                link.name()
+            )));
+        }
+        Ok(())
+    }
+
+    /// How the kernel's sockets are used where they carry it: with little left to the kernel where heartbeats go out of
+    /// band, and as the system has them otherwise.
+    pub(crate) fn kernel_config(self, congestion: Algorithm) -> KernelConfig {
+        let congestion = Some(congestion.name().to_owned());
+        let config = KernelConfig { congestion, ..KernelConfig::default() };
         match self {
-            Variant::Oob | Variant::Fifo => Ok(()),
-            Variant::Separate | Variant::Lowat => Err(BenchError::usage(format!(
-                "--variant {} is not available yet; oob and fifo are",
-                self.name()
-            ))),
+            Variant::Oob | Variant::Lowat => config,
+            Variant::Fifo | Variant::Separate => KernelConfig { unsent_low_water_bytes: None, ..config },
         }
     }
 }

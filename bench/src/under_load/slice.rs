@@ -23,6 +23,8 @@ pub(super) const WARM_UP: Duration = Duration::from_millis(500);
 const WINDOW_LEAD: Duration = Duration::from_millis(20);
 /// How long the session may take to come up, at any loss that is worth measuring.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+/// Between looks at whether it has.
+const CONNECT_STEP: Duration = Duration::from_millis(1);
 /// How long heartbeats that were due within the window are waited for after it.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 /// Between looks at whether they have arrived.
@@ -91,11 +93,13 @@ struct World {
     sender: Node,
     receiver: Node,
     connection: Connection,
+    /// That of the heartbeats, where they have one of their own.
+    separate: Option<Connection>,
     tally: Arc<Tally>,
     departures: Arc<Departures>,
     session: Arc<SessionSignals>,
     // Last: what the ports are attached to goes after those who use them.
-    _lab: Lab,
+    lab: Lab,
 }
 
 /// Heartbeats of either kind while they run.
@@ -139,49 +143,61 @@ impl Plan {
     }
 
     fn build(&self) -> Result<World, BenchError> {
-        let mut lab = Lab::build(&self.point, self.seed)?;
-        let (port_a, port_b) = lab.take_ports();
-        let congestion = self.point.congestion;
+        let mut lab = Lab::build(&self.point, self.seed, [(SENDER, PREFIX), (RECEIVER, PREFIX)])?;
         let tally = Arc::new(Tally::default());
         let departures = Arc::new(Departures::default());
         let session = Arc::new(SessionSignals::default());
         let address = SocketAddr::new(RECEIVER, PORT);
-        let budget = Some(self.point.send_budget.0 as usize);
-
-        let addressing =
-            |address, seed| Addressing { address: (address, PREFIX), gateway: None, congestion, seed };
-        let receiver = Node::start(
-            port_b,
-            &addressing(RECEIVER, self.seed.wrapping_mul(2).wrapping_add(1)),
-            NodeOptions {
-                name: EntityName::osd(2),
-                bind: Some(address),
-                dispatcher: Arc::new(Receiver { tally: tally.clone() }),
-                send_budget_bytes: budget,
-            },
-        )?;
+        let send_budget_bytes = Some(self.point.send_budget.0 as usize);
+        let receiver = NodeOptions {
+            name: EntityName::osd(2),
+            bind: Some(address),
+            dispatcher: Arc::new(Receiver { tally: tally.clone() }),
+            send_budget_bytes,
+        };
         let dispatcher = Sender {
             tally: tally.clone(),
             departures: departures.clone(),
             session: session.clone(),
             samples_occupancy: false,
         };
-        let sender = Node::start(
-            port_a,
-            &addressing(SENDER, self.seed.wrapping_mul(2)),
-            NodeOptions {
-                name: EntityName::osd(1),
-                bind: None,
-                dispatcher: Arc::new(dispatcher),
-                send_budget_bytes: budget,
-            },
-        )?;
-        let connection = sender
-            .messenger()
-            .connect_to(address)
-            .map_err(|error| BenchError::failed(format!("cannot connect to {address}: {error}")))?;
+        let sender = NodeOptions {
+            name: EntityName::osd(1),
+            bind: None,
+            dispatcher: Arc::new(dispatcher),
+            send_budget_bytes,
+        };
+        let [sender, receiver] = self.start_nodes(&mut lab, [sender, receiver])?;
+        let connection = dial(&sender, address)?;
         session.wait(&connection, CONNECT_PATIENCE, "try less --loss")?;
-        Ok(World { sender, receiver, connection, tally, departures, session, _lab: lab })
+        let separate = if self.variant == Variant::Separate {
+            let second = dial(&sender, address)?;
+            wait_until_connected(&second)?;
+            Some(second)
+        } else {
+            None
+        };
+        Ok(World { sender, receiver, connection, separate, tally, departures, session, lab })
+    }
+
+    /// The receiver first, so that it listens when the sender dials.
+    fn start_nodes(&self, lab: &mut Lab, options: [NodeOptions; 2]) -> Result<[Node; 2], BenchError> {
+        let congestion = self.point.congestion;
+        let seeds = [self.seed.wrapping_mul(2), self.seed.wrapping_mul(2).wrapping_add(1)];
+        let [sender, receiver] = options;
+        if let Some(hosts) = lab.hosts() {
+            let config = self.variant.kernel_config(congestion);
+            let [near, far] = &hosts.namespaces;
+            let receiver = Node::start_on_kernel(Some(far), &config, seeds[1], receiver)?;
+            let sender = Node::start_on_kernel(Some(near), &config, seeds[0], sender)?;
+            return Ok([sender, receiver]);
+        }
+        let (port_a, port_b) = lab.take_ports();
+        let addressing =
+            |address, seed| Addressing { address: (address, PREFIX), gateway: None, congestion, seed };
+        let receiver = Node::start(port_b, &addressing(RECEIVER, seeds[1]), receiver)?;
+        let sender = Node::start(port_a, &addressing(SENDER, seeds[0]), sender)?;
+        Ok([sender, receiver])
     }
 
     fn start_heartbeats(
@@ -190,13 +206,34 @@ impl Plan {
         right_of_way: &Arc<RightOfWay>,
     ) -> Result<Heartbeats, BenchError> {
         let interval = self.point.interval.0;
-        self.variant.check()?;
-        if self.variant == Variant::Oob {
+        if matches!(self.variant, Variant::Oob | Variant::Lowat) {
             let registrations = register(&world.connection, interval, &world.tally, &world.departures)?;
             return Ok(Heartbeats::OutOfBand(registrations));
         }
-        InOrder::start(&world.connection, interval, &world.tally, right_of_way).map(Heartbeats::InOrder)
+        // On a connection of their own they need no right of way: the load does not use its budget.
+        let connection = world.separate.as_ref().unwrap_or(&world.connection);
+        InOrder::start(connection, interval, &world.tally, right_of_way).map(Heartbeats::InOrder)
     }
+}
+
+fn dial(sender: &Node, address: SocketAddr) -> Result<Connection, BenchError> {
+    sender
+        .messenger()
+        .connect_to(address)
+        .map_err(|error| BenchError::failed(format!("cannot connect to {address}: {error}")))
+}
+
+/// Waits for a connection whose callbacks are taken for another's.
+fn wait_until_connected(connection: &Connection) -> Result<(), BenchError> {
+    let deadline = now() + CONNECT_PATIENCE;
+    while !connection.is_connected() {
+        if now() >= deadline {
+            let peer = connection.peer_address();
+            return Err(BenchError::failed(format!("no second session with {peer}; try less --loss")));
+        }
+        std::thread::sleep(CONNECT_STEP);
+    }
+    Ok(())
 }
 
 impl World {
@@ -232,9 +269,18 @@ impl World {
         Reading {
             at: now(),
             payload_bytes: self.tally.payload_bytes(),
-            link_bytes: self.receiver.shard().statistics().port.rx_bytes,
+            link_bytes: self.link_bytes(),
             retransmits: self.connection.occupancy().send.retransmits,
             cpu_seconds: cpu_seconds(),
+        }
+    }
+
+    /// Frame bytes that the receiver took off the link.
+    fn link_bytes(&self) -> u64 {
+        match (self.lab.hosts(), self.receiver.shards()) {
+            (Some(hosts), _) => hosts.received_bytes(),
+            (None, Some(shards)) => shards.statistics().port().rx_bytes,
+            (None, None) => 0,
         }
     }
 
@@ -264,16 +310,19 @@ impl World {
 
     fn take_down(self, heartbeats: Heartbeats, load: Load) -> Result<(), BenchError> {
         self.connection.mark_down();
+        if let Some(separate) = &self.separate {
+            separate.mark_down();
+        }
         match heartbeats {
             Heartbeats::OutOfBand(registrations) => drop(registrations),
             Heartbeats::InOrder(thread) => thread.stop(),
         }
         load.join();
         let failed = |error| BenchError::failed(format!("a port failed while it was measured: {error}"));
-        if let Some(error) = self.sender.stop_now().error {
+        if let Some(error) = self.sender.stop_now().and_then(|report| report.error) {
             return Err(failed(error));
         }
-        match self.receiver.stop_now().error {
+        match self.receiver.stop_now().and_then(|report| report.error) {
             // The other end of a cable goes with the sender.
             None | Some(PortError::Gone { .. }) => {}
             Some(error) => return Err(failed(error)),

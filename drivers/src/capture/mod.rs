@@ -20,6 +20,7 @@ use std::os::fd::BorrowedFd;
 use self::format::{enhanced_packet, interface_description, section_header};
 use crate::offload::complete_checksum;
 use crate::port::{Port, PortError, PortInfo, PortStatistics, RxFrame, TransmitRoom, TxOffload};
+use crate::rss::Rss;
 use crate::time::Instant;
 
 /// Bytes kept before they are written out.
@@ -248,6 +249,10 @@ impl<P: Port> Port for Capture<P> {
 
     fn next_room(&self, now: Instant) -> Option<Instant> {
         self.port.next_room(now)
+    }
+
+    fn rss(&self) -> Option<Rss> {
+        self.port.rss()
     }
 
     fn statistics(&self) -> PortStatistics {

@@ -15,6 +15,7 @@ mod ecn;
 mod inbox;
 mod link;
 mod pool;
+mod queues;
 mod switch;
 #[cfg(test)]
 mod switch_tests;
@@ -25,6 +26,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 pub use self::config::{LinkConfig, LinkControl, LinkStatistics};
+pub use self::queues::QueueSteering;
 pub use self::switch::{ADDRESSES_MAX, Switch, SwitchStatistics};
 
 use self::inbox::{Arrival, Inbox, Receiver};
@@ -33,6 +35,7 @@ use self::pool::{Buffer, Pool, SharedPool};
 use self::switch::SwitchSide;
 use crate::port::{Port, PortError, PortInfo, PortStatistics, RxFrame, TransmitRoom, TxOffload};
 use crate::rng::Rng;
+use crate::rss::Rss;
 use crate::time::Instant;
 
 /// Frames a port takes between two flushes.
@@ -51,6 +54,7 @@ pub fn cable(a_to_b: LinkConfig, b_to_a: LinkConfig, seed: u64) -> (MemoryPort, 
         link,
         incoming,
         outlet: Outlet::Cable(peer),
+        rss: None,
         receiver: Receiver::new(inbox, None),
         staged: Vec::with_capacity(2 * STAGED_FRAMES_MAX),
         pool: Pool::new(Arc::clone(&pool)),
@@ -90,6 +94,8 @@ pub struct MemoryPort {
     /// The way in.
     incoming: LinkControl,
     outlet: Outlet,
+    /// How frames are spread over the queues of which this port is one, if it tells.
+    rss: Option<Rss>,
     receiver: Receiver,
     /// Frames on the link that the other side has not been shown yet.
     staged: Vec<Arrival>,
@@ -261,6 +267,10 @@ impl Port for MemoryPort {
 
     fn next_room(&self, now: Instant) -> Option<Instant> {
         self.link.ring_room_at(now, self.frame_bytes_max())
+    }
+
+    fn rss(&self) -> Option<Rss> {
+        self.rss.clone()
     }
 
     fn statistics(&self) -> PortStatistics {

@@ -7,6 +7,7 @@ use super::config::LinkConfig;
 use super::inbox::{Arrival, Inbox, Receiver};
 use super::link::{ETHERNET_HEADER_BYTES, Link};
 use super::pool::{Pool, SharedPool};
+use super::queues::{Hosts, QueueSteering};
 use super::{MemoryPort, Outlet, STAGED_FRAMES_MAX, port_info};
 use crate::port::PortStatistics;
 use crate::rng::Rng;
@@ -41,6 +42,8 @@ struct State {
     table: HashMap<MacAddress, usize>,
     /// The way to each port; `None` for one that was dropped, whose place the next may take.
     outputs: Vec<Option<Arc<Inbox>>>,
+    /// Ports that are queues of one host.
+    hosts: Hosts,
     rng: Option<Rng>,
     connected: u32,
     statistics: SwitchStatistics,
@@ -77,23 +80,58 @@ impl Switch {
 
     /// Connects one more host by a link that is `config` both ways.
     pub fn connect(&self, config: LinkConfig) -> MemoryPort {
-        let inbox = Arc::new(Inbox::new(config.held_limit()));
         let mut state = self.shared.lock();
+        let number = state.take_number();
+        self.plug(&mut state, config, format!("switch:{number}"), number)
+    }
+
+    /// Connects one more host, whose NIC has `queues` queues: ports of the same address, over which `steering` spreads
+    /// the frames to the host. Each queue has a link of its own, `config` both ways, at whose rate it sends and
+    /// receives. A frame to all goes to one queue.
+    ///
+    /// # Panics
+    /// Without any queue.
+    pub fn connect_queues(
+        &self,
+        config: &LinkConfig,
+        steering: QueueSteering,
+        queues: usize,
+    ) -> Vec<MemoryPort> {
+        assert!(queues > 0, "a host has at least one queue");
+        let mut state = self.shared.lock();
+        let number = state.take_number();
+        let name = |queue| format!("switch:{number}.{queue}");
+        let rss = steering.told();
+        let plug = |queue| {
+            let mut port = self.plug(&mut state, config.clone(), name(queue), number);
+            port.rss = rss.clone();
+            port
+        };
+        let ports: Vec<MemoryPort> = (0..queues).map(plug).collect();
+        let places = ports.iter().filter_map(|port| match &port.outlet {
+            Outlet::Switch(side) => Some(side.place),
+            Outlet::Cable(_) => None,
+        });
+        state.hosts.add(places.collect(), steering);
+        ports
+    }
+
+    /// A port at the next free place.
+    fn plug(&self, state: &mut State, config: LinkConfig, name: String, number: u32) -> MemoryPort {
+        let inbox = Arc::new(Inbox::new(config.held_limit()));
         let rng = state.rng.get_or_insert_with(|| Rng::new(self.shared.seed));
         let (uplink, downlink) = (Link::new(config.clone(), rng), Link::of_switch(config, rng));
-        let number = state.connected;
-        state.connected = state.connected.wrapping_add(1);
         let place = state.outputs.iter().position(Option::is_none).unwrap_or(state.outputs.len());
         if place == state.outputs.len() {
             state.outputs.push(None);
         }
         state.outputs[place] = Some(Arc::clone(&inbox));
-        drop(state);
         MemoryPort {
-            info: port_info(format!("switch:{number}"), self.shared.seed, number, &uplink),
+            info: port_info(name, self.shared.seed, number, &uplink),
             link: uplink,
             incoming: downlink.control().clone(),
             outlet: Outlet::Switch(SwitchSide::new(Arc::clone(&self.shared), place)),
+            rss: None,
             receiver: Receiver::new(inbox, Some(downlink)),
             staged: Vec::with_capacity(2 * STAGED_FRAMES_MAX),
             pool: Pool::new(Arc::clone(&self.shared.pool)),
@@ -118,6 +156,12 @@ enum Route {
 }
 
 impl State {
+    fn take_number(&mut self) -> u32 {
+        let number = self.connected;
+        self.connected = self.connected.wrapping_add(1);
+        number
+    }
+
     /// Learns where the sender is and finds the receiver.
     fn route(&mut self, frame: &[u8], from: usize) -> Route {
         let (Some(destination), Some(source)) =
@@ -132,13 +176,13 @@ impl State {
         }
         self.learn(source, from);
         match self.table.get(destination) {
-            Some(&to) if to == from => {
+            Some(&to) if self.hosts.are_one(to, from) => {
                 self.statistics.filtered_frames += 1;
                 Route::Nowhere
             }
             Some(&to) => {
                 self.statistics.forwarded_frames += 1;
-                Route::To(to)
+                Route::To(self.hosts.queue(to, frame))
             }
             None => {
                 self.statistics.flooded_frames += 1;
@@ -207,9 +251,11 @@ impl SwitchSide {
                     self.run.push(arrival);
                 }
                 Route::Flood => {
-                    for to in (0..state.outputs.len()).filter(|&to| to != self.place) {
-                        let copy = arrival.copy(pool);
-                        rung += u64::from(state.output(to, core::iter::once(copy), pool));
+                    for to in 0..state.outputs.len() {
+                        if state.hosts.floods(to, self.place, arrival.bytes()) {
+                            let copy = arrival.copy(pool);
+                            rung += u64::from(state.output(to, core::iter::once(copy), pool));
+                        }
                     }
                     pool.give(arrival.buffer);
                 }
@@ -226,6 +272,7 @@ impl SwitchSide {
     pub(super) fn leave(&self) {
         let mut state = self.shared.lock();
         state.outputs[self.place] = None;
+        state.hosts.leave(self.place);
         state.table.retain(|_, place| *place != self.place);
     }
 }

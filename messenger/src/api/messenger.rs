@@ -11,6 +11,7 @@ use super::connection::{Connection, Inner};
 use super::dispatch::{Chain, Dispatcher, Pool};
 use super::error::{ConnectError, StartError};
 use super::link::Link;
+use crate::features::Features;
 use crate::name::EntityName;
 use crate::random::SplitMix;
 use crate::session::{Endpoint, RECEIVE_CREDIT_BYTES_MIN, Session, SessionConfig};
@@ -198,6 +199,9 @@ impl MessengerBuilder {
         }
         session.message_bytes_max = u32::try_from(message_bytes_max)
             .map_err(|_| StartError::MessageLimitTooLarge(message_bytes_max))?;
+        if !transport.delivers_ahead() {
+            session.supported = session.supported.without(Features::OOB_AHEAD);
+        }
         session.nonce = nonce.unwrap_or_else(|| {
             SplitMix::new(transport.clock().now().as_nanos() ^ (u64::from(std::process::id()) << 32))
                 .next_u64()

@@ -101,6 +101,14 @@ impl<U: SessionUser> SegmentSource for Endpoint<U> {
         self.session.urgent_overtakes()
     }
 
+    fn unsent_bytes(&self) -> u64 {
+        self.session.unsent_bytes()
+    }
+
+    fn is_out_of_credit(&self) -> bool {
+        self.session.is_out_of_credit()
+    }
+
     fn finished(&self) -> bool {
         self.session.finished()
     }

@@ -439,6 +439,16 @@ impl Session {
         self.sent_end.saturating_sub(self.acked)
     }
 
+    /// Bytes of messages that were not cut yet.
+    pub fn unsent_bytes(&self) -> u64 {
+        self.queue.report().iter().map(|lane| lane.bytes).sum()
+    }
+
+    /// Whether messages wait for the peer's receive credit.
+    pub fn is_out_of_credit(&self) -> bool {
+        self.queue.is_out_of_credit()
+    }
+
     /// The sending side, with what the transport says about its own.
     pub fn send_report(&self, state: &SendState) -> SendReport {
         let lanes = self.queue.report();

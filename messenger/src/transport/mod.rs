@@ -1,7 +1,11 @@
 //! What carries the sessions.
 
+mod kernel;
 mod userspace;
 
+pub use kernel::{
+    CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, Kernel, KernelConfig, KernelStartError, ListenFailed, WORKERS_MAX,
+};
 pub use userspace::Userspace;
 
 use std::net::SocketAddr;
@@ -25,8 +29,31 @@ pub trait Transport: Send + Sync {
     fn listen(&self, local: SocketAddr, acceptor: Box<dyn Acceptor>)
     -> Result<Box<dyn Send>, TransportError>;
 
+    /// Like [`Self::listen`], and tells where: with the port that was chosen, where `local` has none.
+    ///
+    /// # Errors
+    /// As [`Self::listen`].
+    fn listen_at(&self, local: SocketAddr, acceptor: Box<dyn Acceptor>) -> Result<Listening, TransportError> {
+        self.listen(local, acceptor).map(|guard| Listening { address: local, guard })
+    }
+
+    /// Whether endpoints are shown bytes that arrive ahead of a gap
+    /// ([`SegmentSink::peek_ahead`](outrider_stack::tcp::source::SegmentSink::peek_ahead)). Where they are not, a peer
+    /// must not be told that they are.
+    fn delivers_ahead(&self) -> bool {
+        true
+    }
+
     /// The clock of every `now` that the endpoints are given.
     fn clock(&self) -> Arc<dyn Clock>;
+}
+
+/// What keeps a transport listening.
+pub struct Listening {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Dropping it ends the listening.
+    pub guard: Box<dyn Send>,
 }
 
 /// A connection that a transport did not begin.

@@ -7,34 +7,52 @@ use std::sync::{Arc, Mutex, PoisonError};
 use outrider_stack::endpoint::{Acceptor, Endpoint};
 use outrider_stack::net::{ListenOptions, StackConfig};
 use outrider_stack::port::Port;
-use outrider_stack::shard::{ConnectError, Shard, ShardConfig, ShardHandle, SpawnError, spawn};
+use outrider_stack::shard::{
+    ConnectError, GroupConfig, GroupError, GroupHandle, Shard, ShardConfig, ShardGroup, ShardHandle,
+    SpawnError, spawn, spawn_group,
+};
 use outrider_stack::time::{Clock, Instant, MonotonicClock};
 
 use super::{ConnectRefused, Transport, TransportError};
 
 /// Shards of the userspace stack. Connections dialled take them in turn; every shard listens on every address bound.
 ///
-/// With several shards each must be reached by the frames of its own connections: ports of their own with addresses of
-/// their own, or queues of a device that steers a flow to the queue that sent it.
+/// Shards that are one host, on the queues of one device, are a group ([`Userspace::over`]). Others must have ports and
+/// addresses of their own.
 pub struct Userspace {
     shards: Vec<ShardHandle>,
     next: AtomicUsize,
-    /// The shard this transport started itself.
-    own: Option<Shard>,
+    /// The group that `shards` are, if they are one.
+    group: Option<GroupHandle>,
+    /// What this transport started itself, and stops when it is dropped.
+    _own: Own,
 }
 
-impl Drop for Userspace {
-    fn drop(&mut self) {
-        if let Some(shard) = self.own.take() {
-            shard.stop();
-        }
-    }
+enum Own {
+    Nothing,
+    Shard { _shard: Shard },
+    Group { _group: ShardGroup },
 }
 
 impl Userspace {
     /// A transport over these shards. They must be stopped by their owner, after the messengers that use them.
     pub fn new(shards: Vec<ShardHandle>) -> Self {
-        Userspace { shards, next: AtomicUsize::new(0), own: None }
+        Userspace { shards, next: AtomicUsize::new(0), group: None, _own: Own::Nothing }
+    }
+
+    /// A transport over a group of shards. It must be stopped by its owner, after the messengers that use it.
+    pub fn over(group: &GroupHandle) -> Self {
+        Userspace { group: Some(group.clone()), ..Userspace::new(group.shards().to_vec()) }
+    }
+
+    /// A transport over the queues of a device, which are its own: a group of shards, stopped with the transport.
+    ///
+    /// # Errors
+    /// The group could not be started: see [`GroupError`].
+    pub fn on_ports(ports: Vec<Box<dyn Port>>, config: GroupConfig) -> Result<Self, GroupError> {
+        let group = spawn_group(ports, config)?;
+        let handle = group.handle();
+        Ok(Userspace { _own: Own::Group { _group: group }, ..Userspace::over(&handle) })
     }
 
     /// A transport over a port of its own: one shard as [`ShardConfig::new`] has it, stopped with the transport.
@@ -44,9 +62,8 @@ impl Userspace {
     pub fn on_port(port: impl Port + 'static, stack: StackConfig) -> Result<Self, SpawnError> {
         let name = port.info().name.clone();
         let shard = spawn(Box::new(port), ShardConfig::new(name, stack))?;
-        let mut transport = Userspace::new(vec![shard.handle()]);
-        transport.own = Some(shard);
-        Ok(transport)
+        let shards = vec![shard.handle()];
+        Ok(Userspace { _own: Own::Shard { _shard: shard }, ..Userspace::new(shards) })
     }
 
     fn refuse(endpoint: Box<dyn Endpoint>, error: TransportError) -> Result<(), ConnectRefused> {
@@ -59,8 +76,14 @@ impl Transport for Userspace {
         if self.shards.is_empty() {
             return Userspace::refuse(endpoint, TransportError::NoShards);
         }
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        match self.shards[turn % self.shards.len()].connect(remote, endpoint) {
+        let begun = match &self.group {
+            Some(group) => group.connect(remote, endpoint),
+            None => {
+                let turn = self.next.fetch_add(1, Ordering::Relaxed);
+                self.shards[turn % self.shards.len()].connect(remote, endpoint)
+            }
+        };
+        match begun {
             Ok(()) => Ok(()),
             Err(ConnectError::PortGone(endpoint)) => Userspace::refuse(endpoint, TransportError::Gone),
             Err(ConnectError::Full(endpoint)) => Userspace::refuse(endpoint, TransportError::Busy),
@@ -75,14 +98,16 @@ impl Transport for Userspace {
         if self.shards.is_empty() {
             return Err(TransportError::NoShards);
         }
+        let refused = |error| TransportError::Refused(Box::new(error));
+        if let Some(group) = &self.group {
+            let listener = group.listen(local, ListenOptions::default(), acceptor).map_err(refused)?;
+            return Ok(Box::new(listener));
+        }
         let shared = SharedAcceptor(Arc::new(Mutex::new(acceptor)));
         let listen =
             |shard: &ShardHandle| shard.listen(local, ListenOptions::default(), Box::new(shared.clone()));
         let guards: Result<Vec<_>, _> = self.shards.iter().map(listen).collect();
-        match guards {
-            Ok(guards) => Ok(Box::new(guards)),
-            Err(error) => Err(TransportError::Refused(Box::new(error))),
-        }
+        Ok(Box::new(guards.map_err(refused)?))
     }
 
     fn clock(&self) -> Arc<dyn Clock> {

@@ -25,9 +25,6 @@ pub struct StackConfig {
     pub transmit_burst: usize,
     /// Segments that a connection sends before the next one has its turn.
     pub segments_per_turn: usize,
-    /// Whether a frame that goes on where the last one stopped takes a shorter way to its connection. It makes no
-    /// difference but to the processor: to be switched off where the two ways are compared.
-    pub header_prediction: bool,
     /// How long the bytes handed to the port may take to leave it, at the rate at which they leave. What is in the
     /// port is past recall, and a heartbeat waits behind it.
     pub port_queue_max: Duration,
@@ -80,7 +77,6 @@ impl Default for StackConfig {
             receive_burst: 64,
             transmit_burst: 256,
             segments_per_turn: 8,
-            header_prediction: true,
             port_queue_max: Duration::from_micros(500),
             super_segment_max: Duration::from_micros(100),
             port_retry: Duration::from_micros(20),

@@ -15,6 +15,7 @@ mod config;
 mod control;
 mod cookies;
 mod frame;
+mod group;
 mod icmp;
 mod key;
 mod lifecycle;
@@ -25,9 +26,11 @@ mod predict;
 mod rate;
 mod ready;
 mod receive;
+mod report;
 mod routes;
 mod slow_path;
 mod statistics;
+mod steering;
 mod table;
 mod train;
 mod transmit;
@@ -41,8 +44,11 @@ use crossbeam::queue::SegQueue;
 use outrider_drivers::port::{Capabilities, Port, PortError, PortInfo};
 
 pub use config::{ListenError, ListenOptions, StackConfig, StackError};
+pub use group::{Bell, Member};
 pub use listener::ListenerId;
+pub use report::ConnectionReport;
 pub use statistics::{StackStatistics, Statistic};
+pub use steering::Steering;
 pub use table::{ConnectionSummary, Phase};
 
 use crate::endpoint::{ConnectionId, WakeTarget};
@@ -68,7 +74,7 @@ const SUPER_FRAMES_SHARE: usize = 4;
 /// What a call of [`Stack::poll`] did, and when to call again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Poll {
-    /// Frames received and transmitted. Zero: nothing to do until `next`, a frame, a wake or a command.
+    /// Frames received, from the port and from other shards, and transmitted. Zero: nothing to do until `next`, a frame, a wake or a command.
     pub work: usize,
     /// When something is due at the latest; not after `now` if there is more to do at once. Frames that the port
     /// knows to be on their way ([`Port::next_arrival`]) are the caller's to watch.
@@ -108,6 +114,8 @@ pub struct Stack {
     port_blocked_at: Option<Instant>,
     wake_target: Arc<dyn WakeTarget>,
     wake_list: Arc<WakeList>,
+    /// The part in a group of shards, if there is one.
+    member: Option<Member>,
     statistics: StackStatistics,
     prediction: Prediction,
     /// Memory that connections with nothing in flight have left to others; the last is the one used last.
@@ -177,6 +185,7 @@ impl Stack {
             port_blocked_at: None,
             wake_target: Arc::clone(&wake_list) as Arc<dyn WakeTarget>,
             wake_list,
+            member: None,
             statistics: StackStatistics::default(),
             prediction: Prediction::default(),
             spare: Vec::new(),
@@ -203,6 +212,7 @@ impl Stack {
             self.fetch_receivers(now, port);
         }
         let received = port.receive(now, budget, &mut |frame| self.on_frame(now, frame))?;
+        let handed = self.receive_handed(now, budget);
         self.settle_touched(now);
         self.fire_timers(now);
         self.fire_neighbours(now);
@@ -211,8 +221,9 @@ impl Stack {
         if sent > 0 {
             port.flush(now)?;
         }
-        let more = received == budget || !self.wake_list.0.is_empty();
-        Ok(Poll { work: received + sent, next: self.next_deadline(now, more) })
+        self.ring_others();
+        let more = received == budget || self.has_mail() || !self.wake_list.0.is_empty();
+        Ok(Poll { work: received + handed + sent, next: self.next_deadline(now, more) })
     }
 
     /// Frames to receive at once: fewer where each may be many segments, so that what is due to leave need not wait.
@@ -271,13 +282,7 @@ impl Stack {
 
     /// Every connection, as of `now`, in no particular order.
     pub fn connections(&self, now: Instant) -> impl Iterator<Item = ConnectionSummary> {
-        self.table.iter().map(move |entry| ConnectionSummary {
-            id: entry.id,
-            local: entry.key.local(),
-            remote: entry.key.remote(),
-            phase: entry.phase,
-            send: entry.connection.send_state(now),
-        })
+        self.table.iter().map(move |entry| entry.summary(now))
     }
 
     /// Where a listener is: the address it was made with, and its port if that was left to the stack.

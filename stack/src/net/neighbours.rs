@@ -105,6 +105,11 @@ impl Neighbours {
         }
     }
 
+    /// Whether there is an entry for `address`: it is known, or it was asked for.
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        self.entries.contains_key(&address)
+    }
+
     /// The address, if it is known; asks nobody.
     #[cfg(test)]
     pub(super) fn peek(&self, address: IpAddr) -> Option<Mac> {

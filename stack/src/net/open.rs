@@ -312,7 +312,8 @@ impl Stack {
     }
 
     /// A free local port for a connection to `remote` (RFC 6056 section 3.3.3, algorithm 3): a counter for all
-    /// destinations, offset by a keyed hash of the destination.
+    /// destinations, offset by a keyed hash of the destination. In a group of shards one whose flow is this shard's,
+    /// so that what the peer sends comes back here; one in as many ports as there are shards will do.
     fn choose_port(&mut self, local: std::net::IpAddr, remote: SocketAddr) -> Option<FlowKey> {
         let (first, last) = (*self.config.ephemeral_ports.start(), *self.config.ephemeral_ports.end());
         let count = u32::from(last - first) + 1;
@@ -321,7 +322,7 @@ impl Stack {
             let port = first + (offset.wrapping_add(self.next_ephemeral) % count) as u16;
             self.next_ephemeral = self.next_ephemeral.wrapping_add(1);
             let key = FlowKey::new(SocketAddr::new(local, port), remote);
-            if self.table.find(&key).is_none() && !self.listeners.uses_port(port) {
+            if self.owns(&key) && self.table.find(&key).is_none() && !self.listeners.uses_port(port) {
                 return Some(key);
             }
         }

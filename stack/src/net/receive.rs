@@ -30,8 +30,14 @@ impl Stack {
             self.statistics.rx_predicted += 1;
             return self.on_segment(now, index, &segment);
         }
+        self.sort(now, &frame);
+    }
+
+    /// One frame, from the port or from another shard.
+    pub(super) fn sort(&mut self, now: Instant, frame: &RxFrame<'_>) {
         let (protocol, packet) = match frame::open(frame.bytes, self.mac) {
             Ok(Opened::Ip(protocol, packet)) => (protocol, packet),
+            Ok(Opened::Arp(_)) if self.hand_to_first(frame) => return,
             Ok(Opened::Arp(bytes)) => {
                 if let Some(heard) = control::read_arp(bytes) {
                     self.hear(now, heard);
@@ -45,16 +51,14 @@ impl Stack {
             && packet.to_us
             && let Some((key, index)) = self.find_flow(&packet)
         {
-            return self.on_tcp_of(now, index, key, &packet, &frame);
+            return self.on_tcp_of(now, index, key, &packet, frame);
         }
         match frame::admit(protocol, packet, &self.routes) {
-            Ok(Received::Tcp(packet)) => self.on_stray_tcp(now, &packet, frame.checksum),
-            Ok(Received::Icmpv4(packet)) => self.on_icmp(now, icmp::read_v4(packet.payload), frame.bytes),
+            Ok(Received::Tcp(packet)) => self.on_stray_tcp(now, &packet, frame),
+            Ok(Received::Icmpv4(packet)) => self.on_icmp(now, icmp::read_v4(packet.payload), frame, None),
             Ok(Received::Icmpv6(packet)) => {
-                if let Some(heard) = control::read_ndp(&packet) {
-                    self.hear(now, heard);
-                }
-                self.on_icmp(now, icmp::read_v6(&packet), frame.bytes);
+                let heard = control::read_ndp(&packet);
+                self.on_icmp(now, icmp::read_v6(&packet), frame, heard);
             }
             Err(discard) => *self.discarded(discard) += 1,
         }
@@ -123,16 +127,20 @@ impl Stack {
             }
             self.note_way_back(index, packet.source_mac);
         }
-        if self.config.header_prediction {
+        if self.config.tcp.header_prediction {
             self.prediction.learn(index, frame.bytes, packet, &segment);
         }
         self.on_segment(now, index, &segment);
     }
 
     /// A packet for no connection.
-    fn on_stray_tcp(&mut self, now: Instant, packet: &Packet<'_>, checksum: ReceiveChecksum) {
-        let Some((ports, segment)) = self.parse(packet, checksum) else { return };
-        self.on_stray_segment(now, flow_key(packet, ports), &segment, packet.source_mac);
+    fn on_stray_tcp(&mut self, now: Instant, packet: &Packet<'_>, frame: &RxFrame<'_>) {
+        let Some((ports, segment)) = self.parse(packet, frame.checksum) else { return };
+        let key = flow_key(packet, ports);
+        // Whoever it belongs to need not verify it again.
+        if !self.hand_to_owner(&key, &RxFrame { checksum: ReceiveChecksum::Valid, ..*frame }) {
+            self.on_stray_segment(now, key, &segment, packet.source_mac);
+        }
     }
 
     /// The answer to a repeated SYN goes back the way the latest one came: the first may have come a way, or with an
@@ -256,11 +264,22 @@ impl Stack {
         self.push_control(bytes)
     }
 
-    fn on_icmp(&mut self, now: Instant, icmp: Icmp, frame: &[u8]) {
+    fn on_icmp(&mut self, now: Instant, icmp: Icmp, frame: &RxFrame<'_>, heard: Option<Heard>) {
         match icmp {
+            Icmp::Error(report) if self.table.find(&report.key).is_none() => {
+                if !self.hand_to_owner(&report.key, frame) {
+                    self.statistics.icmp_errors_unmatched += 1;
+                }
+            }
             Icmp::Error(report) => self.on_icmp_error(now, &report),
             Icmp::Foreign => self.statistics.icmp_errors_unmatched += 1,
-            Icmp::Query => self.hand_to_slow_path(frame),
+            Icmp::Query if self.hand_to_first(frame) => {}
+            Icmp::Query => {
+                if let Some(heard) = heard {
+                    self.hear(now, heard);
+                }
+                self.hand_to_slow_path(frame.bytes);
+            }
         }
     }
 
@@ -297,6 +316,7 @@ impl Stack {
         if !is_host(address) || self.routes.is_ours(address) || self.routes.on_link(address).is_none() {
             return;
         }
+        self.tell_heard(address, mac, solicited);
         if let Some(outcome) = self.neighbours.learn(now, address, mac, solicited) {
             self.on_neighbour(now, outcome);
         }

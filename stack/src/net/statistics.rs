@@ -23,6 +23,23 @@ macro_rules! statistics {
         }
 
         impl StackStatistics {
+            /// Names of the counters, in the order of the table.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($field)),*];
+            /// How many there are.
+            pub const COUNT: usize = Self::NAMES.len();
+
+            /// The values alone, in the order of the table.
+            pub fn values(&self) -> [u64; Self::COUNT] {
+                let StackStatistics { $($field),* } = *self;
+                [$($field),*]
+            }
+
+            /// The counters with these values, in the order of the table.
+            pub fn from_values(values: [u64; Self::COUNT]) -> Self {
+                let [$($field),*] = values;
+                StackStatistics { $($field),* }
+            }
+
             /// The counters with names, units and meanings, in a fixed order.
             pub fn table(&self) -> Vec<Statistic> {
                 let StackStatistics { $($field),* } = *self;
@@ -57,7 +74,10 @@ statistics! {
     rx_dropped_no_connection: "segments", "TCP segments that belong to no connection and open none.";
     rx_dropped_backlog: "segments", "SYNs ignored because the listener's backlog was full and no cookie could be sent either.";
     rx_dropped_table_full: "segments", "SYNs ignored because the connection table was full.";
+    rx_dropped_hand_over: "frames", "Frames that belong to another shard of the group, which had no room for them.";
     rx_dropped_slow_path_full: "frames", "Frames dropped because the queue to the slow path was full.";
+    handed_over: "frames", "Frames that belong to another shard of the group, and were left there.";
+    handed_in: "frames", "Frames that another shard of the group received and left here.";
     cookies_sent: "segments", "SYNs answered with a SYN cookie because the listener's backlog was full.";
     cookies_accepted: "connections", "Connections made from the acknowledgement of a SYN cookie.";
     cookies_rejected: "segments", "Acknowledgements to a listener that gives cookies which acknowledge none of them.";
@@ -84,6 +104,7 @@ statistics! {
     neighbour_requests: "packets", "ARP requests and neighbour solicitations sent.";
     neighbour_failures: "neighbours", "Neighbours given up after the last request.";
     neighbours_evicted: "neighbours", "Neighbours forgotten because the cache was full.";
+    neighbour_notes_lost: "notes", "Notes about a neighbour for another shard of the group, which had no room for them.";
     wakes: "wakes", "Wakes delivered to endpoints.";
     timeouts: "timers", "Connection timers that fired.";
 }
@@ -98,6 +119,13 @@ mod tests {
         sum.add(&StackStatistics { rx_frames: 3, timeouts: 1, ..StackStatistics::default() });
         let table = sum.table();
         assert_eq!(table.len() * 8, size_of::<StackStatistics>());
+        assert_eq!(StackStatistics::from_values(sum.values()), sum);
+        assert!(
+            table
+                .iter()
+                .map(|row| (row.name, row.value))
+                .eq(StackStatistics::NAMES.iter().copied().zip(sum.values()))
+        );
         assert_eq!(table.first().map(|row| (row.name, row.value)), Some(("rx_frames", 5)));
         assert_eq!(table.last().map(|row| (row.name, row.value)), Some(("timeouts", 6)));
         assert!(table.iter().all(|row| !row.unit.is_empty() && row.help.ends_with('.')));

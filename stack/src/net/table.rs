@@ -68,6 +68,17 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// As an observer sees it.
+    pub(super) fn summary(&self, now: Instant) -> ConnectionSummary {
+        ConnectionSummary {
+            id: self.id,
+            local: self.key.local(),
+            remote: self.key.remote(),
+            phase: self.phase,
+            send: self.connection.send_state(now),
+        }
+    }
+
     /// The way back to a peer whose handshake is not complete.
     pub(super) fn way_back(&self) -> Option<Mac> {
         self.came_from.filter(|_| self.phase == Phase::HalfOpen)

@@ -111,7 +111,8 @@ impl Mailbox {
         self.ring();
     }
 
-    fn ring(&self) {
+    /// Wakes the shard if it sleeps, after something was left where it looks.
+    pub(super) fn ring(&self) {
         // Pairs with the fence in `prepare_sleep`: either this thread sees that the shard sleeps, or the shard sees
         // what this thread left.
         fence(Ordering::SeqCst);

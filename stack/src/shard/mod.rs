@@ -5,8 +5,10 @@
 //! polls, and sleeps when there is nothing to do: see [`Polling`].
 
 mod command;
+mod group;
 mod handle;
 mod run;
+pub mod segment;
 
 use core::hash::{BuildHasher, Hasher};
 use core::time::Duration;
@@ -16,11 +18,15 @@ use std::thread::JoinHandle;
 
 use outrider_drivers::port::{Port, PortError, PortStatistics};
 
+pub use group::{
+    GroupConfig, GroupError, GroupHandle, GroupListener, GroupSnapshot, ShardGroup, spawn_group,
+};
 pub use handle::{ConnectError, ListenerGuard, ShardHandle, ShardSnapshot};
 
-use crate::net::{Stack, StackConfig, StackError, StackStatistics};
+use crate::net::{Member, Stack, StackConfig, StackError, StackStatistics};
 use crate::time::{Clock, MonotonicClock};
 use command::Mailbox;
+use segment::Publisher;
 
 /// What the thread does when it has nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,13 +128,28 @@ pub struct Shard {
 /// # Errors
 /// See [`SpawnError`].
 pub fn spawn(port: Box<dyn Port>, config: ShardConfig) -> Result<Shard, SpawnError> {
+    spawn_member(port, config, None, None)
+}
+
+/// The same for one of a group, or for one that publishes its statistics.
+fn spawn_member(
+    port: Box<dyn Port>,
+    config: ShardConfig,
+    member: Option<Member>,
+    publisher: Option<Publisher>,
+) -> Result<Shard, SpawnError> {
     let ShardConfig { name, stack, polling, core, seed, clock } = config;
     let mailbox = Arc::new(Mailbox::new(clock)?);
     let mut stack = Stack::new(stack, port.info(), seed)?;
     stack.set_wake_target(Arc::clone(&mailbox) as Arc<dyn crate::endpoint::WakeTarget>);
+    if let Some(member) = member {
+        let mailbox = Arc::clone(&mailbox);
+        member.set_bell(Box::new(move || mailbox.ring()));
+        stack.join(member);
+    }
     let core = core.map(find_core).transpose()?;
     let (started, has_started) = crossbeam::channel::bounded(1);
-    let runner = run::Runner::new(stack, port, polling, Arc::clone(&mailbox));
+    let runner = run::Runner::new(stack, port, polling, Arc::clone(&mailbox), publisher);
     let thread = std::thread::Builder::new().name(name).spawn(move || {
         let pinned = core.is_none_or(core_affinity::set_for_current);
         if started.send(pinned).is_err() || !pinned {
@@ -167,6 +188,11 @@ impl Shard {
             Some(Err(panic)) => std::panic::resume_unwind(panic),
             None => unreachable!("the thread is joined once, here or in drop"),
         }
+    }
+
+    /// Has the thread end without waiting for it.
+    fn request_stop(&self) {
+        self.handle.mailbox().post_stop();
     }
 
     fn finish(&mut self) -> Option<std::thread::Result<ShardReport>> {

@@ -10,6 +10,7 @@ use outrider_drivers::thread::request_short_slice;
 
 use super::command::{Command, Mailbox};
 use super::handle::ShardSnapshot;
+use super::segment::Publisher;
 use super::{Polling, ShardReport};
 use crate::net::{Poll, Stack};
 use crate::time::{Clock, Instant};
@@ -33,12 +34,19 @@ pub(super) struct Runner {
     clock: Arc<dyn Clock>,
     last_work: Instant,
     sleeps: u64,
+    publisher: Option<Publisher>,
 }
 
 impl Runner {
-    pub(super) fn new(stack: Stack, port: Box<dyn Port>, polling: Polling, mailbox: Arc<Mailbox>) -> Self {
+    pub(super) fn new(
+        stack: Stack,
+        port: Box<dyn Port>,
+        polling: Polling,
+        mailbox: Arc<Mailbox>,
+        publisher: Option<Publisher>,
+    ) -> Self {
         let clock = Arc::clone(&mailbox.clock);
-        Runner { stack, port, polling, mailbox, last_work: clock.now(), clock, sleeps: 0 }
+        Runner { stack, port, polling, mailbox, last_work: clock.now(), clock, sleeps: 0, publisher }
     }
 
     /// Runs until told to stop or until the port fails.
@@ -82,13 +90,28 @@ impl Runner {
             let taken = self.take_inputs();
             let now = self.clock.now();
             let Poll { work, next } = self.stack.poll(now, &mut *self.port)?;
+            let publish_at = self.publish(now, work + taken > 0);
             if work + taken > 0 {
                 self.last_work = now;
                 continue;
             }
-            self.idle(next)?;
+            self.idle([next, publish_at].into_iter().flatten().min())?;
         }
         Ok(())
+    }
+
+    /// Publishes what has changed if it is time; otherwise tells when it will be.
+    fn publish(&mut self, now: Instant, worked: bool) -> Option<Instant> {
+        let publisher = self.publisher.as_mut()?;
+        if worked {
+            publisher.touch();
+        }
+        let due = publisher.due()?;
+        if due > now {
+            return Some(due);
+        }
+        publisher.publish(now, &self.stack, self.port.statistics(), thread_cpu_time(), self.sleeps);
+        None
     }
 
     /// Executes what other threads left; returns how much it was.
@@ -106,6 +129,11 @@ impl Runner {
             self.execute(command);
             taken += 1;
         }
+        taken + self.take_unlistens()
+    }
+
+    fn take_unlistens(&mut self) -> usize {
+        let mut taken = 0;
         while let Some(id) = self.mailbox.take_unlisten() {
             self.stack.unlisten(self.clock.now(), id);
             taken += 1;
@@ -119,6 +147,8 @@ impl Runner {
                 self.stack.connect(self.clock.now(), remote, endpoint);
             }
             Command::Listen { local, options, acceptor, reply } => {
+                // Whoever gave up an address before asking for it again finds it free.
+                self.take_unlistens();
                 let result = self.stack.listen(local, options, acceptor).map(|id| {
                     let local = self.stack.listener_address(id).expect("the listener was just made");
                     (id, local)
@@ -172,6 +202,11 @@ impl Runner {
             (sleep, blind) => sleep.or(blind),
         };
         let Some(doorbell) = self.mailbox.prepare_sleep() else { return Ok(()) };
+        // Looked at after the sleep was announced: who leaves something later rings.
+        if self.stack.has_mail() {
+            self.mailbox.end_sleep();
+            return Ok(());
+        }
         self.sleeps += 1;
         let fds: [BorrowedFd<'_>; 2] = [doorbell.fd(), readiness.unwrap_or(doorbell.fd())];
         let slept = poll_fds(&fds, sleep);

@@ -4,6 +4,7 @@
 //! handshake beside it; `flight` (what was sent), `receiver` and `reassembly` (what arrived), `recovery` (RACK-TLP,
 //! PRR), `rtt`, `rate`, `timers`; `congestion` behind its trait; `source` is the pull interface.
 
+mod ack_delay;
 mod config;
 pub mod congestion;
 pub mod connection;

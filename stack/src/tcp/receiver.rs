@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::ack_delay::AckDelay;
 use super::reassembly::{Insert, Reassembly};
 use super::segment::{SackBlock, SackBlocks};
 use super::sequence::SeqNumber;
@@ -63,7 +64,7 @@ pub(crate) struct Receiver {
     due: AckDue,
     /// In-order bytes since the last acknowledgement.
     unacked_bytes: u64,
-    ack_delay: Duration,
+    ack_delay: AckDelay,
 }
 
 /// Bounds and sizes of a [`Receiver`].
@@ -74,7 +75,8 @@ pub(crate) struct ReceiverLimits {
     pub(crate) segment_size: u64,
     pub(crate) out_of_order_bytes_max: usize,
     pub(crate) holes_max: usize,
-    pub(crate) ack_delay: Duration,
+    /// Least and greatest delay of an acknowledgement.
+    pub(crate) ack_delay: (Duration, Duration),
 }
 
 impl Receiver {
@@ -96,7 +98,7 @@ impl Receiver {
             duplicate: None,
             due: AckDue::No,
             unacked_bytes: 0,
-            ack_delay: limits.ack_delay,
+            ack_delay: AckDelay::new(limits.ack_delay),
         }
     }
 
@@ -179,6 +181,7 @@ impl Receiver {
         sink: &mut dyn SegmentSink,
     ) -> Result<(), SinkFault> {
         let mut received = Received::default();
+        self.ack_delay.on_arrival(now);
         self.deliver(now, payload, sink, &mut received)?;
         self.schedule(now, &received);
         Ok(())
@@ -194,6 +197,7 @@ impl Receiver {
         sink: &mut dyn SegmentSink,
     ) -> Result<Received, SinkFault> {
         let mut received = Received::default();
+        self.ack_delay.on_arrival(now);
         let end = offset + payload.len() as u64;
         if fin && end <= self.window_end {
             // A second FIN elsewhere would be a broken peer; the first stands.
@@ -236,7 +240,7 @@ impl Receiver {
             if sink.finish_urgency() == AckUrgency::Now {
                 self.due = AckDue::Now;
             } else if self.due == AckDue::No {
-                self.due = AckDue::At(now + self.ack_delay);
+                self.due = AckDue::At(now + self.ack_delay.get());
             }
         } else if fin {
             self.due = AckDue::Now;
@@ -329,7 +333,7 @@ impl Receiver {
         if self.unacked_bytes >= 2 * self.full_segment {
             self.due = AckDue::Now;
         } else if self.due == AckDue::No {
-            self.due = AckDue::At(now + self.ack_delay);
+            self.due = AckDue::At(now + self.ack_delay.get());
         }
     }
 

@@ -111,6 +111,17 @@ pub trait SegmentSource {
         None
     }
 
+    /// Bytes that wait here for their turn: with those in flight they are the occupancy of the connection. For
+    /// observers; zero from a source that does not know.
+    fn unsent_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Whether what waits here is held back by the peer's receive credit ([`Blocked::Credit`]). For observers.
+    fn is_out_of_credit(&self) -> bool {
+        false
+    }
+
     /// Whether the source has sent its last byte and wants FIN to follow once [`Self::demand`] is `Nothing`.
     fn finished(&self) -> bool {
         false

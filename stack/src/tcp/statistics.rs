@@ -24,6 +24,23 @@ macro_rules! statistics_table {
         }
 
         impl $name {
+            /// Names of the counters, in the order of the rows.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($field)),*];
+            /// How many there are.
+            pub const COUNT: usize = Self::NAMES.len();
+
+            /// The values alone, in the order of the rows.
+            pub fn values(&self) -> [u64; Self::COUNT] {
+                let $name { $($field),* } = *self;
+                [$($field),*]
+            }
+
+            /// The counters with these values, in the order of the rows.
+            pub fn from_values(values: [u64; Self::COUNT]) -> Self {
+                let [$($field),*] = values;
+                $name { $($field),* }
+            }
+
             /// Every counter with its name, unit and meaning.
             pub fn rows(&self) -> Vec<$crate::tcp::statistics::Row> {
                 // Exhaustive on purpose: a new field fails the build until it has a row.

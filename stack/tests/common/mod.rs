@@ -5,6 +5,7 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+pub mod attacker;
 pub mod endpoints;
 pub mod raw;
 

@@ -208,7 +208,7 @@ fn transcript(seed: u64, train_segments: usize) -> (Vec<String>, u64) {
 #[test]
 fn trains_put_on_the_wire_what_single_segments_would_when_they_would() {
     let mut trains = 0;
-    for seed in 0..150 {
+    for seed in 0..40 {
         let (singly, none) = transcript(seed, 0);
         let (together, some) = transcript(seed, 8);
         assert_eq!(none, 0);
@@ -218,5 +218,5 @@ fn trains_put_on_the_wire_what_single_segments_would_when_they_would() {
         assert_eq!(show(&singly), show(&together), "seed {seed}, segment {differs:?}");
         assert_eq!(singly.len(), together.len(), "seed {seed}");
     }
-    assert!(trains > 1_000, "{trains} trains");
+    assert!(trains > 500, "{trains} trains");
 }

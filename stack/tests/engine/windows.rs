@@ -80,21 +80,40 @@ fn tiny_reads_do_not_make_tiny_segments() {
 }
 
 #[test]
-fn acknowledgements_are_thinned_to_every_second_segment_and_delayed_for_a_lone_one() {
+fn acknowledgements_are_thinned_to_every_second_segment() {
     let mut pair = Pair::new(4, Config::default());
     pair.nodes[0].app.total = 1_448_000;
     pair.establish();
     pair.run_until(SECOND, |pair| pair.nodes[1].app.received == 1_448_000);
     let acks = pair.tcp(1).statistics().acks_sent;
     assert!((450..=600).contains(&acks), "{acks} acknowledgements for 1000 segments");
+}
+
+/// How long the acknowledgement of ten bytes takes after `before` bytes and a pause.
+fn delay_of_lone_segment(before: u64) -> Duration {
+    let mut pair = Pair::new(4, Config::default());
+    pair.nodes[0].app.total = before;
+    pair.establish();
+    pair.run_until(SECOND, |pair| pair.nodes[1].app.received == before);
     pair.run_for(Duration::from_millis(300));
     pair.keep_log = true;
     let sent_at = pair.now;
     pair.nodes[0].app.total += 10;
     pair.run_for(Duration::from_millis(100));
-    let ack_at = pair.sent[1].first().expect("it is acknowledged").0;
-    let delay = ack_at - sent_at;
+    pair.sent[1].first().expect("it is acknowledged").0 - sent_at
+}
+
+#[test]
+fn a_lone_segment_waits_for_a_second_one_or_for_an_answer() {
+    let delay = delay_of_lone_segment(0);
     assert!(delay > Duration::from_millis(35) && delay < Duration::from_millis(45), "{delay:?}");
+}
+
+/// A sender that has timed out begins again with a window of one segment: 40 ms for each would be another stall.
+#[test]
+fn a_lone_segment_of_a_sender_in_a_hurry_does_not_wait_forty_milliseconds() {
+    let delay = delay_of_lone_segment(1_448_000);
+    assert!(delay > Duration::from_micros(900) && delay < Duration::from_millis(2), "{delay:?}");
 }
 
 #[test]

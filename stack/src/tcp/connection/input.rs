@@ -32,7 +32,8 @@ impl Connection {
         let header = &segment.header;
         let flags = header.flags;
         let receiver = &self.receiver;
-        !(flags.syn || flags.fin || flags.rst)
+        self.config.header_prediction
+            && !(flags.syn || flags.fin || flags.rst)
             && header.seq == receiver.initial.at(receiver.next)
             && header.ack == Some(self.initial.at(self.una))
             && header.options.sack.as_slice().is_empty()

@@ -247,7 +247,7 @@ impl Connection {
                 segment_size,
                 out_of_order_bytes_max: config.out_of_order_bytes_max,
                 holes_max: config.holes_max,
-                ack_delay: config.ack_delay_max,
+                ack_delay: (config.ack_delay_min, config.ack_delay_max),
             }),
             timers: TimerTable::default(),
             challenge: (now, 0),

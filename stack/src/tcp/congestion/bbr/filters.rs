@@ -29,6 +29,61 @@ impl MaxBandwidth {
     }
 }
 
+/// A sustained rate is taken over this long at least, and over a min_rtt and so many segments.
+const SUSTAINED_TIME: Duration = Duration::from_millis(1);
+const SUSTAINED_SEGMENTS: u64 = 16;
+/// How many of them are kept.
+const SUSTAINED_COUNT: usize = 16;
+/// What a path can be believed to deliver, in percent of what it sustained.
+const SUSTAINED_PERCENT: u64 = 200;
+
+/// What was delivered over times much longer than a round trip (deviation 11): the highest of the last few.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SustainedRate {
+    began: Option<Instant>,
+    delivered: u64,
+    app_limited: bool,
+    rates: [u64; SUSTAINED_COUNT],
+    next: usize,
+}
+
+impl SustainedRate {
+    pub(super) fn on_ack(
+        &mut self,
+        now: Instant,
+        delivered: u64,
+        app_limited: bool,
+        min_rtt: Option<Duration>,
+        segment_size: u64,
+    ) {
+        let Some(began) = self.began else {
+            self.began = Some(now);
+            return;
+        };
+        self.delivered = self.delivered.saturating_add(delivered);
+        self.app_limited |= app_limited;
+        let elapsed = now.since(began);
+        let least = min_rtt.unwrap_or_default().max(SUSTAINED_TIME);
+        if elapsed < least || self.delivered < SUSTAINED_SEGMENTS * segment_size {
+            return;
+        }
+        if !self.app_limited {
+            let rate = u128::from(self.delivered) * 1_000_000_000 / elapsed.as_nanos().max(1);
+            self.rates[self.next] = u64::try_from(rate).unwrap_or(u64::MAX);
+            self.next = (self.next + 1) % SUSTAINED_COUNT;
+        }
+        *self = SustainedRate { began: Some(now), delivered: 0, app_limited: false, ..*self };
+    }
+
+    /// What a sample of the delivery rate may be believed up to, bytes per second.
+    pub(super) fn bound(&self) -> u64 {
+        match self.rates.iter().copied().max() {
+            None | Some(0) => u64::MAX,
+            Some(most) => percent_of(most, SUSTAINED_PERCENT),
+        }
+    }
+}
+
 /// Length of the min_rtt filter (draft section 5.5.7).
 const MIN_RTT_WINDOW: Duration = Duration::from_secs(10);
 /// Time without a lower sample after which ProbeRTT is due.

@@ -39,6 +39,10 @@
 //!    enough; it costs 0.1 % of the goodput.
 //! 10. *Losses are judged when acknowledged data shows them* (`RateSample::lost`), not lost segment by lost segment:
 //!     the trait does not name the lost ones.
+//! 11. *A delivery rate must last to be believed*, once the pipe was filled: the bandwidth is at most twice what was
+//!     delivered over the best of the last sixteen milliseconds (longer on longer paths). A round trip
+//!     within one machine can be six microseconds, and an idle token bucket passes its burst at the speed of memory:
+//!     such a sample says gigabits of a path of megabits, and the window that follows from it is a queue.
 //!
 //! Deterministic: the only random choice, the time between probes, comes from the seed.
 
@@ -50,7 +54,8 @@ mod startup;
 use core::time::Duration;
 
 use self::filters::{
-    Aggregation, LossMeter, MaxBandwidth, MinRtt, StandingQueue, bytes_in, percent_of, segment_tolerance,
+    Aggregation, LossMeter, MaxBandwidth, MinRtt, StandingQueue, SustainedRate, bytes_in, percent_of,
+    segment_tolerance,
 };
 use self::model::{LowerBounds, Round, Undo};
 use self::probe::{Cycle, ProbeRtt};
@@ -140,6 +145,7 @@ pub struct Bbr {
     /// BBR.bw: the maximum, bounded by the short-term model. Bytes per second, zero before the first sample.
     bandwidth: u64,
     bandwidth_max: MaxBandwidth,
+    sustained: SustainedRate,
     min_rtt: MinRtt,
     queue: StandingQueue,
     aggregation: Aggregation,
@@ -176,6 +182,7 @@ impl Bbr {
             pacing_rate: 0,
             bandwidth: 0,
             bandwidth_max: MaxBandwidth::default(),
+            sustained: SustainedRate::default(),
             min_rtt: MinRtt::default(),
             queue: StandingQueue::default(),
             aggregation: Aggregation::default(),
@@ -203,6 +210,12 @@ impl Bbr {
         let nominal =
             u64::try_from(u128::from(self.initial_window) * 1_000_000_000 / nanos).unwrap_or(u64::MAX);
         self.pacing_rate = percent_of(nominal, STARTUP_PACING_PERCENT);
+    }
+
+    /// max_bw (section 5.5.5), as far as it is to be believed (deviation 11).
+    fn bandwidth_believed(&self) -> u64 {
+        let bound = if self.full_pipe.reached { self.sustained.bound() } else { u64::MAX };
+        self.bandwidth_max.get().min(bound)
     }
 
     fn window_min(&self) -> u64 {
@@ -371,6 +384,14 @@ impl CongestionControl for Bbr {
             self.on_round();
         }
         self.note_loss(sample.newly_delivered, sample.newly_lost, ack.delivered);
+        let app_limited = ack.app_limited || sample.app_limited;
+        self.sustained.on_ack(
+            ack.now,
+            ack.newly_delivered,
+            app_limited,
+            self.min_rtt.get(),
+            self.segment_size,
+        );
         self.update_signals(&ack);
         self.update_aggregation(&ack);
         self.check_full_pipe(&ack);
@@ -381,7 +402,7 @@ impl CongestionControl for Bbr {
         self.min_rtt.update(ack.now, sample.rtt);
         self.check_probe_rtt(&ack);
         self.advance_signals(&ack);
-        self.bandwidth = self.bandwidth_max.get().min(self.bounds.bandwidth());
+        self.bandwidth = self.bandwidth_believed().min(self.bounds.bandwidth());
         self.set_pacing_rate(self.pacing_percent());
         self.set_window(ack.newly_delivered);
     }

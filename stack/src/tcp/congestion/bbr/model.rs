@@ -172,7 +172,7 @@ impl Bbr {
         if !self.bounds.loss_in_round || !self.losses.is_excessive(self.segment_size) {
             return;
         }
-        let bandwidth = self.bounds.bandwidth.min(self.bandwidth_max.get());
+        let bandwidth = self.bounds.bandwidth.min(self.bandwidth_believed());
         let inflight = self.bounds.inflight.min(self.window);
         self.bounds.bandwidth = self.bounds.bandwidth_latest.max(percent_of(bandwidth, BETA_PERCENT));
         self.bounds.inflight = self.bounds.inflight_latest.max(percent_of(inflight, BETA_PERCENT));
@@ -180,10 +180,10 @@ impl Bbr {
 
     /// A queue stands: the rate of the last round is the path's, whatever the maximum says (deviation 1).
     fn adapt_bounds_to_queue(&mut self) {
-        let bound = self.bounds.queue_bandwidth.min(self.bandwidth_max.get());
+        let bound = self.bounds.queue_bandwidth.min(self.bandwidth_believed());
         if !self.queue.is_standing() {
             let raised = bound.saturating_add(bound / QUEUE_BOUND_GROWTH_DIVISOR);
-            let lifted = raised >= self.bandwidth_max.get();
+            let lifted = raised >= self.bandwidth_believed();
             self.bounds.queue_bandwidth = if lifted { u64::MAX } else { raised };
         } else if self.round.rate() > 0 {
             let floor = percent_of(bound, BETA_PERCENT);

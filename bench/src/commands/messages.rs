@@ -1,0 +1,122 @@
+//! `throughput` in messages: by size and number in flight, over one link beside another.
+
+use std::time::Duration;
+
+use clap::Args;
+use outrider_stack::tcp::congestion::Algorithm;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::cli::Common;
+use crate::error::BenchError;
+use crate::host::Host;
+use crate::lab::LinkKind;
+use crate::messages::{MessagesRatio, MessagesResult, Plan, SHAPES, Shape, ratios, tables};
+use crate::progress::Progress;
+use crate::report::{Report, publish};
+use crate::units::{Rate, Size};
+
+/// Measured per link and shape unless `--seconds` says otherwise.
+const SECONDS: f64 = 3.0;
+/// Queue at the bottleneck unless `--queue` says otherwise, where there is a rate.
+const QUEUE: Size = Size(1_000_000);
+
+/// Options of `throughput` that make it count messages.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Options {
+    /// Count messages of this payload, each answered by the peer (list; default with several links or over kernel:
+    /// 4KiB,64KiB,1MiB)
+    #[arg(long, value_name = "SIZE", value_delimiter = ',')]
+    size: Vec<Size>,
+    /// So many messages in flight: one value for all sizes, or one for each (default 32,32,8)
+    #[arg(long, value_name = "N", value_delimiter = ',', requires = "size")]
+    depth: Vec<usize>,
+}
+
+/// What the experiment takes of the command's other options.
+pub(crate) struct Setting {
+    pub(crate) links: Vec<LinkKind>,
+    pub(crate) rate: Option<Rate>,
+    pub(crate) queue: Option<Size>,
+    pub(crate) congestion: Algorithm,
+}
+
+impl Options {
+    /// Whether messages are to be counted.
+    pub(crate) fn are_wanted(&self, links: &[LinkKind]) -> bool {
+        !self.size.is_empty() || links.len() > 1 || links.contains(&LinkKind::Kernel)
+    }
+
+    fn shapes(&self) -> Result<Vec<Shape>, BenchError> {
+        if self.size.is_empty() {
+            return Ok(SHAPES.to_vec());
+        }
+        let depths = match self.depth.as_slice() {
+            [] => vec![SHAPES[0].depth; self.size.len()],
+            [one] => vec![*one; self.size.len()],
+            many if many.len() == self.size.len() => many.to_vec(),
+            many => {
+                return Err(BenchError::usage(format!(
+                    "--depth has {} values and --size {}; give one depth, or one for each size",
+                    many.len(),
+                    self.size.len()
+                )));
+            }
+        };
+        let bytes = |size: &Size| usize::try_from(size.0).unwrap_or(usize::MAX);
+        let shapes = self.size.iter().zip(depths);
+        Ok(shapes.map(|(size, depth)| Shape { message_bytes: bytes(size), depth }).collect())
+    }
+}
+
+/// Runs it.
+pub(crate) fn run(options: &Options, setting: Setting, common: &Common) -> Result<(), BenchError> {
+    let plan = Plan {
+        links: setting.links,
+        shapes: options.shapes()?,
+        rate: setting.rate.unwrap_or(Rate(0)),
+        queue: setting.queue.unwrap_or(QUEUE),
+        congestion: setting.congestion,
+        length: Duration::from_secs_f64(common.seconds.unwrap_or(SECONDS)),
+        seed: common.seed,
+    };
+    plan.check()?;
+    let progress = Progress::new(plan.duration());
+    let results = plan.run(&progress)?;
+    drop(progress);
+    let names: Vec<&str> = plan.links.iter().map(|link| link.name()).collect();
+    let ratios = ratios(&results);
+    let table = tables(&results, &ratios);
+    let report = Report {
+        experiment: "throughput",
+        link: names.join(","),
+        parameters: parameters(&plan),
+        host: Host::this(),
+        results,
+        ratios: Vec::new(),
+    };
+    publish(common, &WithRatios { report, ratios }, &table)
+}
+
+fn parameters(plan: &Plan) -> Map<String, Value> {
+    let sizes: Vec<usize> = plan.shapes.iter().map(|shape| shape.message_bytes).collect();
+    let depths: Vec<usize> = plan.shapes.iter().map(|shape| shape.depth).collect();
+    let parameters = [
+        ("message_bytes", json!(sizes)),
+        ("depth", json!(depths)),
+        ("rate_bps", json!(plan.rate.0)),
+        ("queue_bytes", json!(plan.queue.0)),
+        ("congestion", json!(plan.congestion.name())),
+        ("seed", json!(plan.seed)),
+        ("seconds", json!(plan.length.as_secs_f64())),
+    ];
+    parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// The report: its ratios are not those of heartbeats.
+#[derive(Debug, Serialize)]
+struct WithRatios {
+    #[serde(flatten)]
+    report: Report<MessagesResult>,
+    ratios: Vec<MessagesRatio>,
+}
