@@ -216,7 +216,7 @@ impl Run {
             assert!(count < SEGMENTS_IN_A_ROW_MAX, "it must come to an end");
             let limit = TransmitLimit {
                 super_segment_bytes: if count % 3 == 0 { 0 } else { 5000 },
-                train_segments: usize::from(count % 5),
+                train_segments: count % 5,
             };
             let Some(outgoing) = self.tcp.poll_transmit(now, &mut self.app, limit) else { break };
             let header = outgoing.header;
