@@ -82,8 +82,8 @@ impl Stack {
             let acked = entry.connection.acked_offset();
             if mem::replace(&mut entry.acked_offset, acked) != acked {
                 entry.user.on_acked(now, acked);
-                if let Some(spare) = entry.connection.take_spare().filter(|_| self.spare.len() < SPARE_MAX) {
-                    self.spare.push(spare);
+                if self.spare.len() < SPARE_MAX {
+                    self.spare.extend(entry.connection.take_spare());
                 }
             }
             let room = entry.user.room();

@@ -52,7 +52,7 @@ pub use steering::Steering;
 pub use table::{ConnectionSummary, Phase};
 
 use crate::endpoint::{ConnectionId, WakeTarget};
-use crate::tcp::connection::CloseReason;
+use crate::tcp::connection::{CloseReason, Config as TcpConfig};
 use crate::tcp::flight::Spare;
 use crate::time::Instant;
 use crate::wheel::Wheel;
@@ -117,6 +117,8 @@ pub struct Stack {
     /// The part in a group of shards, if there is one.
     member: Option<Member>,
     statistics: StackStatistics,
+    /// Parameters of connections over IPv4, and over IPv6.
+    tcp_configs: [Arc<TcpConfig>; 2],
     prediction: Prediction,
     /// Memory that connections with nothing in flight have left to others; the last is the one used last.
     spare: Vec<Spare>,
@@ -140,7 +142,7 @@ impl WakeTarget for WakeList {
 
 /// From so many connections on they are fetched before a burst; fewer stay in the cache by themselves.
 const FETCH_CONNECTIONS_MIN: usize = 256;
-/// Memory for so many connections' flights is kept at most; with more of them there is as much to be had again.
+/// Memory for so many connections' flights is kept at most; beyond that each keeps its own.
 const SPARE_MAX: usize = 1024;
 /// RFC 791 and RFC 8200: what every link must carry.
 const MTU_MIN_V4: usize = 576;
@@ -187,6 +189,7 @@ impl Stack {
             wake_list,
             member: None,
             statistics: StackStatistics::default(),
+            tcp_configs: [false, true].map(|v6| Arc::new(open::tcp_config(&config.tcp, port.mtu, v6))),
             prediction: Prediction::default(),
             spare: Vec::new(),
             touched: Vec::new(),
@@ -239,7 +242,7 @@ impl Stack {
         woken.extend((0..self.wake_list.0.len()).map_while(|_| self.wake_list.0.pop()));
         if self.table.len() >= FETCH_CONNECTIONS_MIN {
             let entries = woken.iter().filter_map(|id| self.table.get(id.index));
-            hint::black_box(entries.fold(0, |all, entry| all ^ entry.touch()));
+            hint::black_box(entries.fold(0, |all, entry| all ^ entry.touch(true)));
         }
         woken.drain(..).for_each(|id| self.wake(now, id));
         self.woken = woken;
@@ -254,7 +257,7 @@ impl Stack {
             fetched.extend(index.filter(|index| fetched.last() != Some(index)));
         });
         let entries = fetched.drain(..).filter_map(|index| self.table.get(index));
-        hint::black_box(entries.fold(0, |all, entry| all ^ entry.touch()));
+        hint::black_box(entries.fold(0, |all, entry| all ^ entry.touch(false)));
         self.fired = fetched;
     }
 

@@ -138,9 +138,9 @@ impl Flight {
     }
 
     /// See [`super::connection::Connection::touch`].
-    pub(crate) fn touch(&self) -> u64 {
+    pub(crate) fn touch(&self, sends: bool) -> u64 {
         let newest = self.segments.back().map_or(0, |segment| segment.offset ^ segment.stamp.touch());
-        newest ^ self.delivered_end ^ self.ring.touch()
+        newest ^ self.delivered_end ^ if sends { self.ring.touch() } else { 0 }
     }
 
     /// Bytes of memory held for payload and marks.
