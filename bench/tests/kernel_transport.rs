@@ -119,7 +119,6 @@ fn what_cannot_work_is_refused_in_one_line() {
         ("throughput --size 1GiB", "--size"),
         ("throughput --size 64MiB --depth 100", "in flight"),
         ("throughput --depth 4", "--size"),
-        ("throughput --link tap,afxdp", "--link afxdp"),
         ("serve --kernel --port tap:or0 --address 10.77.0.2/24", "--port"),
         ("connect --kernel --peer 127.0.0.1:1 --capture x", "--capture"),
         ("serve --address 10.77.0.2/24", "--port"),

@@ -4,6 +4,9 @@
 mod api;
 pub mod codec;
 mod features;
+mod health;
+mod inject;
+pub mod link;
 mod message;
 mod name;
 pub mod oob;
@@ -13,10 +16,13 @@ pub mod session;
 pub mod transport;
 
 pub use api::{
-    ConnectError, Connection, Dispatcher, Messenger, MessengerBuilder, OobRegistration, SendError,
-    StartError, TrySendError,
+    ConnectError, Connection, Dispatcher, Drain, Driven, Messenger, MessengerBuilder, OobRegistration,
+    SendError, StartError, ThrottleLimits, TrySendError,
 };
 pub use features::Features;
+pub use health::{Condition, Health, HealthConfig, Side};
+pub use inject::{InjectConfig, Injector};
+pub use link::{Backoff, Policy};
 pub use message::{LANES, Message, lane_of, priority};
 pub use name::{EntityKind, EntityName, ParseNameError};
 pub use oob::{OobMessage, OobOp, OobPart, OobStatistics, OobTurn, RegisterError};

@@ -19,6 +19,11 @@ impl SplitMix {
         mixed ^ (mixed >> 31)
     }
 
+    /// Whether something of this probability happens.
+    pub(crate) fn chance(&mut self, probability: f64) -> bool {
+        probability > 0.0 && ((self.next_u64() >> 11) as f64) < probability * (1u64 << 53) as f64
+    }
+
     /// A time from zero up to, not including, `limit`.
     pub(crate) fn below(&mut self, limit: Duration) -> Duration {
         let nanos = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);

@@ -78,6 +78,8 @@ pub struct PingReport {
     pub waited: Duration,
     /// The other side's last OOB message.
     pub echo: Option<Echo>,
+    /// Shortest interval of the ops that the sender has registered; `None`: it has none, and only echoes.
+    pub interval: Option<Duration>,
     /// The sender's sending side.
     pub send: SendReport,
     /// The sender's receiving side.

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use outrider_messenger::codec::{
     AUTH_METHOD_NONE, Auth, BANNER_BYTES, Banner, CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, CloseCode,
     Decoded, Decoder, DecoderLimits, FLAG_FIRST, FLAG_LAST, Hello, MESSAGE_HEADER_BYTES, MessageHeader,
-    OOB_PART_HEADER_BYTES, OOB_PAYLOAD_BYTES_MAX, OOB_REPORT_BYTES, OobPayload, VERSION, crc32c, decode_u64,
-    encode_close, encode_u64,
+    OOB_PART_HEADER_BYTES, OOB_PAYLOAD_BYTES_MAX, OOB_REPORT_BYTES, OobPayload, SESSION_TERMS_BYTES,
+    SessionTerms, VERSION, crc32c, decode_ack, decode_u64, encode_ack, encode_close, encode_u64,
 };
 use outrider_messenger::{
     Echo, EntityName, Features, LaneReport, Message, OobOp, OobPart, PingReport, ReceiveReport, SendReport,
@@ -90,11 +90,39 @@ fn oob() -> OobPayload {
         departed_at: Instant::from_millis(1_000),
         waited: Duration::from_micros(12),
         echo: Some(echo),
+        interval: Some(Duration::from_millis(10)),
         send,
         receive,
     };
     OobPayload { report, parts: vec![OobPart { op: OobOp::OSD_PING, bytes: Bytes::from_static(b"up") }] }
 }
+
+const OURS: u64 = 0x0101_0101_0101_0101;
+const THEIRS: u64 = 0x0202_0202_0202_0202;
+
+fn connect() -> SessionTerms {
+    SessionTerms {
+        cookie: OURS,
+        peer_cookie: THEIRS,
+        attempt: 17,
+        credit_limit: 16 << 20,
+        received: [0, 5, 0, 0],
+        ..SessionTerms::default()
+    }
+}
+
+fn answer() -> SessionTerms {
+    SessionTerms {
+        resumed: true,
+        cookie: THEIRS,
+        peer_cookie: OURS,
+        attempt: 4,
+        received: [0, 90, 0, 3],
+        ..connect()
+    }
+}
+
+const ACK: [u64; 4] = [0, 6, 0, 0];
 
 /// What the document's examples must be.
 fn expected() -> Vec<(&'static str, Vec<u8>)> {
@@ -106,13 +134,17 @@ fn expected() -> Vec<(&'static str, Vec<u8>)> {
         ("banner", banner.encode().to_vec()),
         ("hello", chunk(ChunkKind::Hello, 0, &hello().encode())),
         ("auth", chunk(ChunkKind::Auth, 0, &Auth { method: AUTH_METHOD_NONE }.encode())),
+        ("connect", chunk(ChunkKind::Connect, 0, &connect().encode())),
+        ("answer", chunk(ChunkKind::Ready, 0, &answer().encode())),
         ("ready", chunk(ChunkKind::Ready, 0, &[])),
+        ("ack", chunk(ChunkKind::Ack, 0, &encode_ack(&ACK))),
         ("message", [&whole.encode()[..], &content].concat()),
         ("message in two chunks", divided_message()),
         ("oob", chunk(ChunkKind::Oob, 9, &oob().encode())),
         ("keepalive", chunk(ChunkKind::Keepalive, 0, &encode_u64(1_000_000_000))),
         ("credit", chunk(ChunkKind::Credit, 0, &encode_u64(20 << 20))),
         ("close", chunk(ChunkKind::Close, 0, &encode_close(CloseCode::Finished))),
+        ("close as stale", chunk(ChunkKind::Close, 0, &encode_close(CloseCode::Stale(17)))),
     ]
 }
 
@@ -163,6 +195,14 @@ fn the_document_is_understood() {
     );
     assert_eq!(decode_u64(ChunkKind::Credit, &payload_of("credit", ChunkKind::Credit).1), Ok(20 << 20));
     assert_eq!(CloseCode::decode(&payload_of("close", ChunkKind::Close).1), Ok(CloseCode::Finished));
+    let stale = payload_of("close as stale", ChunkKind::Close).1;
+    assert_eq!(CloseCode::decode(&stale), Ok(CloseCode::Stale(17)));
+    for (name, kind, terms) in
+        [("connect", ChunkKind::Connect, connect()), ("answer", ChunkKind::Ready, answer())]
+    {
+        assert_eq!(SessionTerms::decode(kind, &payload_of(name, kind).1), Ok(terms));
+    }
+    assert_eq!(decode_ack(&payload_of("ack", ChunkKind::Ack).1), Ok(ACK));
     for name in ["message", "message in two chunks"] {
         assert_eq!(decode_one(name), Decoded::Message { message: message(), id: 0, credit_bytes: 31 });
     }
@@ -175,7 +215,8 @@ fn the_document_states_the_constants() {
         ("The banner has 32 bytes", BANNER_BYTES == 32),
         ("chunk header has 24 bytes", CHUNK_HEADER_BYTES == 24),
         ("message header has 16 bytes", MESSAGE_HEADER_BYTES == 16),
-        ("report has 212 bytes", OOB_REPORT_BYTES == 212),
+        ("report has 220 bytes", OOB_REPORT_BYTES == 220),
+        ("session terms have 72 bytes", SESSION_TERMS_BYTES == 72),
         ("part header has 4 bytes", OOB_PART_HEADER_BYTES == 4),
         ("at most 8192 bytes", OOB_PAYLOAD_BYTES_MAX == 8192),
         ("`0xE3069283`", true),

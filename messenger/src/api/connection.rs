@@ -2,10 +2,12 @@
 
 use core::fmt;
 use core::time::Duration;
+use std::any::Any;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use crossbeam::atomic::AtomicCell;
 use crossbeam::queue::{ArrayQueue, SegQueue};
@@ -13,15 +15,17 @@ use outrider_stack::endpoint::Waker;
 use outrider_stack::time::Instant;
 
 use super::budget::SendBudget;
+use super::core::Core;
 use super::error::{SendError, TrySendError};
-use super::messenger::Core;
 use crate::codec::{CloseCode, MESSAGE_HEADER_BYTES};
 use crate::features::Features;
+use crate::health::{Arrivals, Health, Trouble};
+use crate::link::LinkId;
 use crate::message::Message;
 use crate::name::EntityName;
 use crate::oob::{OPS_MAX, OobOp, OobRequest, OobStatistics, OobTurn, RegisterError, RegistrationState};
 use crate::report::{Occupancy, PingReport};
-use crate::session::{ConnectionStatistics, Peer, SessionError};
+use crate::session::{ConnectionStatistics, Peer, Released, SessionError};
 
 /// What a message costs of the send budget besides its payload: its place in the queue and its header.
 pub(super) const MESSAGE_OVERHEAD_BYTES: usize = size_of::<Message>() + MESSAGE_HEADER_BYTES;
@@ -39,14 +43,21 @@ pub(super) enum State {
 pub(super) struct Inner {
     pub(super) id: u64,
     pub(super) core: Arc<Core>,
-    pub(super) peer_address: SocketAddr,
-    pub(super) dialled: bool,
+    /// Where it was dialled, or where the first transport came from. Unset in a loopback connection.
+    pub(super) peer_address: OnceLock<SocketAddr>,
+    pub(super) is_loopback: bool,
+    pub(super) made_at: Instant,
     pub(super) state: AtomicU8,
     /// This end has closed the connection.
     pub(super) marked_down: AtomicBool,
     pub(super) keepalive: AtomicBool,
-    pub(super) waker: OnceLock<Waker>,
-    pub(super) peer: OnceLock<Peer>,
+    /// What is queued shall be sent, and then the connection closed.
+    pub(super) draining: AtomicBool,
+    /// The messenger has been told that there is something to send and no transport.
+    pub(super) wants: AtomicBool,
+    /// Of the endpoint that has the session; none between two transports.
+    waker: ArcSwapOption<Waker>,
+    pub(super) peer: ArcSwapOption<Peer>,
     pub(super) budget: SendBudget,
     /// Bounded by the budget, of which every message takes some.
     pub(super) inbox: SegQueue<Message>,
@@ -56,13 +67,22 @@ pub(super) struct Inner {
     pub(super) queued_bytes: AtomicU64,
     pub(super) dispatched_messages: AtomicU64,
     pub(super) dispatched_bytes: AtomicU64,
+    /// What the session knows of `dispatched_messages`.
+    pub(super) dispatched_seen: AtomicU64,
+    /// Notices that wait for a dispatch thread, a bit for each kind.
+    pub(super) pending_notices: AtomicU8,
+    pub(super) arrivals: AtomicCell<Arrivals>,
+    pub(super) trouble: AtomicCell<Trouble>,
+    /// Since when there is no transport that is ready.
+    detached_at: AtomicCell<Option<Instant>>,
+    private: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     pub(super) occupancy: AtomicCell<Occupancy>,
     pub(super) peer_report: AtomicCell<Option<PingReport>>,
     pub(super) statistics: AtomicCell<ConnectionStatistics>,
     pub(super) oob_statistics: AtomicCell<OobStatistics>,
     pub(super) last_heard: AtomicCell<Option<Instant>>,
     /// Why the connection ended, where more is known than that it did.
-    pub(super) end: OnceLock<EndCause>,
+    end: AtomicCell<Option<EndCause>>,
 }
 
 /// Why a session ended.
@@ -73,18 +93,24 @@ pub(super) enum EndCause {
 }
 
 impl Inner {
-    pub(super) fn new(id: u64, core: Arc<Core>, peer_address: SocketAddr, dialled: bool) -> Self {
-        let budget = SendBudget::new(core.send_budget_bytes());
+    /// A connection to `dialled`, to a peer that dialled if that is `None`; or to this messenger itself.
+    pub(super) fn new(id: u64, core: Arc<Core>, dialled: Option<SocketAddr>, is_loopback: bool) -> Self {
+        let budget = SendBudget::new(core.session.send_budget_bytes as usize);
+        let made_at = core.clock.now();
+        let address = dialled.map_or_else(OnceLock::new, OnceLock::from);
         Inner {
             id,
             core,
-            peer_address,
-            dialled,
+            peer_address: address,
+            is_loopback,
+            made_at,
             state: AtomicU8::new(State::Connecting as u8),
             marked_down: AtomicBool::new(false),
             keepalive: AtomicBool::new(false),
-            waker: OnceLock::new(),
-            peer: OnceLock::new(),
+            draining: AtomicBool::new(false),
+            wants: AtomicBool::new(false),
+            waker: ArcSwapOption::empty(),
+            peer: ArcSwapOption::empty(),
             budget,
             inbox: SegQueue::new(),
             requests: ArrayQueue::new(OPS_MAX),
@@ -93,36 +119,118 @@ impl Inner {
             queued_bytes: AtomicU64::new(0),
             dispatched_messages: AtomicU64::new(0),
             dispatched_bytes: AtomicU64::new(0),
+            dispatched_seen: AtomicU64::new(0),
+            pending_notices: AtomicU8::new(0),
+            arrivals: AtomicCell::new(Arrivals::default()),
+            trouble: AtomicCell::new(Trouble::default()),
+            detached_at: AtomicCell::new(Some(made_at)),
+            private: Mutex::new(None),
             occupancy: AtomicCell::new(Occupancy::default()),
             peer_report: AtomicCell::new(None),
             statistics: AtomicCell::new(ConnectionStatistics::default()),
             oob_statistics: AtomicCell::new(OobStatistics::default()),
             last_heard: AtomicCell::new(None),
-            end: OnceLock::new(),
+            end: AtomicCell::new(None),
         }
     }
 
-    /// Has the connection's thread look at what was left for it; nothing to do before it has begun.
+    /// Has the connection's thread look at what was left for it or, without a transport, the messenger.
     pub(super) fn wake(&self) {
-        if let Some(waker) = self.waker.get() {
+        // With the fence in `detach`: either this thread sees that the endpoint has gone, or the endpoint sees what
+        // was left.
+        fence(Ordering::SeqCst);
+        if let Some(waker) = &*self.waker.load() {
             waker.wake();
+        } else if !self.wants.swap(true, Ordering::SeqCst) {
+            self.core.wants.push(LinkId(self.id));
+            self.core.ring();
+        }
+    }
+
+    /// An endpoint has the session.
+    pub(super) fn attach(&self, waker: &Waker) {
+        self.waker.store(Some(Arc::new(waker.clone())));
+        // What was left before there was a waker.
+        waker.wake();
+    }
+
+    /// Both sides are ready.
+    pub(super) fn ready(&self, peer: Peer) {
+        self.peer.store(Some(Arc::new(peer)));
+        self.end.store(None);
+        self.detached_at.store(None);
+        self.change(State::Connecting, State::Ready);
+    }
+
+    /// A connection that is closed stays so.
+    fn change(&self, from: State, to: State) {
+        let _ = self.state.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// The endpoint has given up the session.
+    pub(super) fn detach(&self, now: Instant) {
+        self.waker.store(None);
+        self.detached_at.store(Some(now));
+        self.change(State::Ready, State::Connecting);
+        fence(Ordering::SeqCst);
+    }
+
+    fn has_ops(&self) -> bool {
+        let ops = self.ops.lock().unwrap_or_else(PoisonError::into_inner);
+        ops.iter().any(|(_, state)| state.is_alive())
+    }
+
+    /// Whether the application left something that no session has taken.
+    pub(super) fn has_left_something(&self) -> bool {
+        !self.inbox.is_empty() || !self.requests.is_empty() || self.keepalive.load(Ordering::Acquire)
+    }
+
+    /// The first cause is the one to tell.
+    pub(super) fn note_end(&self, cause: EndCause) {
+        if self.end.load().is_none() {
+            self.end.store(Some(cause));
+        }
+    }
+
+    pub(super) fn give_back(&self, released: Released) {
+        if released.messages > 0 {
+            let overhead = released.messages as usize * MESSAGE_OVERHEAD_BYTES;
+            self.budget.give_back(released.payload_bytes as usize + overhead);
+        }
+    }
+
+    /// What was queued for the peer is dropped.
+    pub(super) fn discard(&self, released: Released) {
+        self.give_back(released);
+        self.drop_queued();
+    }
+
+    pub(super) fn drop_queued(&self) {
+        while let Some(message) = self.inbox.pop() {
+            self.budget.give_back(message.payload.len() + MESSAGE_OVERHEAD_BYTES);
         }
     }
 
     fn limit_bytes(&self) -> usize {
-        let own = self.core.message_bytes_max();
-        self.peer.get().map_or(own, |peer| own.min(peer.message_bytes_max as usize))
+        let own = self.core.session.message_bytes_max as usize;
+        self.peer.load().as_ref().map_or(own, |peer| own.min(peer.message_bytes_max as usize))
     }
 
-    fn push(&self, message: Message) {
-        self.inbox.push(message);
-        self.wake();
+    fn push(self: &Arc<Self>, message: Message) {
+        if self.is_loopback {
+            self.core.pool.loop_back(&Connection { inner: Arc::clone(self) }, message);
+        } else {
+            self.inbox.push(message);
+            self.wake();
+        }
     }
 }
 
 /// A connection to a peer. Cheap to clone; all clones are the same connection.
 ///
-/// It is lossy: when it is lost, what was not delivered is lost with it and [`crate::Dispatcher::ms_handle_reset`] tells.
+/// What becomes of it when its transport is lost is a matter of [`crate::Policy`]. A lossy one ends, with what was not
+/// delivered, and [`crate::Dispatcher::ms_handle_reset`] tells. A lossless one goes on with the next transport, and
+/// everything given to it arrives once, in order within its lane.
 #[derive(Clone)]
 pub struct Connection {
     pub(super) inner: Arc<Inner>,
@@ -177,6 +285,9 @@ impl Connection {
         callback: impl FnMut(&OobTurn) -> Option<Bytes> + Send + 'static,
         interval: Duration,
     ) -> Result<OobRegistration, RegisterError> {
+        if self.inner.is_loopback {
+            return Err(RegisterError::Loopback);
+        }
         let request = OobRequest::new(identify_op, callback, interval)?;
         let state = Arc::clone(&request.state);
         let mut ops = self.inner.ops.lock().unwrap_or_else(PoisonError::into_inner);
@@ -202,19 +313,65 @@ impl Connection {
         self.inner.wake();
     }
 
-    /// Closes the connection in order. Messages not yet cut into segments are dropped; no callback follows.
+    /// Closes the connection in order, lossless or not. Messages not yet cut into segments are dropped; no callback
+    /// follows. Nothing happens to a loopback connection.
     pub fn mark_down(&self) {
+        if self.inner.is_loopback {
+            return;
+        }
         self.inner.marked_down.store(true, Ordering::Release);
         self.inner.budget.close();
-        self.inner.wake();
+        self.inner.core.mark_down(LinkId(self.inner.id));
+    }
+
+    /// Makes a lossless connection end with its transport from here on, as a lossy one does.
+    pub fn mark_disposable(&self) {
+        self.inner.core.with_table(|table| table.mark_disposable(LinkId(self.inner.id)));
+    }
+
+    /// What is queued shall be sent, nothing more is taken, and then the connection closes.
+    pub(super) fn drain(&self) {
+        self.inner.draining.store(true, Ordering::Release);
+        self.inner.budget.close();
+        let held = self.inner.core.lock().table.has_messages(LinkId(self.inner.id));
+        if held || !self.inner.inbox.is_empty() {
+            self.inner.wake();
+        } else {
+            self.mark_down();
+        }
+    }
+
+    /// Keeps something of the application's with the connection, in place of what was kept before.
+    pub fn set_private(&self, private: Option<Arc<dyn Any + Send + Sync>>) {
+        *self.inner.private.lock().unwrap_or_else(PoisonError::into_inner) = private;
+    }
+
+    /// What the application keeps with the connection.
+    pub fn private(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.inner.private.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How the connection does, judged by reports and arrivals alone.
+    pub fn health(&self) -> Health {
+        let inner = &self.inner;
+        crate::health::judge(
+            &inner.core.health,
+            &crate::health::Evidence {
+                now: inner.core.clock.now(),
+                is_loopback: inner.is_loopback,
+                asks: inner.has_ops(),
+                made_at: inner.made_at,
+                detached_at: inner.detached_at.load(),
+                arrivals: inner.arrivals.load(),
+                trouble: inner.trouble.load(),
+                occupancy: self.occupancy(),
+                peer_report: self.peer_report(),
+            },
+        )
     }
 
     pub(super) fn state(&self) -> State {
-        match self.inner.state.load(Ordering::Acquire) {
-            0 => State::Connecting,
-            1 => State::Ready,
-            _ => State::Closed,
-        }
+        State::from_code(self.inner.state.load(Ordering::Acquire))
     }
 
     /// Whether both sides are ready.
@@ -222,24 +379,30 @@ impl Connection {
         self.state() == State::Ready && !self.inner.marked_down.load(Ordering::Acquire)
     }
 
-    /// The peer's name, once ready.
-    pub fn peer_name(&self) -> Option<EntityName> {
-        self.inner.peer.get().map(|peer| peer.name)
+    /// Whether this connection leads to this messenger itself.
+    pub fn is_loopback(&self) -> bool {
+        self.inner.is_loopback
     }
 
-    /// The peer's address on this connection.
+    /// The peer's name, once ready.
+    pub fn peer_name(&self) -> Option<EntityName> {
+        self.inner.peer.load().as_ref().map(|peer| peer.name)
+    }
+
+    /// The address dialled, or the one that the peer first dialled from.
     pub fn peer_address(&self) -> SocketAddr {
-        self.inner.peer_address
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        self.inner.peer_address.get().copied().unwrap_or(nowhere)
     }
 
     /// Where the peer says that it listens, once ready.
-    pub fn peer_addresses(&self) -> &[SocketAddr] {
-        self.inner.peer.get().map_or(&[], |peer| &peer.addresses)
+    pub fn peer_addresses(&self) -> Vec<SocketAddr> {
+        self.inner.peer.load().as_ref().map(|peer| peer.addresses.clone()).unwrap_or_default()
     }
 
     /// What the peer supports, once ready.
     pub fn peer_features(&self) -> Option<Features> {
-        self.inner.peer.get().map(|peer| peer.features)
+        self.inner.peer.load().as_ref().map(|peer| peer.features)
     }
 
     /// Both sides of this end: the sending one as of [`Occupancy::at`], at most a millisecond behind while segments
@@ -280,16 +443,16 @@ impl Connection {
 
     /// What was wrong, if the connection ended because of a fault that the session found.
     pub fn fault(&self) -> Option<SessionError> {
-        match self.inner.end.get() {
-            Some(EndCause::Fault(error)) => Some(*error),
+        match self.inner.end.load() {
+            Some(EndCause::Fault(error)) => Some(error),
             _ => None,
         }
     }
 
     /// Why the peer closed, if it did and said so.
     pub fn closed_by_peer(&self) -> Option<CloseCode> {
-        match self.inner.end.get() {
-            Some(EndCause::PeerClosed(code)) => *code,
+        match self.inner.end.load() {
+            Some(EndCause::PeerClosed(code)) => code,
             _ => None,
         }
     }
@@ -312,7 +475,7 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
             .field("id", &self.inner.id)
-            .field("peer_address", &self.inner.peer_address)
+            .field("peer_address", &self.peer_address())
             .field("peer_name", &self.peer_name())
             .field("state", &self.state())
             .finish_non_exhaustive()

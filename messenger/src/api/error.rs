@@ -42,6 +42,9 @@ pub enum ConnectError {
     /// [`crate::Messenger::shutdown`] was called.
     #[error("the messenger is shut down")]
     ShutDown,
+    /// The policy for such peers is a server's: they dial, this end does not.
+    #[error("this end serves such peers and does not dial them")]
+    ServesOnly,
     /// The transport took no connection.
     #[error(transparent)]
     Transport(#[from] TransportError),

@@ -1,224 +1,28 @@
 //! The messenger: a name, a transport, dispatchers, connections.
 
-use std::collections::HashMap;
+use core::time::Duration;
 use std::net::SocketAddr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
-use outrider_stack::endpoint::{Acceptor, Endpoint as StackEndpoint};
-use outrider_stack::time::Instant;
+use super::builder::MessengerBuilder;
+use super::connection::{Connection, Inner, State};
+use super::core::Core;
+use super::dispatch::Dispatcher;
+use super::error::ConnectError;
+use crate::inject::Injector;
+use crate::link::Policy;
+use crate::name::{EntityKind, EntityName};
+use crate::transport::{Listening, Transport};
 
-use super::connection::{Connection, Inner};
-use super::dispatch::{Chain, Dispatcher, Pool};
-use super::error::{ConnectError, StartError};
-use super::link::Link;
-use crate::features::Features;
-use crate::name::EntityName;
-use crate::random::SplitMix;
-use crate::session::{Endpoint, RECEIVE_CREDIT_BYTES_MIN, Session, SessionConfig};
-use crate::transport::{ConnectRefused, Transport};
-
-/// What all connections of a messenger share.
-pub(super) struct Core {
-    session: SessionConfig,
-    chain: Chain,
-    pool: Pool,
-    table: Mutex<Table>,
-    /// The table has become empty, or the messenger is being shut down.
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Table {
-    stopping: bool,
-    next_id: u64,
-    connections: HashMap<u64, Connection>,
-}
-
-impl Core {
-    pub(super) fn send_budget_bytes(&self) -> usize {
-        self.session.send_budget_bytes as usize
-    }
-
-    pub(super) fn receive_credit_bytes(&self) -> u64 {
-        self.session.receive_credit_bytes
-    }
-
-    pub(super) fn message_bytes_max(&self) -> usize {
-        self.session.message_bytes_max as usize
-    }
-
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A new connection and the endpoint that the transport drives it by; `None` after a shutdown.
-    fn open(
-        self: &Arc<Self>,
-        remote: SocketAddr,
-        dialled: bool,
-    ) -> Option<(Connection, Box<dyn StackEndpoint>)> {
-        let mut table = self.table();
-        if table.stopping {
-            return None;
-        }
-        table.next_id += 1;
-        let id = table.next_id;
-        let connection = Connection { inner: Arc::new(Inner::new(id, Arc::clone(self), remote, dialled)) };
-        table.connections.insert(id, connection.clone());
-        drop(table);
-        let mut config = self.session.clone();
-        config.seed = SplitMix::new(config.nonce ^ id).next_u64();
-        let link = Link::new(connection.clone(), self.chain.clone(), self.pool.queue(id));
-        Some((connection, Box::new(Endpoint::new(Session::new(config), link))))
-    }
-
-    /// A connection has ended.
-    pub(super) fn forget(&self, id: u64) {
-        let removed = self.table().connections.remove(&id);
-        // Dropped outside the lock: it may be the last handle.
-        drop(removed);
-        self.changed.notify_all();
-    }
-}
-
-/// Makes connections of what the transport accepts.
-struct Gate {
-    core: Arc<Core>,
-}
-
-impl Acceptor for Gate {
-    fn accept(
-        &mut self,
-        _now: Instant,
-        _local: SocketAddr,
-        remote: SocketAddr,
-    ) -> Option<Box<dyn StackEndpoint>> {
-        self.core.open(remote, false).map(|(_, endpoint)| endpoint)
-    }
-}
-
-/// Makes a [`Messenger`].
-pub struct MessengerBuilder {
-    session: SessionConfig,
-    nonce: Option<u64>,
-    transport: Option<Arc<dyn Transport>>,
-    dispatchers: Vec<Arc<dyn Dispatcher>>,
-    dispatch_threads: usize,
-    receive_credit_bytes: usize,
-    message_bytes_max: usize,
-}
-
-impl MessengerBuilder {
-    /// Tells this life of the entity from the next, and seeds its jitter. Default: from the clock and the process id.
-    #[must_use]
-    pub fn nonce(mut self, nonce: u64) -> Self {
-        self.nonce = Some(nonce);
-        self
-    }
-
-    /// What carries the connections. Required.
-    #[must_use]
-    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
-        self.transport = Some(transport);
-        self
-    }
-
-    /// Listens on an address. May be repeated; without it the messenger only dials.
-    #[must_use]
-    pub fn bind(mut self, address: SocketAddr) -> Self {
-        self.session.addresses.push(address);
-        self
-    }
-
-    /// Adds a dispatcher at the tail of the chain. At least one is required.
-    #[must_use]
-    pub fn dispatcher(mut self, dispatcher: Arc<dyn Dispatcher>) -> Self {
-        self.dispatchers.push(dispatcher);
-        self
-    }
-
-    /// Adds a dispatcher at the head of the chain.
-    #[must_use]
-    pub fn dispatcher_head(mut self, dispatcher: Arc<dyn Dispatcher>) -> Self {
-        self.dispatchers.insert(0, dispatcher);
-        self
-    }
-
-    /// Threads that call `ms_dispatch`. Default 1.
-    #[must_use]
-    pub fn dispatch_threads(mut self, count: usize) -> Self {
-        self.dispatch_threads = count;
-        self
-    }
-
-    /// Bytes unsent and in flight per connection above which no more messages are taken. Default 4 MiB.
-    #[must_use]
-    pub fn send_budget_bytes(mut self, bytes: usize) -> Self {
-        self.session.send_budget_bytes = bytes as u64;
-        self
-    }
-
-    /// Bytes received and not yet dispatched per connection above which the peer must wait. Default 16 MiB.
-    #[must_use]
-    pub fn receive_credit_bytes(mut self, bytes: usize) -> Self {
-        self.receive_credit_bytes = bytes;
-        self
-    }
-
-    /// Largest message payload sent or taken. Default 256 MiB.
-    #[must_use]
-    pub fn message_bytes_max(mut self, bytes: usize) -> Self {
-        self.message_bytes_max = bytes;
-        self
-    }
-
-    /// Starts the dispatch threads and listens.
-    ///
-    /// # Errors
-    /// Something required is missing, a limit makes no sense, or the system refused.
-    pub fn start(self) -> Result<Messenger, StartError> {
-        let MessengerBuilder {
-            mut session,
-            nonce,
-            transport,
-            dispatchers,
-            dispatch_threads,
-            receive_credit_bytes,
-            message_bytes_max,
-        } = self;
-        let transport = transport.ok_or(StartError::NoTransport)?;
-        if dispatchers.is_empty() {
-            return Err(StartError::NoDispatcher);
-        }
-        if dispatch_threads == 0 {
-            return Err(StartError::NoDispatchThreads);
-        }
-        session.receive_credit_bytes = receive_credit_bytes as u64;
-        if session.receive_credit_bytes < RECEIVE_CREDIT_BYTES_MIN {
-            return Err(StartError::CreditTooSmall(receive_credit_bytes));
-        }
-        session.message_bytes_max = u32::try_from(message_bytes_max)
-            .map_err(|_| StartError::MessageLimitTooLarge(message_bytes_max))?;
-        if !transport.delivers_ahead() {
-            session.supported = session.supported.without(Features::OOB_AHEAD);
-        }
-        session.nonce = nonce.unwrap_or_else(|| {
-            SplitMix::new(transport.clock().now().as_nanos() ^ (u64::from(std::process::id()) << 32))
-                .next_u64()
-        });
-        let chain = Chain(dispatchers.into());
-        let pool =
-            Pool::start(&session.name.to_string(), dispatch_threads, &chain).map_err(StartError::Thread)?;
-        let core = Arc::new(Core { session, chain, pool, table: Mutex::default(), changed: Condvar::new() });
-        let messenger = Messenger { core, transport, listeners: Mutex::default() };
-        for &address in messenger.addresses() {
-            let gate = Box::new(Gate { core: Arc::clone(&messenger.core) });
-            let listener = messenger.transport.listen(address, gate);
-            let listener = listener.map_err(|source| StartError::Listen { address, source })?;
-            messenger.listeners().push(listener);
-        }
-        Ok(messenger)
-    }
+/// What becomes of messages that were given and not delivered when a messenger is shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// What was not cut into a segment is dropped.
+    No,
+    /// They are delivered, as far as that can be done within this time.
+    Within(Duration),
 }
 
 /// A messenger: dials and accepts connections, and hands what they bring to its dispatchers.
@@ -226,45 +30,102 @@ impl MessengerBuilder {
 /// Dropping it without [`Self::shutdown`] shuts it down without waiting.
 pub struct Messenger {
     core: Arc<Core>,
-    transport: Arc<dyn Transport>,
-    listeners: Mutex<Vec<Box<dyn Send>>>,
+    carrier: Arc<dyn Transport>,
+    listeners: Mutex<Vec<Listening>>,
+    control: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Messenger {
     /// A builder for the entity `name`.
     pub fn builder(name: EntityName) -> MessengerBuilder {
-        let session = SessionConfig::new(name);
-        MessengerBuilder {
-            receive_credit_bytes: session.receive_credit_bytes as usize,
-            message_bytes_max: session.message_bytes_max as usize,
-            session,
-            nonce: None,
-            transport: None,
-            dispatchers: Vec::new(),
-            dispatch_threads: 1,
-        }
+        MessengerBuilder::new(name)
     }
 
-    fn listeners(&self) -> MutexGuard<'_, Vec<Box<dyn Send>>> {
+    pub(super) fn new(core: Arc<Core>, carrier: Arc<dyn Transport>, control: Option<JoinHandle<()>>) -> Self {
+        Messenger { core, carrier, listeners: Mutex::default(), control: Mutex::new(control) }
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    pub(super) fn carrier(&self) -> &dyn Transport {
+        &*self.carrier
+    }
+
+    pub(super) fn listens(&self, listening: Listening) {
+        self.core.addresses.rcu(|before| {
+            let mut after = Vec::clone(before);
+            after.push(listening.address);
+            after
+        });
+        self.listeners().push(listening);
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Vec<Listening>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Dials a peer. Returns at once: messages and ops may be given already and leave when the connection is ready.
-    /// Every call makes a connection of its own.
+    /// A connection to a peer of a kind not known yet, by the default policy; see [`Self::connect_to_kind`].
     ///
     /// # Errors
-    /// The messenger is shut down or its transport gone. All else comes through the dispatcher.
+    /// As [`Self::connect_to_kind`].
     pub fn connect_to(&self, peer: SocketAddr) -> Result<Connection, ConnectError> {
-        let (connection, endpoint) = self.core.open(peer, true).ok_or(ConnectError::ShutDown)?;
-        match self.transport.connect(peer, endpoint) {
-            Ok(()) => Ok(connection),
-            Err(ConnectRefused { endpoint, error }) => {
-                // The caller learns of it here; no callback follows.
-                connection.mark_down();
-                drop(endpoint);
-                Err(error.into())
-            }
+        let policy = self.core.lock().table.policy(None);
+        self.connect(peer, policy)
+    }
+
+    /// A connection to a peer, by the policy for its kind. Returns at once: messages and ops may be given already and
+    /// leave when the connection is ready. By a lossy policy every call dials a connection of its own; by a lossless
+    /// one there is one connection to each peer, and it is returned, whoever dialled it. This end's own address gives
+    /// [`Self::loopback`].
+    ///
+    /// # Errors
+    /// The messenger is shut down or its transport gone, or this end only serves such peers. All else comes through
+    /// the dispatcher.
+    pub fn connect_to_kind(&self, kind: EntityKind, peer: SocketAddr) -> Result<Connection, ConnectError> {
+        let policy = self.core.lock().table.policy(Some(kind));
+        self.connect(peer, policy)
+    }
+
+    fn connect(&self, peer: SocketAddr, policy: Policy) -> Result<Connection, ConnectError> {
+        if policy.server {
+            return Err(ConnectError::ServesOnly);
         }
+        if self.core.addresses.load().contains(&peer) {
+            return Ok(self.loopback());
+        }
+        let now = self.core.clock.now();
+        let mut locked = self.core.lock();
+        if locked.table.is_stopping() {
+            return Err(ConnectError::ShutDown);
+        }
+        let link = locked.table.open(now, peer, policy);
+        self.core.act(&mut locked);
+        let own = locked.dials.iter().position(|order| order.connection.inner.id == link.0);
+        let order = own.and_then(|index| locked.dials.remove(index));
+        let connection = locked.connections.get(&link).cloned();
+        drop(locked);
+        self.core.ring();
+        let Some(connection) = connection else { return Err(ConnectError::ShutDown) };
+        if let Some(order) = order
+            && let Err(error) = self.core.dial(&*self.carrier, order)
+            && policy.lossy
+        {
+            return Err(error.into());
+        }
+        Ok(connection)
+    }
+
+    /// The connection to this messenger itself: what is sent on it is dispatched here, in order, by a dispatch thread.
+    /// Its send budget counts what was not dispatched, so a dispatcher must not send on it by the blocking call.
+    pub fn loopback(&self) -> Connection {
+        let make = || {
+            let inner = Inner::new(0, Arc::clone(&self.core), None, true);
+            inner.state.store(State::Ready as u8, Ordering::Release);
+            Connection { inner: Arc::new(inner) }
+        };
+        self.core.loopback.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(make).clone()
     }
 
     /// This end's name.
@@ -273,13 +134,35 @@ impl Messenger {
     }
 
     /// Where this end listens.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.core.session.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.core.addresses.load().to_vec()
     }
 
-    /// The connections there are, dialled and accepted.
+    /// The connections there are, dialled and accepted, that are not marked down.
     pub fn connections(&self) -> Vec<Connection> {
-        self.core.table().connections.values().cloned().collect()
+        self.core.lock().connections.values().cloned().collect()
+    }
+
+    /// Adds a dispatcher at the head of the chain: it is asked first from here on.
+    pub fn add_dispatcher_head(&self, dispatcher: &Arc<dyn Dispatcher>) {
+        self.core.chain.add(dispatcher, true);
+    }
+
+    /// Adds a dispatcher at the tail of the chain.
+    pub fn add_dispatcher_tail(&self, dispatcher: &Arc<dyn Dispatcher>) {
+        self.core.chain.add(dispatcher, false);
+    }
+
+    /// Bytes and messages that wait for dispatch and count against the throttle for peers of a kind, or against the
+    /// one for all connections if `kind` is `None`. `None` if there is no such throttle.
+    pub fn throttled(&self, kind: Option<EntityKind>) -> Option<(u64, u64)> {
+        let throttle = self.core.throttles.iter().find(|(of, _)| *of == kind)?;
+        Some(throttle.1.held())
+    }
+
+    /// The faults made on purpose, if the builder was told to.
+    pub fn injector(&self) -> Option<&Injector> {
+        self.core.injector.as_deref()
     }
 
     /// [`Connection::mark_down`] on every connection.
@@ -289,17 +172,36 @@ impl Messenger {
         }
     }
 
-    /// Stops listening, closes every connection in order and lets the dispatch threads finish what is queued.
-    /// Does not wait for it; see [`Self::wait`].
+    /// [`Self::shutdown_with`] [`Drain::No`].
     pub fn shutdown(&self) {
-        let before = core::mem::replace(&mut self.core.table().stopping, true);
-        if before {
-            return;
+        self.shutdown_with(Drain::No);
+    }
+
+    /// Stops listening and closes every connection in order; the dispatch threads finish what is queued. Does not wait
+    /// for it; see [`Self::wait`].
+    pub fn shutdown_with(&self, drain: Drain) {
+        let mut locked = self.core.lock();
+        locked.table.stop();
+        let unknown: Vec<_> = locked
+            .attachments
+            .values()
+            .filter(|attachment| !attachment.known.load(Ordering::Acquire))
+            .cloned()
+            .collect();
+        if let Drain::Within(limit) = drain {
+            locked.drain_until = Some(self.core.clock.now() + limit);
         }
+        drop(locked);
         self.listeners().clear();
-        self.mark_down_all();
-        self.core.pool.stop();
-        self.core.changed.notify_all();
+        unknown.iter().for_each(|attachment| attachment.order_release());
+        match drain {
+            Drain::No => self.mark_down_all(),
+            Drain::Within(_) => self.connections().iter().for_each(Connection::drain),
+        }
+        if let Some(loopback) = &*self.core.loopback.lock().unwrap_or_else(PoisonError::into_inner) {
+            loopback.inner.budget.close();
+        }
+        self.core.ring();
     }
 
     /// Waits until somebody has called [`Self::shutdown`], every connection has ended and the dispatch threads
@@ -308,15 +210,22 @@ impl Messenger {
     /// # Panics
     /// With the panic of a dispatcher, if one panicked.
     pub fn wait(&self) {
-        let table = self.core.table();
-        let running = |table: &mut Table| !table.stopping || !table.connections.is_empty();
-        drop(self.core.changed.wait_while(table, running).unwrap_or_else(PoisonError::into_inner));
+        let locked = self.core.lock();
+        let running = |locked: &mut _| !self.core.is_done(locked);
+        drop(self.core.changed.wait_while(locked, running).unwrap_or_else(PoisonError::into_inner));
+        let control = self.control.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(control) = control {
+            // A panic there would be a bug of this crate, and was printed.
+            let _ = control.join();
+        }
         self.core.pool.join();
     }
 }
 
 impl Drop for Messenger {
     fn drop(&mut self) {
-        self.shutdown();
+        if !self.core.lock().table.is_stopping() {
+            self.shutdown();
+        }
     }
 }

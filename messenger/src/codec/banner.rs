@@ -6,7 +6,7 @@ use crate::features::Features;
 /// The first eight bytes of every stream.
 pub const MAGIC: [u8; 8] = *b"outrider";
 /// Version of the wire format. Another one is another protocol: features are for everything less.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of a banner on the wire.
 pub const BANNER_BYTES: usize = 32;
 

@@ -103,6 +103,15 @@ impl Decoder {
         }
     }
 
+    /// Sets the number of the next message of each lane and the credit limit, before the first message: where a
+    /// session that outlived an earlier connection goes on.
+    pub fn resume(&mut self, next_ids: [u64; LANES], credit_limit: u64) {
+        for (lane, next_id) in self.lanes.iter_mut().zip(next_ids) {
+            *lane = Lane { next_id, partial: None };
+        }
+        self.limits.credit_limit = credit_limit;
+    }
+
     /// Raises the credit limit; a lower one is ignored, for a grant cannot be taken back.
     pub fn set_credit_limit(&mut self, limit: u64) {
         self.limits.credit_limit = self.limits.credit_limit.max(limit);

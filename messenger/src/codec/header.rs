@@ -31,6 +31,10 @@ pub enum ChunkKind {
     Credit = 7,
     /// The last chunk of either side.
     Close = 8,
+    /// The side that dialled says which session it is for.
+    Connect = 9,
+    /// Messages received, of a session that resends.
+    Ack = 10,
     /// Bytes of a message.
     Message = 16,
 }
@@ -47,6 +51,8 @@ impl ChunkKind {
             6 => ChunkKind::KeepaliveAck,
             7 => ChunkKind::Credit,
             8 => ChunkKind::Close,
+            9 => ChunkKind::Connect,
+            10 => ChunkKind::Ack,
             16 => ChunkKind::Message,
             _ => return None,
         })
@@ -61,7 +67,9 @@ impl ChunkKind {
             | ChunkKind::Keepalive
             | ChunkKind::KeepaliveAck
             | ChunkKind::Credit
-            | ChunkKind::Close => 256,
+            | ChunkKind::Close
+            | ChunkKind::Connect
+            | ChunkKind::Ack => 256,
             // Bounded by credit and by the message's announced length instead.
             ChunkKind::Message => u32::MAX,
         }

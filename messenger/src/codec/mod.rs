@@ -10,6 +10,7 @@ mod header;
 mod oob;
 mod payload;
 mod reader;
+mod terms;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ pub use oob::{OOB_PART_HEADER_BYTES, OOB_PAYLOAD_BYTES_MAX, OOB_REPORT_BYTES, Oo
 pub use payload::{
     ADDRESSES_MAX, AUTH_METHOD_NONE, Auth, CloseCode, Hello, decode_u64, encode_close, encode_u64,
 };
+pub use terms::{ACK_BYTES, SESSION_TERMS_BYTES, SessionTerms, decode_ack, encode_ack};
 
 /// CRC32C (Castagnoli) of bytes that come in pieces.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use crate::report::{Echo, LaneReport, PingReport, ReceiveReport, SendReport};
 /// Largest OOB payload: what fits a jumbo frame. A session further bounds its own to one segment.
 pub const OOB_PAYLOAD_BYTES_MAX: usize = 8192;
 /// Bytes of the report, its length field included.
-pub const OOB_REPORT_BYTES: usize = 212;
+pub const OOB_REPORT_BYTES: usize = 220;
 /// Bytes before each part's own: op and length.
 pub const OOB_PART_HEADER_BYTES: usize = 4;
 
@@ -87,7 +87,7 @@ impl OobPayload {
 
 fn encode_report(report: &PingReport, out: &mut Vec<u8>) {
     // Exhaustive, so that a new field cannot be forgotten here.
-    let PingReport { sequence: _, departed_at, waited, echo, send, receive } = *report;
+    let PingReport { sequence: _, departed_at, waited, echo, interval, send, receive } = *report;
     let SendReport {
         unsent_bytes,
         unsent_messages,
@@ -130,6 +130,7 @@ fn encode_report(report: &PingReport, out: &mut Vec<u8>) {
     put(undispatched_messages);
     put(nanos(oldest_age));
     put(credit_left);
+    put(nanos(interval.unwrap_or_default()));
 }
 
 fn decode_report(sequence: u64, bytes: &[u8]) -> Option<PingReport> {
@@ -174,11 +175,13 @@ fn decode_report(sequence: u64, bytes: &[u8]) -> Option<PingReport> {
         oldest_age: Duration::from_nanos(reader.u64()?),
         credit_left: reader.u64()?,
     };
+    let interval = Some(Duration::from_nanos(reader.u64()?)).filter(|interval| !interval.is_zero());
     Some(PingReport {
         sequence,
         departed_at,
         waited,
         echo: (flags & FLAG_ECHO != 0).then_some(echo),
+        interval,
         send,
         receive,
     })

@@ -23,7 +23,7 @@ pub struct Hello {
     pub nonce: u64,
     /// Where it listens; empty for a client.
     pub addresses: Vec<SocketAddr>,
-    /// Message chunk payload that may be sent before the first grant, bytes.
+    /// The window of its receive credit, bytes. What may be sent before the first grant stands in [`super::SessionTerms`].
     pub receive_credit_bytes: u64,
     /// Largest message payload taken.
     pub message_bytes_max: u32,
@@ -123,6 +123,16 @@ pub enum CloseCode {
     HandshakeTimeout,
     /// The other side's limits are unusable.
     UnusableLimits,
+    /// The attempt is older than another one of the same peer, whose number this is.
+    Stale(u64),
+    /// The side that closes dials too, and its attempt is the one that counts.
+    Wait,
+    /// The session that was to be resumed is not there.
+    UnknownSession,
+    /// Another connection has taken this one's place.
+    Replaced,
+    /// Nothing was to be said for a long time.
+    Idle,
     /// A reason of a later version.
     Other(u16),
 }
@@ -136,6 +146,11 @@ impl CloseCode {
             CloseCode::AuthenticationRefused => 2,
             CloseCode::HandshakeTimeout => 3,
             CloseCode::UnusableLimits => 4,
+            CloseCode::Stale(_) => 5,
+            CloseCode::Wait => 6,
+            CloseCode::UnknownSession => 7,
+            CloseCode::Replaced => 8,
+            CloseCode::Idle => 9,
             CloseCode::Other(code) => code,
         }
     }
@@ -148,6 +163,11 @@ impl CloseCode {
             2 => CloseCode::AuthenticationRefused,
             3 => CloseCode::HandshakeTimeout,
             4 => CloseCode::UnusableLimits,
+            5 => CloseCode::Stale(0),
+            6 => CloseCode::Wait,
+            7 => CloseCode::UnknownSession,
+            8 => CloseCode::Replaced,
+            9 => CloseCode::Idle,
             other => CloseCode::Other(other),
         }
     }
@@ -157,9 +177,15 @@ impl CloseCode {
     /// # Errors
     /// [`CodecError::Malformed`].
     pub fn decode(payload: &[u8]) -> Result<CloseCode, CodecError> {
-        let code = Reader::new(payload).u16();
-        let code = code.ok_or(CodecError::Malformed { kind: ChunkKind::Close, what: "too short" })?;
-        Ok(CloseCode::from_code(code))
+        let malformed = CodecError::Malformed { kind: ChunkKind::Close, what: "too short" };
+        let mut reader = Reader::new(payload);
+        match CloseCode::from_code(reader.u16().ok_or(malformed)?) {
+            CloseCode::Stale(_) => {
+                reader.take(6).ok_or(malformed)?;
+                reader.u64().map(CloseCode::Stale).ok_or(malformed)
+            }
+            code => Ok(code),
+        }
     }
 }
 
@@ -171,14 +197,24 @@ impl fmt::Display for CloseCode {
             CloseCode::AuthenticationRefused => f.write_str("it does not accept this end's authentication"),
             CloseCode::HandshakeTimeout => f.write_str("the handshake took too long"),
             CloseCode::UnusableLimits => f.write_str("it cannot work with this end's limits"),
+            CloseCode::Stale(_) => f.write_str("this end has dialled anew since"),
+            CloseCode::Wait => f.write_str("it dials itself"),
+            CloseCode::UnknownSession => f.write_str("it does not know the session"),
+            CloseCode::Replaced => f.write_str("another connection has taken this one's place"),
+            CloseCode::Idle => f.write_str("nothing was said for a long time"),
             CloseCode::Other(code) => write!(f, "reason {code}, unknown to this version"),
         }
     }
 }
 
 /// The payload of a Close chunk.
-pub fn encode_close(code: CloseCode) -> [u8; 2] {
-    code.code().to_le_bytes()
+pub fn encode_close(code: CloseCode) -> Vec<u8> {
+    let mut out = code.code().to_le_bytes().to_vec();
+    if let CloseCode::Stale(attempt) = code {
+        out.extend_from_slice(&[0; 6]);
+        out.extend_from_slice(&attempt.to_le_bytes());
+    }
+    out
 }
 
 /// The payload of a Credit chunk (cumulative limit) or of a keepalive (the asker's stamp).

@@ -257,8 +257,8 @@ fn the_banner_is_refused_at_the_first_wrong_byte() {
     assert_eq!(Banner::decode(b"G"), Err(BannerError::NotOutrider));
     assert_eq!(Banner::decode(b"outridex"), Err(BannerError::NotOutrider));
     let mut other = bytes;
-    other[8] = 2;
-    assert_eq!(Banner::decode(&other[..10]), Err(BannerError::Version(2)));
+    other[8] = 3;
+    assert_eq!(Banner::decode(&other[..10]), Err(BannerError::Version(3)));
     let mut corrupt = bytes;
     corrupt[13] ^= 0x10;
     assert_eq!(Banner::decode(&corrupt), Err(BannerError::Corrupt));

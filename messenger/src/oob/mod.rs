@@ -192,4 +192,7 @@ pub enum RegisterError {
     /// The connection is closed.
     #[error("the connection is closed")]
     Closed,
+    /// The connection leads to this messenger itself: there is nobody to be told that it lives.
+    #[error("a loopback connection has no out-of-band messages")]
+    Loopback,
 }

@@ -36,6 +36,8 @@ pub(crate) struct Collected {
     pub(crate) parts: Vec<OobPart>,
     /// When the first of them was due.
     pub(crate) earliest_due: Option<Instant>,
+    /// The owner of the last op has dropped its registration: the peer shall know that no more will come.
+    pub(crate) emptied: bool,
 }
 
 /// Counts kept here; see [`super::OobStatistics`].
@@ -89,15 +91,14 @@ impl Registry {
         self.turns
     }
 
+    /// Shortest interval of the ops that their owners still want.
+    pub(crate) fn interval(&self) -> Option<Duration> {
+        self.entries.iter().filter(|entry| entry.state.is_alive()).map(|entry| entry.interval).min()
+    }
+
     /// When the next part is due; `None` before the start or without ops.
     pub(crate) fn earliest(&self) -> Option<Instant> {
         self.earliest
-    }
-
-    /// Whether an op is registered whose owner still wants it.
-    #[cfg(test)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.iter().all(|entry| !entry.state.is_alive())
     }
 
     pub(crate) fn insert(&mut self, now: Instant, request: OobRequest) -> Result<(), RegisterError> {
@@ -122,6 +123,21 @@ impl Registry {
         self.started = true;
         self.schedule(now);
         self.refresh();
+    }
+
+    /// The connection is gone: nothing is due until [`Self::start`]. Turns missed meanwhile never came due; parts
+    /// that were made and had not left are superseded.
+    pub(crate) fn pause(&mut self) {
+        self.started = false;
+        self.turns.superseded += self.carried.len() as u64;
+        self.carried.clear();
+        self.entries.iter_mut().for_each(|entry| entry.due = Instant::FAR_FUTURE);
+        self.refresh();
+    }
+
+    /// Whether an op is registered whose owner still wants it.
+    pub(crate) fn has_live(&self) -> bool {
+        self.entries.iter().any(|entry| entry.state.is_alive())
     }
 
     /// The session is over: nothing is due any more.
@@ -167,7 +183,9 @@ impl Registry {
     ) -> Collected {
         let mut collected = Collected::default();
         let mut room = room_bytes;
+        let ops = self.entries.len();
         self.entries.retain(|entry| entry.state.is_alive());
+        collected.emptied = ops > 0 && self.entries.is_empty();
         self.take_carried(&mut collected, &mut room);
         let horizon = now + self.slack;
         let mut turns: Vec<usize> =

@@ -106,7 +106,7 @@ fn a_dropped_registration_has_no_further_turn() {
     let (mut registry, first) = started(vec![dropped]);
     state.alive.store(false, Ordering::Release);
     assert!(registry.collect(first, 1, 1000, 500).parts.is_empty());
-    assert!(registry.is_empty());
+    assert!(!registry.has_live());
     assert_eq!(registry.earliest(), None);
     registry.insert(first, request(1, 10 * MS, 4)).expect("its place is free");
 }

@@ -14,10 +14,13 @@ struct Undispatched {
 
 /// Who holds the credit that the peer has spent.
 ///
-/// The limit granted is: bytes freed, plus the window, plus what is in messages not yet complete. So complete
+/// The limit granted is: bytes freed, plus the window less what earlier connections left undispatched, plus what is in
+/// messages not yet complete. So complete
 /// messages that nobody dispatches use the window up, while one message larger than the window still gets through.
 pub(super) struct ReceiveCredit {
     window: u64,
+    /// Held by messages of earlier connections when this one began.
+    held_before: u64,
     freed: u64,
     queue: VecDeque<Undispatched>,
     queued_bytes: u64,
@@ -25,7 +28,14 @@ pub(super) struct ReceiveCredit {
 
 impl ReceiveCredit {
     pub(super) fn new(window: u64) -> Self {
-        ReceiveCredit { window, freed: 0, queue: VecDeque::new(), queued_bytes: 0 }
+        ReceiveCredit { window, held_before: 0, freed: 0, queue: VecDeque::new(), queued_bytes: 0 }
+    }
+
+    /// A new connection begins: what its sender may send before the first grant.
+    pub(super) fn begin(&mut self) -> u64 {
+        self.held_before = self.queued_bytes;
+        self.freed = 0;
+        self.window.saturating_sub(self.held_before)
     }
 
     /// A complete message waits for its dispatcher.
@@ -50,7 +60,7 @@ impl ReceiveCredit {
 
     /// The limit to grant, if it is a quarter of the window above the one in force.
     pub(super) fn grant(&self, granted: u64, spent: u64, completed: u64) -> Option<u64> {
-        let limit = self.freed + self.window + (spent - completed);
+        let limit = (self.freed + self.window).saturating_sub(self.held_before) + (spent - completed);
         (limit.saturating_sub(granted) >= self.window / 4).then_some(limit)
     }
 

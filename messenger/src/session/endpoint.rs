@@ -37,16 +37,19 @@ pub trait SessionUser: Send {
 }
 
 /// Puts a [`Session`] and its user on a connection.
-pub struct Endpoint<U> {
+pub struct Endpoint<U: SessionUser> {
     session: Session,
     user: U,
     waker: Option<Waker>,
+    closed: bool,
+    /// The last `now` that was given.
+    now: Instant,
 }
 
 impl<U: SessionUser> Endpoint<U> {
     /// A session with its user, for a connection to be.
     pub fn new(session: Session, user: U) -> Self {
-        Endpoint { session, user, waker: None }
+        Endpoint { session, user, waker: None, closed: false, now: Instant::ZERO }
     }
 
     /// The session.
@@ -60,6 +63,13 @@ impl<U: SessionUser> Endpoint<U> {
         }
     }
 
+    fn close(&mut self, now: Instant, reason: CloseReason) {
+        if !core::mem::replace(&mut self.closed, true) {
+            self.pass_events(now);
+            self.user.on_closed(now, &mut self.session, reason);
+        }
+    }
+
     fn pass_released(&mut self, now: Instant) {
         let released = self.session.take_released();
         self.user.on_acked(now, &mut self.session, released);
@@ -68,6 +78,7 @@ impl<U: SessionUser> Endpoint<U> {
 
 impl<U: SessionUser> SegmentSource for Endpoint<U> {
     fn demand(&mut self, now: Instant) -> Demand {
+        self.now = now;
         self.user.refill(now, &mut self.session);
         let before = self.session.directive();
         let demand = self.session.demand(now);
@@ -118,12 +129,19 @@ impl<U: SessionUser> SegmentSink for Endpoint<U> {
     fn deliver(&mut self, now: Instant, bytes: &[u8]) -> Result<AckUrgency, SinkFault> {
         let mut urgency = AckUrgency::Normal;
         for piece in bytes.chunks(DELIVERY_BYTES_MAX) {
-            let delivered = self.session.deliver(now, piece);
-            self.pass_events(now);
-            match delivered {
-                Ok(delivery) if delivery.oob => urgency = AckUrgency::Now,
-                Ok(_) => {}
-                Err(_) => return Err(SinkFault),
+            let mut rest = piece;
+            while !rest.is_empty() {
+                let delivered = self.session.deliver(now, rest);
+                self.pass_events(now);
+                self.session.settle_answer();
+                let Ok(delivery) = delivered else { return Err(SinkFault) };
+                rest = &rest[delivery.taken..];
+                if delivery.oob {
+                    urgency = AckUrgency::Now;
+                }
+            }
+            if self.session.has_released() {
+                self.pass_released(now);
             }
         }
         Ok(urgency)
@@ -147,6 +165,7 @@ impl<U: SessionUser> SegmentSink for Endpoint<U> {
 
 impl<U: SessionUser> endpoint::Endpoint for Endpoint<U> {
     fn on_attached(&mut self, now: Instant, waker: Waker) {
+        self.now = now;
         self.waker = Some(waker.clone());
         self.user.on_attached(now, waker);
     }
@@ -165,7 +184,13 @@ impl<U: SessionUser> endpoint::Endpoint for Endpoint<U> {
     }
 
     fn on_closed(&mut self, now: Instant, reason: CloseReason) {
-        self.pass_events(now);
-        self.user.on_closed(now, &mut self.session, reason);
+        self.close(now, reason);
+    }
+}
+
+impl<U: SessionUser> Drop for Endpoint<U> {
+    /// A transport that drops an endpoint without a word is gone.
+    fn drop(&mut self) {
+        self.close(self.now, CloseReason::PortGone);
     }
 }

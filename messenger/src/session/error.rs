@@ -91,6 +91,15 @@ pub enum SessionError {
     /// The stream is corrupt or breaks a rule.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// An acknowledgement of messages that were not sent, or one taken back.
+    #[error("peer misbehaved: it acknowledges messages that were not sent, or no longer those that it did")]
+    ImpossibleAck,
+    /// The answer is for another session than the one dialled for.
+    #[error("peer misbehaved: its answer is for another session")]
+    OtherSession,
+    /// Nothing was said for a long time.
+    #[error("nothing was said for a long time")]
+    Idle,
     /// The peer did not complete the handshake in time.
     #[error("the peer did not complete the handshake in time")]
     HandshakeTimeout,
@@ -106,12 +115,15 @@ impl SessionError {
             SessionError::AuthMethod(_) => Some(CloseCode::AuthenticationRefused),
             SessionError::UnusableLimits { .. } => Some(CloseCode::UnusableLimits),
             SessionError::HandshakeTimeout => Some(CloseCode::HandshakeTimeout),
+            SessionError::Idle => Some(CloseCode::Idle),
             SessionError::NotOutrider(_)
             | SessionError::Version(_)
             | SessionError::BannerCorrupt
             | SessionError::UnexpectedChunk { .. }
             | SessionError::CreditShrunk { .. }
             | SessionError::OobSequence { .. }
+            | SessionError::ImpossibleAck
+            | SessionError::OtherSession
             | SessionError::Codec(_) => None,
         }
     }

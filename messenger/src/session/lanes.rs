@@ -11,6 +11,8 @@ use crate::codec::{
 use crate::message::{LANES, Message, lane_of};
 use crate::report::LaneReport;
 
+use super::Released;
+
 /// A piece of a message shorter than this is not worth a header: the end of a segment is left empty instead.
 const TAIL_BYTES_MIN: usize = 64;
 
@@ -80,6 +82,30 @@ struct Lane {
     bytes: u64,
     /// Number of the message at the front.
     front_id: u64,
+    /// Wholly cut and not acknowledged by the peer's session, in order; the last has the number before the front's.
+    /// Only where they are to be sent again on another connection.
+    unacked: VecDeque<Message>,
+}
+
+impl Lane {
+    /// Number of the oldest message not acknowledged.
+    fn oldest_id(&self) -> u64 {
+        self.front_id - self.unacked.len() as u64
+    }
+
+    /// Puts what is not acknowledged back, to be cut again from its first byte.
+    fn requeue(&mut self) {
+        self.front_id = self.oldest_id();
+        if let Some(front) = self.queue.front_mut() {
+            self.bytes += front.cut as u64;
+            front.cut = 0;
+        }
+        while let Some(message) = self.unacked.pop_back() {
+            let outgoing = Outgoing { message, cut: 0 };
+            self.bytes += outgoing.total() as u64;
+            self.queue.push_front(outgoing);
+        }
+    }
 }
 
 /// What became of the message at the front when a chunk was asked for.
@@ -98,6 +124,8 @@ pub(super) enum Step {
 #[derive(Default)]
 pub(super) struct SendQueue {
     lanes: [Lane; LANES],
+    /// Keep what was cut until the peer's session acknowledges it.
+    keeps: bool,
     credit_limit: u64,
     credit_spent: u64,
     message_bytes_max: u32,
@@ -157,17 +185,59 @@ impl SendQueue {
         })
     }
 
-    /// Forgets everything and tells how many messages and payload bytes that were.
-    pub(super) fn clear(&mut self) -> (u64, u64) {
-        let (mut messages, mut bytes) = (0, 0);
-        for lane in &mut self.lanes {
-            for outgoing in lane.queue.drain(..) {
-                messages += 1;
-                bytes += outgoing.message.payload.len() as u64;
+    /// Whether messages are kept until the peer's session acknowledges them.
+    pub(super) fn keep(&mut self, keeps: bool) {
+        self.keeps = keeps;
+    }
+
+    /// Whether nothing waits to be cut or, where that counts, to be acknowledged.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.queue.is_empty() && lane.unacked.is_empty())
+    }
+
+    /// The peer's session has all messages before these numbers. `None`, and nothing done, if it cannot have: one
+    /// was not sent, or was said to be there before.
+    pub(super) fn acknowledge(&mut self, received: &[u64; LANES]) -> Option<Released> {
+        let sound = |(lane, upto): (&Lane, &u64)| (lane.oldest_id()..=lane.front_id).contains(upto);
+        if !self.lanes.iter().zip(received).all(sound) {
+            return None;
+        }
+        let mut released = Released::default();
+        for (lane, upto) in self.lanes.iter_mut().zip(received) {
+            for _ in lane.oldest_id()..*upto {
+                let payload_bytes = lane.unacked.pop_front().map_or(0, |message| message.payload.len());
+                released.add(payload_bytes);
             }
+        }
+        Some(released)
+    }
+
+    /// On a new connection: what the peer's session has is done with, all else is sent again. `None` as above.
+    pub(super) fn resume(&mut self, received: &[u64; LANES]) -> Option<Released> {
+        let released = self.acknowledge(received)?;
+        self.lanes.iter_mut().for_each(Lane::requeue);
+        self.credit_spent = 0;
+        Some(released)
+    }
+
+    /// For a session that begins anew: everything is sent again, numbered from zero.
+    pub(super) fn restart(&mut self) {
+        for lane in &mut self.lanes {
+            lane.requeue();
+            lane.front_id = 0;
+        }
+        self.credit_spent = 0;
+    }
+
+    /// Forgets everything and tells what that was.
+    pub(super) fn clear(&mut self) -> Released {
+        let mut released = Released::default();
+        for lane in &mut self.lanes {
+            lane.requeue();
+            lane.queue.drain(..).for_each(|outgoing| released.add(outgoing.message.payload.len()));
             lane.bytes = 0;
         }
-        (messages, bytes)
+        released
     }
 
     /// Appends the next chunk, if it may be sent and has room.
@@ -200,8 +270,10 @@ impl SendQueue {
             return Step::Chunk;
         }
         let payload_bytes = front.message.payload.len();
-        lane.queue.pop_front();
         lane.front_id += 1;
+        if let Some(sent) = lane.queue.pop_front().filter(|_| self.keeps) {
+            lane.unacked.push_back(sent.message);
+        }
         Step::Completed { payload_bytes }
     }
 }

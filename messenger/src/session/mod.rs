@@ -1,8 +1,10 @@
 //! The session: bytes in, next segment out. Sans-IO; it does not know which transport carries it.
 //!
-//! A [`Session`] lives as long as one connection of the transport ([`Endpoint`] puts it there). What shall outlive the
-//! connection (a lossless session's unacknowledged messages) belongs to the layer above.
+//! A [`Session`] lives as long as one connection of the transport ([`Endpoint`] puts it there). What outlives the
+//! connection (a lossless session's unacknowledged messages) is its [`Carry`], which goes from one to the next.
 
+mod admission;
+mod carry;
 mod credit;
 mod endpoint;
 mod error;
@@ -10,34 +12,35 @@ mod lanes;
 mod oob;
 mod receive;
 mod send;
+mod statistics;
 #[cfg(test)]
 mod tests;
 
 use core::time::Duration;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use outrider_stack::endpoint::{Directive, Established};
 use outrider_stack::tcp::source::SendState;
 use outrider_stack::time::Instant;
 
 use crate::codec::{
-    AUTH_METHOD_NONE, Auth, Banner, ChunkHeader, ChunkKind, CloseCode, Decoder, DecoderLimits, Hello, VERSION,
+    AUTH_METHOD_NONE, Auth, Banner, ChunkHeader, ChunkKind, CloseCode, Decoder, DecoderLimits, Hello,
+    SessionTerms, VERSION,
 };
 use crate::features::Features;
-use crate::message::Message;
+use crate::message::{LANES, Message};
 use crate::name::EntityName;
 use crate::oob::{OobMessage, OobRequest, OobStatistics, RegisterError};
 use crate::report::{ReceiveReport, SendReport};
 
+pub use admission::{Admission, NotTakenUp};
+pub use carry::Carry;
 pub use endpoint::{Endpoint, SessionUser};
 pub use error::{FirstBytes, SessionError};
 pub use receive::Delivery;
 pub use send::CutSummary;
-
-use credit::ReceiveCredit;
-use lanes::SendQueue;
-use oob::OobState;
+pub use statistics::{ConnectionStatistics, Released};
 
 /// Smallest receive credit that a session works with, bytes.
 pub const RECEIVE_CREDIT_BYTES_MIN: u64 = 4096;
@@ -67,8 +70,35 @@ pub struct SessionConfig {
     pub handshake_timeout: Duration,
     /// After an orderly end was asked for: time without an acknowledgement until the connection is reset.
     pub close_linger: Duration,
+    /// Time without a byte either way, and nothing to send, until the connection is closed. `None`: no limit.
+    pub idle_timeout: Option<Duration>,
+    /// How long an acknowledgement of messages may wait for more of them, in a session that resends.
+    pub ack_delay: Duration,
     /// Seed of the jitter.
     pub seed: u64,
+}
+
+/// Which side of the handshake a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It dialled, for the session of these terms.
+    Dialler(SessionTerms),
+    /// It was dialled.
+    Acceptor,
+}
+
+impl Role {
+    /// The side that dials for a session that ends with its connection.
+    pub fn lossy_dialler(config: &SessionConfig) -> Self {
+        let credit_limit = config.receive_credit_bytes.max(RECEIVE_CREDIT_BYTES_MIN);
+        Role::Dialler(SessionTerms {
+            lossy: true,
+            cookie: 1,
+            attempt: 1,
+            credit_limit,
+            ..SessionTerms::default()
+        })
+    }
 }
 
 impl SessionConfig {
@@ -86,6 +116,8 @@ impl SessionConfig {
             receive_room_bytes: 64 << 20,
             handshake_timeout: Duration::from_secs(10),
             close_linger: Duration::from_secs(1),
+            idle_timeout: None,
+            ack_delay: Duration::from_millis(1),
             seed: 0,
         }
     }
@@ -109,6 +141,21 @@ pub struct Peer {
 /// What a session tells its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEvent {
+    /// The peer dialled for a session. Its user answers with [`Session::admit`] or [`Session::decline`], at once or later.
+    Connect {
+        /// Who it is.
+        peer: Box<Peer>,
+        /// For which session, and how far it has come in it.
+        terms: SessionTerms,
+    },
+    /// The peer has taken up the session dialled for. Its user answers with [`Session::resume`] at once, or the
+    /// connection is reset.
+    Accepted {
+        /// Who it is.
+        peer: Box<Peer>,
+        /// How the session goes on.
+        terms: SessionTerms,
+    },
     /// Both sides have accepted each other.
     Ready(Peer),
     /// A message is complete. Its user answers with [`Session::queued_for_dispatch`] or [`Session::dispatched_at_once`].
@@ -133,47 +180,19 @@ pub enum SessionEvent {
     Ended,
 }
 
-/// Counts of a session. Bytes are of message payloads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ConnectionStatistics {
-    /// Messages whose last byte was cut into a segment.
-    pub messages_sent: u64,
-    /// Their payload bytes.
-    pub bytes_sent: u64,
-    /// Messages received whole.
-    pub messages_received: u64,
-    /// Their payload bytes.
-    pub bytes_received: u64,
-    /// Messages discarded because the peer does not take their length.
-    pub messages_refused: u64,
-    /// Segments that this session put bytes into.
-    pub segments_cut: u64,
-    /// Bytes handed to the transport, headers and all.
-    pub stream_bytes_sent: u64,
-    /// Bytes taken from the transport in order.
-    pub stream_bytes_received: u64,
-    /// Grants of receive credit sent.
-    pub credits_sent: u64,
-    /// Grants of receive credit received.
-    pub credits_received: u64,
-}
-
-/// Messages that no longer count against the send budget.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Released {
-    /// How many.
-    pub messages: u64,
-    /// Their payload bytes.
-    pub payload_bytes: u64,
-}
-
 /// What the peer may send now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Banner,
     Hello,
     Auth,
+    /// Connect, from the side that dialled.
+    Connect,
+    /// Nothing until our user has decided on its Connect.
+    Deciding,
     Ready,
+    /// Its Ready is there, and our user must take up the session.
+    Answered,
     Open,
     /// Nothing counts any more: the peer has closed, or the session has failed.
     Over,
@@ -185,7 +204,9 @@ impl Phase {
             Phase::Banner => "awaiting the banner",
             Phase::Hello => "awaiting Hello",
             Phase::Auth => "awaiting Auth",
-            Phase::Ready => "awaiting Ready",
+            Phase::Connect => "awaiting Connect",
+            Phase::Deciding => "deciding on Connect",
+            Phase::Ready | Phase::Answered => "awaiting Ready",
             Phase::Open => "open",
             Phase::Over => "over",
         }
@@ -200,6 +221,18 @@ struct Control {
     close: Option<CloseCode>,
 }
 
+/// Acknowledgement of messages received: one number for each lane.
+#[derive(Debug, Default)]
+struct Acks {
+    /// What the peer was told last.
+    told: [u64; LANES],
+    /// Messages and bytes received since.
+    messages: u32,
+    bytes: u64,
+    /// When it is to be told at the latest.
+    due: Option<Instant>,
+}
+
 /// A message whose last byte left with the segment that ended at this stream offset.
 #[derive(Clone, Copy, Debug)]
 struct Unacked {
@@ -211,6 +244,8 @@ struct Unacked {
 ///
 /// - Input from the user: [`Self::send`], [`Self::register_oob`], [`Self::send_keepalive`], [`Self::dispatched`],
 ///   [`Self::close`]; after them the transport must ask for demand again.
+/// - Answers of the user, see [`SessionEvent::Connect`] and [`SessionEvent::Accepted`]: [`Self::admit`],
+///   [`Self::decline`], [`Self::resume`]; at the end [`Self::release`].
 /// - Input from the transport: [`Self::on_established`], then [`Self::deliver`], [`Self::peek_ahead`],
 ///   [`Self::on_acked`], [`Self::on_peer_finished`]. After each, [`Self::poll_event`] until `None`: there is at most
 ///   one event for each chunk delivered.
@@ -218,6 +253,9 @@ struct Unacked {
 ///   [`Self::directive`].
 pub struct Session {
     config: SessionConfig,
+    is_dialler: bool,
+    own_terms: SessionTerms,
+    peer_terms: SessionTerms,
     phase: Phase,
     established: Option<Established>,
     handshake_deadline: Option<Instant>,
@@ -233,28 +271,37 @@ pub struct Session {
     /// Handshake bytes that are still to be sent.
     handshake: VecDeque<u8>,
     control: Control,
-    queue: SendQueue,
-    oob: OobState,
+    /// What outlives the connection, if it is `lossless`.
+    life: Box<Carry>,
+    lossless: bool,
+    acks: Acks,
     decoder: Decoder,
-    credit: ReceiveCredit,
+    credit_held: bool,
     unacked: VecDeque<Unacked>,
-    released: Released,
     sent_end: u64,
     acked: u64,
-    last_heard: Option<Instant>,
+    last_cut: Option<Instant>,
+    /// When to look whether the connection is idle.
+    idle_at: Option<Instant>,
     events: VecDeque<SessionEvent>,
-    statistics: ConnectionStatistics,
 }
 
 impl Session {
     /// A session that waits for its connection.
-    pub fn new(mut config: SessionConfig) -> Self {
+    pub fn new(mut config: SessionConfig, role: Role) -> Self {
         config.receive_credit_bytes = config.receive_credit_bytes.max(RECEIVE_CREDIT_BYTES_MIN);
         let limits = DecoderLimits {
             message_bytes_max: config.message_bytes_max,
             credit_limit: config.receive_credit_bytes,
         };
-        let mut session = Session {
+        let own_terms = match role {
+            Role::Dialler(terms) => terms,
+            Role::Acceptor => SessionTerms::default(),
+        };
+        Session {
+            is_dialler: matches!(role, Role::Dialler(_)),
+            own_terms,
+            peer_terms: SessionTerms::default(),
             phase: Phase::Banner,
             established: None,
             handshake_deadline: None,
@@ -268,46 +315,56 @@ impl Session {
             peer: None,
             handshake: VecDeque::new(),
             control: Control::default(),
-            queue: SendQueue::default(),
-            oob: OobState::new(config.seed),
+            life: Box::new(Carry::new(config.receive_credit_bytes, config.seed)),
+            lossless: false,
+            acks: Acks::default(),
             decoder: Decoder::new(limits),
-            credit: ReceiveCredit::new(config.receive_credit_bytes),
+            credit_held: false,
             unacked: VecDeque::new(),
-            released: Released::default(),
             sent_end: 0,
             acked: 0,
-            last_heard: None,
+            last_cut: None,
+            idle_at: None,
             events: VecDeque::new(),
-            statistics: ConnectionStatistics::default(),
             config,
-        };
-        session.open_handshake();
-        session
+        }
     }
 
     /// Input. The connection is there: banner, Hello and Auth leave at once, without waiting for the peer's.
     pub fn on_established(&mut self, now: Instant, established: &Established) {
         self.established = Some(*established);
+        self.open_handshake(established.local.ip());
         // The segment that completed the transport's handshake may have brought the peer's Ready already.
         if self.phase != Phase::Open && !self.closing {
             self.handshake_deadline = Some(now + self.config.handshake_timeout);
         }
     }
 
-    /// Our side of the handshake up to Ready. Made at the start, so that it comes first whatever happens.
-    fn open_handshake(&mut self) {
+    /// Our side of the handshake up to Ready. The segment that completed the transport's handshake may have brought so
+    /// much of the peer's that an answer is queued already: this goes before it.
+    fn open_handshake(&mut self, local: IpAddr) {
+        let later = core::mem::take(&mut self.handshake);
+        // An end that listens on all its addresses is reached by the one of this connection.
+        let addresses = self.config.addresses.iter().map(|address| match address.ip().is_unspecified() {
+            true => SocketAddr::new(local, address.port()),
+            false => *address,
+        });
         let banner =
             Banner { version: VERSION, supported: self.config.supported, required: self.config.required };
         self.handshake.extend(banner.encode());
         let hello = Hello {
             name: self.config.name,
             nonce: self.config.nonce,
-            addresses: self.config.addresses.clone(),
+            addresses: addresses.collect(),
             receive_credit_bytes: self.config.receive_credit_bytes,
             message_bytes_max: self.config.message_bytes_max,
         };
         self.push_handshake(ChunkKind::Hello, &hello.encode());
         self.push_handshake(ChunkKind::Auth, &Auth { method: AUTH_METHOD_NONE }.encode());
+        if self.is_dialler {
+            self.push_handshake(ChunkKind::Connect, &self.own_terms.encode());
+        }
+        self.handshake.extend(later);
     }
 
     fn push_handshake(&mut self, kind: ChunkKind, payload: &[u8]) {
@@ -323,7 +380,7 @@ impl Session {
         if self.closing || self.phase == Phase::Over {
             return Err(message);
         }
-        self.queue.push(message);
+        self.life.queue.push(message);
         Ok(())
     }
 
@@ -335,7 +392,7 @@ impl Session {
         if self.closing || self.phase == Phase::Over {
             return Err(RegisterError::Closed);
         }
-        self.oob.registry.insert(now, request)
+        self.life.oob.registry.insert(now, request)
     }
 
     /// Input. Asks the peer for an answer; see [`SessionEvent::KeepaliveAck`].
@@ -345,24 +402,31 @@ impl Session {
 
     /// Input. A message given by [`SessionEvent::Message`] now waits for its dispatcher.
     pub fn queued_for_dispatch(&mut self, arrived_at: Instant, credit_bytes: u64) {
-        self.credit.queued(arrived_at, credit_bytes);
+        self.life.credit.queued(arrived_at, credit_bytes);
     }
 
     /// Input. A message given by [`SessionEvent::Message`] has been dispatched without waiting.
     pub fn dispatched_at_once(&mut self, credit_bytes: u64) {
-        self.credit.dispatched_at_once(credit_bytes);
+        self.life.credit.dispatched_at_once(credit_bytes);
+    }
+
+    /// Input. Whether the peer shall have no more credit for now, because too much waits elsewhere.
+    pub fn hold_credit(&mut self, hold: bool) {
+        self.credit_held = hold;
     }
 
     /// Input. The `count` messages that waited longest have been dispatched.
     pub fn dispatched(&mut self, count: u64) {
-        self.credit.dispatched(count);
+        self.life.credit.dispatched(count);
     }
 
-    /// Input. Ends the session in order: what was not cut is dropped, Close and the end of the stream follow.
+    /// Input. Ends the connection in order: Close and the end of the stream follow. With [`CloseCode::Finished`] the
+    /// session ends too, and what was not cut is dropped.
     pub fn close(&mut self, now: Instant, code: CloseCode) {
         if self.closing {
             return;
         }
+        self.lossless &= code != CloseCode::Finished;
         self.stop_sending(now);
         if self.established.is_none() {
             self.abort = true;
@@ -376,10 +440,13 @@ impl Session {
         self.can_send = false;
         self.handshake_deadline = None;
         self.close_deadline.get_or_insert(now + self.config.close_linger);
-        self.oob.registry.stop();
-        let (messages, payload_bytes) = self.queue.clear();
-        self.released.messages += messages;
-        self.released.payload_bytes += payload_bytes;
+        if self.lossless {
+            self.life.oob.registry.pause();
+        } else {
+            self.life.oob.registry.stop();
+            let released = self.life.queue.clear();
+            self.life.released.merge(released);
+        }
     }
 
     /// Notices the end of an orderly close.
@@ -399,9 +466,13 @@ impl Session {
         self.events.pop_front()
     }
 
+    pub(super) fn has_released(&self) -> bool {
+        self.life.released.messages > 0
+    }
+
     /// Output. What has left the send budget since the last call.
     pub fn take_released(&mut self) -> Released {
-        core::mem::take(&mut self.released)
+        core::mem::take(&mut self.life.released)
     }
 
     /// Output. What shall be done with the connection.
@@ -419,19 +490,34 @@ impl Session {
         self.peer.as_ref().filter(|_| self.phase == Phase::Open)
     }
 
+    /// Whether everything given was sent and, in a session that resends, acknowledged.
+    pub fn is_drained(&self) -> bool {
+        self.life.queue.is_empty() && self.unacked.is_empty()
+    }
+
+    /// Whether the session outlives the connection.
+    pub fn is_lossless(&self) -> bool {
+        self.lossless
+    }
+
+    /// Whether there is a reason to have a connection: messages that the peer does not have, or ops registered.
+    pub fn wants_connection(&self) -> bool {
+        self.life.wants_connection()
+    }
+
     /// When bytes last arrived.
     pub fn last_heard(&self) -> Option<Instant> {
-        self.last_heard
+        self.life.last_heard
     }
 
     /// Counts so far.
     pub fn statistics(&self) -> ConnectionStatistics {
-        self.statistics
+        self.life.statistics
     }
 
     /// Counts of OOB messages so far.
     pub fn oob_statistics(&self) -> OobStatistics {
-        self.oob.statistics()
+        self.life.oob.statistics()
     }
 
     /// Bytes cut and not acknowledged by the peer's transport, by this session's own count.
@@ -441,17 +527,17 @@ impl Session {
 
     /// Bytes of messages that were not cut yet.
     pub fn unsent_bytes(&self) -> u64 {
-        self.queue.report().iter().map(|lane| lane.bytes).sum()
+        self.life.queue.report().iter().map(|lane| lane.bytes).sum()
     }
 
     /// Whether messages wait for the peer's receive credit.
     pub fn is_out_of_credit(&self) -> bool {
-        self.queue.is_out_of_credit()
+        self.life.queue.is_out_of_credit()
     }
 
     /// The sending side, with what the transport says about its own.
     pub fn send_report(&self, state: &SendState) -> SendReport {
-        let lanes = self.queue.report();
+        let lanes = self.life.queue.report();
         SendReport {
             unsent_bytes: lanes.iter().map(|lane| lane.bytes).sum(),
             unsent_messages: lanes.iter().map(|lane| lane.messages).sum(),
@@ -463,7 +549,7 @@ impl Session {
             congestion_window: state.congestion_window,
             peer_window: state.peer_window,
             smoothed_rtt: state.smoothed_rtt,
-            blocked: if self.queue.is_out_of_credit() {
+            blocked: if self.life.queue.is_out_of_credit() {
                 outrider_stack::tcp::source::Blocked::Credit
             } else {
                 state.blocked
@@ -473,6 +559,6 @@ impl Session {
 
     /// The receiving side.
     pub fn receive_report(&self, now: Instant) -> ReceiveReport {
-        self.credit.report(now, self.decoder.credit_limit(), self.decoder.spent())
+        self.life.credit.report(now, self.decoder.credit_limit(), self.decoder.spent())
     }
 }

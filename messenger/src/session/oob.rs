@@ -70,6 +70,16 @@ impl OobState {
         }
     }
 
+    /// The connection is gone. Ops wait for the next one, on which the peer's sequences need not go on.
+    pub(super) fn detach(&mut self) {
+        self.registry.pause();
+        self.heard = None;
+        self.last_parts_at = None;
+        self.echo_due = None;
+        self.last_in_order = 0;
+        self.ahead.clear();
+    }
+
     /// Takes note of an OOB message that is to be delivered now.
     fn hear(&mut self, now: Instant, payload: &OobPayload) {
         let report = &payload.report;
@@ -102,7 +112,7 @@ impl Session {
     }
 
     pub(super) fn is_oob_due(&self, now: Instant) -> bool {
-        self.may_send_oob() && self.oob.next_due().is_some_and(|due| due <= now)
+        self.may_send_oob() && self.life.oob.next_due().is_some_and(|due| due <= now)
     }
 
     /// Bytes that one part may have at most: what is left of a segment when nothing else is in it.
@@ -121,16 +131,20 @@ impl Session {
         let segment = self.established.map_or(0, |established| established.segment_size);
         let room = writer.room().min(segment).min(CHUNK_HEADER_BYTES + OOB_PAYLOAD_BYTES_MAX);
         let Some(room) = room.checked_sub(CHUNK_HEADER_BYTES + OOB_REPORT_BYTES) else { return false };
-        let sequence = self.oob.last_sent + 1;
+        let sequence = self.life.oob.last_sent + 1;
         let part_bytes_max = self.part_bytes_max();
-        let collected = self.oob.registry.collect(now, sequence, room, part_bytes_max);
-        let echo_due = self.oob.echo_due.filter(|due| *due <= now);
-        let Some(due) = collected.earliest_due.into_iter().chain(echo_due).min() else { return false };
+        let collected = self.life.oob.registry.collect(now, sequence, room, part_bytes_max);
+        let echo_due = self.life.oob.echo_due.filter(|due| *due <= now);
+        let farewell = collected.emptied.then_some(now);
+        let Some(due) = collected.earliest_due.into_iter().chain(echo_due).chain(farewell).min() else {
+            return false;
+        };
         let report = PingReport {
             sequence,
             departed_at: now,
             waited: now.since(due),
-            echo: self.oob.echo(now),
+            echo: self.life.oob.echo(now),
+            interval: self.life.oob.registry.interval(),
             send: self.send_report(state),
             receive: self.receive_report(now),
         };
@@ -140,10 +154,10 @@ impl Session {
             debug_assert!(false, "the room was checked above");
             return false;
         }
-        self.oob.last_sent = sequence;
-        self.oob.echo_due = None;
-        self.oob.statistics.sent += 1;
-        self.oob.statistics.parts_sent += parts;
+        self.life.oob.last_sent = sequence;
+        self.life.oob.echo_due = None;
+        self.life.oob.statistics.sent += 1;
+        self.life.oob.statistics.parts_sent += parts;
         true
     }
 
@@ -154,17 +168,17 @@ impl Session {
         sequence: u64,
         payload: &Bytes,
     ) -> Result<(), SessionError> {
-        let last = self.oob.last_in_order;
+        let last = self.life.oob.last_in_order;
         if sequence <= last {
             return Err(SessionError::OobSequence { sequence, last });
         }
-        self.oob.last_in_order = sequence;
-        let seen = self.oob.ahead.remove(&sequence);
+        self.life.oob.last_in_order = sequence;
+        let seen = self.life.oob.ahead.remove(&sequence);
         // What was seen ahead and lies before this one will never come in order.
-        self.oob.ahead = self.oob.ahead.split_off(&sequence);
+        self.life.oob.ahead = self.life.oob.ahead.split_off(&sequence);
         let payload = OobPayload::decode(sequence, payload)?;
         if seen {
-            self.oob.statistics.duplicates += 1;
+            self.life.oob.statistics.duplicates += 1;
             return Ok(());
         }
         self.hear_oob(now, payload, false);
@@ -180,27 +194,27 @@ impl Session {
         let mut any = false;
         for (sequence, payload) in crate::codec::scan_ahead(bytes) {
             any = true;
-            if sequence <= self.oob.last_in_order || self.oob.ahead.contains(&sequence) {
-                self.oob.statistics.duplicates += 1;
+            if sequence <= self.life.oob.last_in_order || self.life.oob.ahead.contains(&sequence) {
+                self.life.oob.statistics.duplicates += 1;
                 continue;
             }
-            if self.oob.ahead.len() >= AHEAD_MAX {
+            if self.life.oob.ahead.len() >= AHEAD_MAX {
                 break;
             }
             // A malformed one is judged when its turn comes.
             let Ok(payload) = OobPayload::decode(sequence, &Bytes::copy_from_slice(payload)) else { break };
-            self.oob.ahead.insert(sequence);
-            self.oob.statistics.ahead_of_gap += 1;
+            self.life.oob.ahead.insert(sequence);
+            self.life.oob.statistics.ahead_of_gap += 1;
             self.hear_oob(now, payload, true);
         }
         if any {
-            self.last_heard = Some(now);
+            self.life.last_heard = Some(now);
         }
         any
     }
 
     fn hear_oob(&mut self, now: Instant, payload: OobPayload, ahead_of_gap: bool) {
-        self.oob.hear(now, &payload);
+        self.life.oob.hear(now, &payload);
         let OobPayload { report, parts } = payload;
         let message = OobMessage { parts, report, arrived_at: now, ahead_of_gap };
         self.events.push_back(SessionEvent::Oob(Box::new(message)));

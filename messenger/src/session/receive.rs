@@ -7,15 +7,22 @@ use super::error::FirstBytes;
 use super::{Peer, Phase, RECEIVE_CREDIT_BYTES_MIN, Session, SessionError, SessionEvent};
 use crate::codec::{
     AUTH_METHOD_NONE, Auth, BANNER_BYTES, Banner, BannerError, ChunkKind, CloseCode, Decoded, Hello,
-    decode_u64,
+    SessionTerms, decode_ack, decode_u64,
 };
 use crate::features::Features;
+use crate::message::lane_of;
+
+/// Messages, and bytes of them, that are acknowledged without waiting for more.
+const ACK_MESSAGES: u32 = 64;
+const ACK_BYTES: u64 = 256 << 10;
 
 /// What [`Session::deliver`] found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delivery {
     /// An OOB message was among the bytes.
     pub oob: bool,
+    /// Bytes taken. Those left come again once the user has answered [`SessionEvent::Accepted`].
+    pub taken: usize,
 }
 
 impl Session {
@@ -25,10 +32,15 @@ impl Session {
     /// The stream is unusable: the connection must be reset. The same error is given as
     /// [`SessionEvent::Fault`]. A peer that is merely refused is told so in order, without an error here.
     pub fn deliver(&mut self, now: Instant, bytes: &[u8]) -> Result<Delivery, SessionError> {
-        self.last_heard = Some(now);
-        self.statistics.stream_bytes_received += bytes.len() as u64;
-        let mut delivery = Delivery::default();
-        match self.take(now, bytes, &mut delivery) {
+        self.life.last_heard = Some(now);
+        let mut delivery = Delivery { taken: bytes.len(), ..Delivery::default() };
+        let mut rest = bytes;
+        let result = self.take(now, &mut rest, &mut delivery);
+        if self.phase == Phase::Answered {
+            delivery.taken -= rest.len();
+        }
+        self.life.statistics.stream_bytes_received += delivery.taken as u64;
+        match result {
             Ok(()) => Ok(delivery),
             Err(error) => {
                 self.phase = Phase::Over;
@@ -44,24 +56,26 @@ impl Session {
         }
     }
 
-    fn take(&mut self, now: Instant, mut bytes: &[u8], delivery: &mut Delivery) -> Result<(), SessionError> {
+    fn take(&mut self, now: Instant, bytes: &mut &[u8], delivery: &mut Delivery) -> Result<(), SessionError> {
         if self.phase == Phase::Banner {
-            self.take_banner(&mut bytes)?;
+            self.take_banner(bytes)?;
         }
-        while !bytes.is_empty() && self.phase != Phase::Over {
-            match self.decoder.decode(&mut bytes)? {
+        while !bytes.is_empty() && !matches!(self.phase, Phase::Over | Phase::Answered) {
+            match self.decoder.decode(bytes)? {
                 None => {}
                 Some(Decoded::Chunk { kind, id, payload }) => {
                     delivery.oob |= kind == ChunkKind::Oob;
                     self.on_chunk(now, kind, id, &payload)?;
                 }
-                Some(Decoded::Message { message, id: _, credit_bytes }) => {
+                Some(Decoded::Message { message, id, credit_bytes }) => {
                     self.expect_open(ChunkKind::Message)?;
                     if self.closing {
                         continue; // Nobody is there to take it any more.
                     }
-                    self.statistics.messages_received += 1;
-                    self.statistics.bytes_received += message.payload.len() as u64;
+                    self.life.received[lane_of(message.priority)] = id + 1;
+                    self.owe_ack(now, message.payload.len());
+                    self.life.statistics.messages_received += 1;
+                    self.life.statistics.bytes_received += message.payload.len() as u64;
                     self.events.push_back(SessionEvent::Message { message, arrived_at: now, credit_bytes });
                 }
             }
@@ -116,7 +130,23 @@ impl Session {
             (ChunkKind::Close, _) => self.on_close(now, CloseCode::decode(payload)?),
             (ChunkKind::Hello, Phase::Hello) => self.on_hello(payload)?,
             (ChunkKind::Auth, Phase::Auth) => self.on_auth(payload)?,
-            (ChunkKind::Ready, Phase::Ready) => self.on_ready(now),
+            (ChunkKind::Connect, Phase::Connect) => {
+                self.peer_terms = SessionTerms::decode(kind, payload)?;
+                self.phase = Phase::Deciding;
+                if let Some(peer) = self.peer.clone().filter(|_| !self.closing) {
+                    let (peer, terms) = (Box::new(peer), self.peer_terms);
+                    self.events.push_back(SessionEvent::Connect { peer, terms });
+                }
+            }
+            (ChunkKind::Ready, Phase::Ready) if self.is_dialler => self.on_answer(payload)?,
+            (ChunkKind::Ready, Phase::Ready) => self.open(now),
+            (ChunkKind::Ack, Phase::Open) if self.lossless => {
+                let received = decode_ack(payload)?;
+                let released = self.life.queue.acknowledge(&received).ok_or(SessionError::ImpossibleAck)?;
+                self.life.released.merge(released);
+                self.life.statistics.acks_received += 1;
+            }
+            (ChunkKind::Ack, Phase::Open) if self.closing => {}
             (ChunkKind::Oob, Phase::Open) if self.closing => {}
             (ChunkKind::Oob, Phase::Open) => self.on_oob(now, id, payload)?,
             (ChunkKind::Keepalive, Phase::Open) => {
@@ -127,12 +157,12 @@ impl Session {
                 self.events.push_back(SessionEvent::KeepaliveAck(elapsed));
             }
             (ChunkKind::Credit, Phase::Open) => {
-                let (from, to) = (self.queue.credit_limit(), decode_u64(kind, payload)?);
+                let (from, to) = (self.life.queue.credit_limit(), decode_u64(kind, payload)?);
                 if to < from {
                     return Err(SessionError::CreditShrunk { from, to });
                 }
-                self.queue.set_credit_limit(to);
-                self.statistics.credits_received += 1;
+                self.life.queue.set_credit_limit(to);
+                self.life.statistics.credits_received += 1;
             }
             (kind, _) => {
                 return Err(SessionError::UnexpectedChunk { kind, phase: self.phase.awaited() });
@@ -147,36 +177,45 @@ impl Session {
         if receive_credit_bytes < RECEIVE_CREDIT_BYTES_MIN {
             return Err(SessionError::UnusableLimits { credit_bytes: receive_credit_bytes });
         }
-        self.queue.set_limits(receive_credit_bytes, message_bytes_max);
         self.peer = Some(Peer { name, nonce, addresses, features: self.peer_features, message_bytes_max });
         self.phase = Phase::Auth;
         Ok(())
     }
 
-    /// The peer is accepted: our Ready leaves, and messages may follow it at once. If the peer does not accept us, it
-    /// closes without having looked at them.
     fn on_auth(&mut self, payload: &[u8]) -> Result<(), SessionError> {
         let Auth { method } = Auth::decode(payload)?;
         if method != AUTH_METHOD_NONE {
             return Err(SessionError::AuthMethod(method));
         }
-        self.phase = Phase::Ready;
-        if !self.closing {
-            self.push_handshake(ChunkKind::Ready, &[]);
-            self.can_send = true;
+        self.phase = if self.is_dialler { Phase::Ready } else { Phase::Connect };
+        Ok(())
+    }
+
+    /// The peer has accepted us, and said from where the session goes on.
+    fn on_answer(&mut self, payload: &[u8]) -> Result<(), SessionError> {
+        self.peer_terms = SessionTerms::decode(ChunkKind::Ready, payload)?;
+        if self.peer_terms.peer_cookie != self.own_terms.cookie {
+            return Err(SessionError::OtherSession);
+        }
+        if let Some(peer) = self.peer.clone().filter(|_| !self.closing) {
+            self.phase = Phase::Answered;
+            let (peer, terms) = (Box::new(peer), self.peer_terms);
+            self.events.push_back(SessionEvent::Accepted { peer, terms });
         }
         Ok(())
     }
 
-    fn on_ready(&mut self, now: Instant) {
-        self.phase = Phase::Open;
-        self.handshake_deadline = None;
-        if let Some(peer) = self.peer.clone().filter(|_| !self.closing) {
-            if self.agreed_features().contains(Features::OOB) {
-                self.oob.registry.start(now);
-            }
-            self.events.push_back(SessionEvent::Ready(peer));
+    /// A message is here; the peer keeps it until it is told so.
+    fn owe_ack(&mut self, now: Instant, payload_bytes: usize) {
+        if !self.lossless {
+            return;
         }
+        let acks = &mut self.acks;
+        acks.messages += 1;
+        acks.bytes += payload_bytes as u64;
+        let enough = acks.messages >= ACK_MESSAGES || acks.bytes >= ACK_BYTES;
+        let due = if enough { now } else { now + self.config.ack_delay };
+        acks.due = Some(acks.due.map_or(due, |earlier| earlier.min(due)));
     }
 
     fn on_close(&mut self, now: Instant, code: CloseCode) {

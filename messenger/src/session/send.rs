@@ -4,8 +4,8 @@ use outrider_stack::tcp::source::{Cut, Demand, SendState};
 use outrider_stack::time::Instant;
 
 use super::lanes::{Step, Writer};
-use super::{Session, SessionError, SessionEvent, Unacked};
-use crate::codec::{ChunkKind, encode_close, encode_u64};
+use super::{Acks, Session, SessionError, SessionEvent, Unacked};
+use crate::codec::{ChunkKind, CloseCode, encode_ack, encode_close, encode_u64};
 use crate::features::Features;
 
 /// What a cut put into its segment.
@@ -27,7 +27,7 @@ impl Session {
             Demand::Data
         } else if self.is_oob_due(now) {
             Demand::Urgent
-        } else if self.has_control() || (self.can_send && self.queue.is_sendable()) {
+        } else if self.has_control(now) || (self.can_send && self.life.queue.is_sendable()) {
             Demand::Data
         } else {
             Demand::Nothing
@@ -36,8 +36,14 @@ impl Session {
 
     /// Output. When [`Self::demand`] may rise, or a time limit run out, by the passing of time alone.
     pub fn next_demand(&self) -> Option<Instant> {
-        let oob = if self.may_send_oob() { self.oob.next_due() } else { None };
-        oob.into_iter().chain(self.handshake_deadline).chain(self.close_deadline).min()
+        let oob = if self.may_send_oob() { self.life.oob.next_due() } else { None };
+        let ack = self.acks.due.filter(|_| self.can_send);
+        oob.into_iter()
+            .chain(ack)
+            .chain(self.handshake_deadline)
+            .chain(self.close_deadline)
+            .chain(self.idle_at)
+            .min()
     }
 
     /// Output. Whether OOB messages may leave before retransmissions: the peer looks for them ahead of gaps.
@@ -63,19 +69,43 @@ impl Session {
             self.close_deadline = None;
             self.abort = true;
         }
+        if self.idle_at.is_some_and(|at| at <= now) {
+            self.check_idle(now);
+        }
     }
 
-    fn has_control(&self) -> bool {
+    /// Looked at when the limit may have been reached, not moved with every segment.
+    fn check_idle(&mut self, now: Instant) {
+        let last = self.life.last_heard.max(self.last_cut).unwrap_or(now);
+        let limit = self.config.idle_timeout.map(|idle| last + idle).filter(|_| !self.closing);
+        let busy = !self.life.queue.is_empty();
+        self.idle_at = match limit {
+            Some(limit) if limit > now => Some(limit),
+            Some(_) if busy => self.config.idle_timeout.map(|idle| now + idle),
+            Some(_) => {
+                self.events.push_back(SessionEvent::Fault(SessionError::Idle));
+                self.close(now, CloseCode::Idle);
+                None
+            }
+            None => None,
+        };
+    }
+
+    fn has_control(&self, now: Instant) -> bool {
         self.control.close.is_some()
             || (self.can_send
                 && (self.control.keepalive
                     || self.control.keepalive_ack.is_some()
+                    || self.acks.due.is_some_and(|due| due <= now)
                     || self.grant_due().is_some()))
     }
 
     fn grant_due(&self) -> Option<u64> {
+        if self.credit_held {
+            return None;
+        }
         let decoder = &self.decoder;
-        self.credit.grant(decoder.credit_limit(), decoder.spent(), decoder.completed())
+        self.life.credit.grant(decoder.credit_limit(), decoder.spent(), decoder.completed())
     }
 
     /// Output. Cuts the next segment: handshake, OOB, control, messages by priority.
@@ -95,12 +125,13 @@ impl Session {
         }
         let bytes = writer.written();
         if bytes > 0 {
+            self.last_cut = Some(now);
             if state.bytes_in_flight == 0 {
                 self.acked = state.stream_offset;
             }
             self.sent_end = state.stream_offset + bytes as u64;
-            self.statistics.segments_cut += 1;
-            self.statistics.stream_bytes_sent += bytes as u64;
+            self.life.statistics.segments_cut += 1;
+            self.life.statistics.stream_bytes_sent += bytes as u64;
         }
         CutSummary { oob, bytes }
     }
@@ -119,7 +150,13 @@ impl Session {
                 && writer.append_chunk(ChunkKind::Credit, 0, &encode_u64(limit))
             {
                 self.decoder.set_credit_limit(limit);
-                self.statistics.credits_sent += 1;
+                self.life.statistics.credits_sent += 1;
+            }
+            if self.acks.due.is_some_and(|due| due <= now)
+                && writer.append_chunk(ChunkKind::Ack, 0, &encode_ack(&self.life.received))
+            {
+                self.acks = Acks { told: self.life.received, ..Acks::default() };
+                self.life.statistics.acks_sent += 1;
             }
             if let Some(stamp) = self.control.keepalive_ack
                 && writer.append_chunk(ChunkKind::KeepaliveAck, 0, &encode_u64(stamp))
@@ -141,19 +178,20 @@ impl Session {
 
     fn cut_messages(&mut self, stream_offset: u64, writer: &mut Writer<'_>) {
         while self.can_send {
-            match self.queue.append_chunk(writer) {
+            match self.life.queue.append_chunk(writer) {
                 Step::Chunk => {}
                 Step::Completed { payload_bytes } => {
                     let payload_bytes = payload_bytes as u64;
-                    self.statistics.messages_sent += 1;
-                    self.statistics.bytes_sent += payload_bytes;
+                    self.life.statistics.messages_sent += 1;
+                    self.life.statistics.bytes_sent += payload_bytes;
                     let end = stream_offset + writer.written() as u64;
-                    self.unacked.push_back(Unacked { end, payload_bytes });
+                    if !self.lossless {
+                        self.unacked.push_back(Unacked { end, payload_bytes });
+                    }
                 }
                 Step::Refused { payload_bytes } => {
-                    self.statistics.messages_refused += 1;
-                    self.released.messages += 1;
-                    self.released.payload_bytes += payload_bytes as u64;
+                    self.life.statistics.messages_refused += 1;
+                    self.life.released.add(payload_bytes);
                     tracing::warn!(payload_bytes, "message discarded: the peer takes none of this length");
                 }
                 Step::Stop => break,
@@ -170,8 +208,7 @@ impl Session {
         self.acked = self.acked.max(offset);
         while let Some(message) = self.unacked.front().copied().filter(|message| message.end <= offset) {
             self.unacked.pop_front();
-            self.released.messages += 1;
-            self.released.payload_bytes += message.payload_bytes;
+            self.life.released.add(message.payload_bytes as usize);
         }
         self.check_ended();
     }

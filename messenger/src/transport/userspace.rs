@@ -13,7 +13,7 @@ use outrider_stack::shard::{
 };
 use outrider_stack::time::{Clock, Instant, MonotonicClock};
 
-use super::{ConnectRefused, Transport, TransportError};
+use super::{ConnectRefused, Listening, Transport, TransportError};
 
 /// Shards of the userspace stack. Connections dialled take them in turn; every shard listens on every address bound.
 ///
@@ -95,19 +95,32 @@ impl Transport for Userspace {
         local: SocketAddr,
         acceptor: Box<dyn Acceptor>,
     ) -> Result<Box<dyn Send>, TransportError> {
+        self.listen_at(local, acceptor).map(|listening| listening.guard)
+    }
+
+    fn listen_at(
+        &self,
+        mut local: SocketAddr,
+        acceptor: Box<dyn Acceptor>,
+    ) -> Result<Listening, TransportError> {
         if self.shards.is_empty() {
             return Err(TransportError::NoShards);
         }
         let refused = |error| TransportError::Refused(Box::new(error));
         if let Some(group) = &self.group {
             let listener = group.listen(local, ListenOptions::default(), acceptor).map_err(refused)?;
-            return Ok(Box::new(listener));
+            return Ok(Listening { address: listener.local(), guard: Box::new(listener) });
         }
         let shared = SharedAcceptor(Arc::new(Mutex::new(acceptor)));
-        let listen =
-            |shard: &ShardHandle| shard.listen(local, ListenOptions::default(), Box::new(shared.clone()));
-        let guards: Result<Vec<_>, _> = self.shards.iter().map(listen).collect();
-        Ok(Box::new(guards.map_err(refused)?))
+        let mut guards = Vec::new();
+        for shard in &self.shards {
+            let guard = shard.listen(local, ListenOptions::default(), Box::new(shared.clone()));
+            let guard = guard.map_err(refused)?;
+            // The first shard has chosen the port, if it was left open; the others take the same.
+            local.set_port(guard.local().port());
+            guards.push(guard);
+        }
+        Ok(Listening { address: local, guard: Box::new(guards) })
     }
 
     fn clock(&self) -> Arc<dyn Clock> {

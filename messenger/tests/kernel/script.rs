@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, TryRecvError, unbounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use outrider_stack::endpoint::{Acceptor, Directive, Endpoint, Established, Waker};
 use outrider_stack::tcp::connection::CloseReason;
 use outrider_stack::tcp::source::{
@@ -100,7 +100,8 @@ impl Script {
     /// Whether the endpoint has been dropped, with nothing more to say.
     pub(crate) fn is_dropped(&self) -> bool {
         self.wait_until_dropped();
-        self.events.try_recv() == Err(TryRecvError::Disconnected)
+        // The channel is let go just after the flag is set: wait for its end, not for a moment without events.
+        self.events.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Disconnected)
     }
 
     pub(crate) fn wait_until_dropped(&self) {

@@ -138,7 +138,7 @@ fn messages_go_both_ways_and_both_ends_know_each_other() {
     assert_eq!((there.peer_name(), back.peer_name()), (Some(EntityName::osd(2)), Some(EntityName::osd(1))));
     assert_eq!(
         (there.peer_address(), there.peer_addresses()),
-        (right.host.address(), &[right.host.address()][..])
+        (right.host.address(), vec![right.host.address()])
     );
     for tid in 0..100 {
         there.send_message(Message::new(1, vec![tid as u8; 5000]).with_tid(tid)).unwrap();

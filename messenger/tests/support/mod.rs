@@ -10,7 +10,9 @@ use bytes::Bytes;
 use outrider_drivers::memory::{LinkConfig, LinkControl, MemoryPort, cable};
 use outrider_drivers::port::Port;
 use outrider_messenger::oob::OobRequest;
-use outrider_messenger::session::{Endpoint, Released, Session, SessionConfig, SessionEvent, SessionUser};
+use outrider_messenger::session::{
+    Admission, Endpoint, Released, Role, Session, SessionConfig, SessionEvent, SessionUser,
+};
 use outrider_messenger::{EntityName, Message, OobMessage, OobOp};
 use outrider_stack::endpoint::{Acceptor, ConnectionId, Endpoint as StackEndpoint};
 use outrider_stack::net::{ListenOptions, Stack, StackConfig};
@@ -51,9 +53,9 @@ impl Script {
         }
     }
 
-    pub fn endpoint(self) -> (Box<dyn StackEndpoint>, Arc<Mutex<Seen>>) {
+    pub fn endpoint(self, role: Role) -> (Box<dyn StackEndpoint>, Arc<Mutex<Seen>>) {
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let mut session = Session::new(self.config);
+        let mut session = Session::new(self.config, role);
         for message in self.messages {
             session.send(message).expect("a new session takes messages");
         }
@@ -86,6 +88,10 @@ impl SessionUser for Node {
     fn on_event(&mut self, now: Instant, session: &mut Session, event: SessionEvent) {
         let mut seen = self.seen.lock().unwrap();
         match event {
+            SessionEvent::Connect { .. } => {
+                session.admit(now, Admission::lossy(7)).expect("the connection is there");
+            }
+            SessionEvent::Accepted { .. } => session.resume(now, None).expect("the connection is there"),
             SessionEvent::Ready(_) => seen.ready_at = Some(now),
             SessionEvent::Message { message, arrived_at, credit_bytes } => {
                 seen.messages.push((now, message));
@@ -149,8 +155,9 @@ impl World {
             Stack::new(config, port.info(), seed ^ u64::from(host)).expect("a sound configuration")
         };
         let mut stacks = [stack(1, &left_port), stack(2, &right_port)];
-        let (left_endpoint, left) = left_script.endpoint();
-        let (right_endpoint, right) = right_script.endpoint();
+        let dialler = Role::lossy_dialler(&left_script.config);
+        let (left_endpoint, left) = left_script.endpoint(dialler);
+        let (right_endpoint, right) = right_script.endpoint(Role::Acceptor);
         let address: SocketAddr = RIGHT.parse().unwrap();
         let acceptor = Box::new(Once(Some(right_endpoint)));
         stacks[1].listen(address, ListenOptions::default(), acceptor).expect("the address is free");

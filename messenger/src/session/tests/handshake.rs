@@ -1,11 +1,11 @@
 use super::*;
 
 #[test]
-fn both_sides_are_ready_after_two_segments_each() {
-    let (mut left, mut right) = (Side::new(config(1)), Side::new(config(2)));
+fn both_sides_are_ready_after_hello_answer_and_ready() {
+    let (mut left, mut right) = (Side::new(config(1)), Side::accepting(config(2)));
     left.establish(Instant::ZERO);
     right.establish(Instant::ZERO);
-    assert_eq!(settle(Instant::ZERO, &mut left, &mut right, 10), 2, "hello and ready cross");
+    assert_eq!(settle(Instant::ZERO, &mut left, &mut right, 10), 3, "hellos cross, the answer, ready");
     let SessionEvent::Ready(peer) = &left.events[0] else { panic!("not ready") };
     assert_eq!((peer.name, peer.nonce), (EntityName::osd(2), 1002));
     assert_eq!(left.session.peer().map(|peer| peer.name), Some(EntityName::osd(2)));
@@ -14,7 +14,7 @@ fn both_sides_are_ready_after_two_segments_each() {
 
 #[test]
 fn bytes_that_come_with_the_end_of_the_transports_handshake_do_not_put_ready_before_the_banner() {
-    let (mut left, mut right) = (Side::new(config(1)), Side::new(config(2)));
+    let (mut left, mut right) = (Side::new(config(1)), Side::accepting(config(2)));
     left.establish(Instant::ZERO);
     let hello = left.segment(Instant::ZERO);
     right.deliver(Instant::ZERO, &hello).unwrap();
@@ -26,7 +26,7 @@ fn bytes_that_come_with_the_end_of_the_transports_handshake_do_not_put_ready_bef
 
 #[test]
 fn a_message_given_before_the_handshake_leaves_with_the_ready() {
-    let (mut left, mut right) = (Side::new(config(1)), Side::new(config(2)));
+    let (mut left, mut right) = (Side::new(config(1)), Side::accepting(config(2)));
     left.session.send(Message::new(5, &b"early"[..])).unwrap();
     left.establish(Instant::ZERO);
     right.establish(Instant::ZERO);
@@ -54,7 +54,7 @@ fn a_stranger_is_told_from_its_first_bytes() {
 #[test]
 fn a_lacking_feature_is_refused_and_the_peer_is_told_why() {
     let lacking = SessionConfig { supported: Features::OOB, required: Features::NONE, ..config(1) };
-    let (mut left, mut right) = (Side::new(lacking), Side::new(config(2)));
+    let (mut left, mut right) = (Side::new(lacking), Side::accepting(config(2)));
     left.establish(Instant::ZERO);
     right.establish(Instant::ZERO);
     settle(Instant::ZERO, &mut left, &mut right, 10);
@@ -70,7 +70,7 @@ fn unknown_features_are_tolerated_as_long_as_they_are_not_required() {
     let (_, right) = pair_with(newer.clone(), config(2));
     assert!(right.session.peer().unwrap().features.contains(future));
     let (mut left, mut right) =
-        (Side::new(SessionConfig { required: future, ..newer }), Side::new(config(2)));
+        (Side::new(SessionConfig { required: future, ..newer }), Side::accepting(config(2)));
     left.establish(Instant::ZERO);
     right.establish(Instant::ZERO);
     settle(Instant::ZERO, &mut left, &mut right, 10);

@@ -55,9 +55,19 @@ struct Side {
 }
 
 impl Side {
+    /// The side that dials.
     fn new(config: SessionConfig) -> Self {
+        let role = Role::lossy_dialler(&config);
+        Side::with_role(config, role)
+    }
+
+    fn accepting(config: SessionConfig) -> Self {
+        Side::with_role(config, Role::Acceptor)
+    }
+
+    fn with_role(config: SessionConfig, role: Role) -> Self {
         Side {
-            session: Session::new(config),
+            session: Session::new(config, role),
             offset: 1,
             events: Vec::new(),
             messages: Vec::new(),
@@ -89,9 +99,15 @@ impl Side {
     }
 
     fn deliver(&mut self, now: Instant, bytes: &[u8]) -> Result<Delivery, SessionError> {
-        let result = self.session.deliver(now, bytes);
-        self.collect();
-        result
+        let (mut delivery, mut rest) = (Delivery::default(), bytes);
+        while !rest.is_empty() {
+            let result = self.session.deliver(now, rest);
+            self.collect();
+            let Delivery { oob, taken } = result?;
+            (delivery.oob, delivery.taken) = (delivery.oob || oob, delivery.taken + taken);
+            rest = &rest[taken..];
+        }
+        Ok(delivery)
     }
 
     fn collect(&mut self) {
@@ -106,6 +122,14 @@ impl Side {
                     }
                 }
                 SessionEvent::Oob(message) => self.oobs.push(*message),
+                SessionEvent::Connect { .. } => {
+                    let now = self.session.last_heard().unwrap();
+                    self.session.admit(now, Admission::lossy(7)).unwrap();
+                }
+                SessionEvent::Accepted { .. } => {
+                    let now = self.session.last_heard().unwrap();
+                    self.session.resume(now, None).unwrap();
+                }
                 other => self.events.push(other),
             }
         }
@@ -139,7 +163,7 @@ fn config(id: u64) -> SessionConfig {
 }
 
 fn pair_with(left: SessionConfig, right: SessionConfig) -> (Side, Side) {
-    let (mut left, mut right) = (Side::new(left), Side::new(right));
+    let (mut left, mut right) = (Side::new(left), Side::accepting(right));
     left.establish(Instant::ZERO);
     right.establish(Instant::ZERO);
     settle(Instant::ZERO, &mut left, &mut right, 10);

@@ -1,0 +1,165 @@
+//! Where a connection meets the session that it is for.
+
+use outrider_stack::time::Instant;
+
+use super::{Carry, Peer, Phase, Session, SessionEvent};
+use crate::codec::{ChunkKind, CloseCode, SessionTerms};
+use crate::features::Features;
+
+/// How a session that the peer asked for by [`SessionEvent::Connect`] is taken up.
+#[derive(Debug)]
+pub struct Admission {
+    /// What outlived an earlier connection; `None` for a session that has just begun.
+    pub carry: Option<Box<Carry>>,
+    /// Either side keeps nothing beyond the connection.
+    pub lossy: bool,
+    /// The session goes on; otherwise it begins, for both.
+    pub resumed: bool,
+    /// This end's number for the session.
+    pub cookie: u64,
+    /// The last attempt that this end made to reach the peer; it is void now.
+    pub attempt: u64,
+}
+
+impl Admission {
+    /// A session that ends with its connection.
+    pub fn lossy(cookie: u64) -> Self {
+        Admission { carry: None, lossy: true, resumed: false, cookie, attempt: 0 }
+    }
+}
+
+/// A session was not taken up; what was to be carried on comes back.
+#[derive(Debug)]
+pub struct NotTakenUp {
+    /// What was given.
+    pub carry: Option<Box<Carry>>,
+    /// The peer claims messages that this end never sent, or lost some that it had: the two do not belong together.
+    pub mismatch: bool,
+}
+
+impl Session {
+    /// Input, on the side that accepted, in answer to [`SessionEvent::Connect`] at any later time: takes the session
+    /// up and tells the peer.
+    ///
+    /// # Errors
+    /// The connection has ended meanwhile, or the two sides do not fit; then it must be declined.
+    pub fn admit(&mut self, now: Instant, admission: Admission) -> Result<(), NotTakenUp> {
+        let Admission { carry, lossy, resumed, cookie, attempt } = admission;
+        if self.phase != Phase::Deciding {
+            return Err(NotTakenUp { carry, mismatch: false });
+        }
+        let peer_terms = self.peer_terms;
+        self.take_up(carry, lossy, resumed)?;
+        let mut terms = SessionTerms { lossy, resumed, cookie, attempt, ..SessionTerms::default() };
+        terms.peer_cookie = peer_terms.cookie;
+        self.life.state_in(&mut terms);
+        self.decoder.resume(terms.received, terms.credit_limit);
+        self.push_handshake(ChunkKind::Ready, &terms.encode());
+        self.can_send = true;
+        self.phase = Phase::Ready;
+        self.acks.told = terms.received;
+        self.life.last_heard = Some(now);
+        Ok(())
+    }
+
+    /// Input, on the side that accepted: the session asked for is refused.
+    pub fn decline(&mut self, now: Instant, code: CloseCode) {
+        if self.phase == Phase::Deciding {
+            self.phase = Phase::Over;
+        }
+        self.close(now, code);
+    }
+
+    /// Input, on the side that dialled, in answer to [`SessionEvent::Accepted`] and before anything else: takes the
+    /// session up. `carry` is what outlived an earlier connection, `None` for a session that has just begun.
+    ///
+    /// # Errors
+    /// The connection has ended meanwhile, or the two sides do not fit.
+    pub fn resume(&mut self, now: Instant, carry: Option<Box<Carry>>) -> Result<(), NotTakenUp> {
+        if self.phase != Phase::Answered {
+            return Err(NotTakenUp { carry, mismatch: false });
+        }
+        let (own, answer) = (self.own_terms, self.peer_terms);
+        self.take_up(carry, own.lossy || answer.lossy, answer.resumed)?;
+        self.life.credit.begin();
+        self.decoder.resume(self.life.received, own.credit_limit);
+        self.push_handshake(ChunkKind::Ready, &[]);
+        self.can_send = true;
+        self.acks.told = self.life.received;
+        self.life.last_heard = Some(now);
+        self.open(now);
+        Ok(())
+    }
+
+    fn take_up(&mut self, carry: Option<Box<Carry>>, lossy: bool, resumed: bool) -> Result<(), NotTakenUp> {
+        let given = carry.is_some();
+        if let Some(carry) = carry {
+            self.life = carry;
+        }
+        let released = if resumed { self.life.queue.resume(&self.peer_terms.received) } else { None };
+        match released {
+            Some(released) => self.life.released.merge(released),
+            None if resumed => {
+                return Err(NotTakenUp { carry: given.then(|| self.replace_life()), mismatch: true });
+            }
+            None => {}
+        }
+        let message_bytes_max = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
+        self.lossless = !lossy;
+        self.life.queue.keep(self.lossless);
+        self.life.queue.set_limits(self.peer_terms.credit_limit, message_bytes_max);
+        Ok(())
+    }
+
+    pub(super) fn open(&mut self, now: Instant) {
+        self.phase = Phase::Open;
+        self.handshake_deadline = None;
+        self.idle_at = self.config.idle_timeout.map(|idle| now + idle);
+        if let Some(peer) = self.peer.clone().filter(|_| !self.closing) {
+            if self.agreed_features().contains(Features::OOB) {
+                self.life.oob.registry.start(now);
+            }
+            self.events.push_back(SessionEvent::Ready(peer));
+        }
+    }
+
+    /// Input. The session leaves the connection: what outlives it. The connection goes on to its end without it.
+    pub fn release(&mut self) -> Box<Carry> {
+        self.phase = Phase::Over;
+        self.closing = true;
+        self.can_send = false;
+        self.lossless = false;
+        self.replace_life()
+    }
+
+    /// Input. The connection is to be reset.
+    pub fn reset(&mut self) {
+        self.phase = Phase::Over;
+        self.closing = true;
+        self.abort = true;
+    }
+
+    fn replace_life(&mut self) -> Box<Carry> {
+        let fresh = Box::new(Carry::new(self.config.receive_credit_bytes, self.config.seed));
+        let mut carry = core::mem::replace(&mut self.life, fresh);
+        carry.oob.detach();
+        carry
+    }
+
+    /// For [`super::Endpoint`]: an answer that nobody took up makes the connection of no use.
+    pub(super) fn settle_answer(&mut self) {
+        if self.phase == Phase::Answered {
+            self.reset();
+        }
+    }
+
+    /// What the peer said of the session it asked for or accepted.
+    pub fn peer_terms(&self) -> &SessionTerms {
+        &self.peer_terms
+    }
+
+    /// Who is at the other end, as far as it has said, accepted or not.
+    pub fn announced_peer(&self) -> Option<&Peer> {
+        self.peer.as_ref()
+    }
+}

@@ -1,0 +1,9 @@
+//! Whole messengers in virtual time: what connections survive, what they tell, and what they cost.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+
+mod cluster;
+mod driven;
+mod long_run;
+mod lossless;
+mod policies;
+mod stress;
