@@ -5,10 +5,14 @@
 
 /// The one's complement sum of the 16-bit words of `bytes`, in network order and not inverted; an odd last byte counts
 /// as if a zero followed. Sums of pieces of even length may be combined by [`fold`].
+#[inline]
 pub fn sum(bytes: &[u8]) -> u16 {
-    if bytes.len() < VECTOR_BYTES_MIN {
-        return finish(0, bytes);
-    }
+    // Headers are summed where they are looked at, without a call.
+    if bytes.len() < VECTOR_BYTES_MIN { finish(0, bytes) } else { sum_long(bytes) }
+}
+
+/// [`sum`] of what is worth the vectors.
+fn sum_long(bytes: &[u8]) -> u16 {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2, as was just found out; the function has no other requirement.
