@@ -214,7 +214,10 @@ impl Run {
     fn transmit(&mut self, now: Instant) {
         for count in 0.. {
             assert!(count < SEGMENTS_IN_A_ROW_MAX, "it must come to an end");
-            let limit = TransmitLimit { super_segment_bytes: if count % 3 == 0 { 0 } else { 5000 } };
+            let limit = TransmitLimit {
+                super_segment_bytes: if count % 3 == 0 { 0 } else { 5000 },
+                train_segments: count % 5,
+            };
             let Some(outgoing) = self.tcp.poll_transmit(now, &mut self.app, limit) else { break };
             let header = outgoing.header;
             let payload = self.tcp.payload(&outgoing).concat();

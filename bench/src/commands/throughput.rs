@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::report::{Report, check_writable, publish};
 use crate::throughput::bridge;
 use crate::throughput::lab::KernelCongestion;
-use crate::throughput::memory::{self, Scene, Stack, Work};
+use crate::throughput::memory::{self, Pattern, Scene, Stack, Work};
 use crate::throughput::offload;
 use crate::throughput::result::{ThroughputRatio, ThroughputResult, fairness_table, ratios, tables};
 use crate::throughput::rivals;
@@ -67,6 +67,10 @@ pub(crate) struct Arguments {
     /// Instead of one bulk connection, so many that send a segment each in turn (list; memory)
     #[arg(long, value_delimiter = ',', conflicts_with = "loss")]
     connections: Vec<usize>,
+    /// How many turns of --connections come at an instant: burst, eight; turn, one, so that no segment shares its way with
+    /// the next, with one connection as with many (memory)
+    #[arg(long, value_enum, default_value = "burst", requires = "connections")]
+    pattern: Pattern,
     /// Whose TCP (list; memory)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "outrider,smoltcp")]
     variant: Vec<Stack>,
@@ -238,7 +242,9 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
     let by_turns = !arguments.connections.is_empty();
     let work: Vec<(Scene, Work)> = if by_turns {
         let counts = arguments.connections.iter();
-        counts.map(|count| (scene(0.0, "connections", json!(count)), Work::Turns(*count))).collect()
+        counts
+            .map(|count| (scene(0.0, "connections", json!(count)), Work::Turns(*count, arguments.pattern)))
+            .collect()
     } else {
         let losses = arguments.loss.iter();
         losses.map(|loss| (scene(loss.0, "loss", json!(loss.0)), Work::Bulk(length))).collect()
@@ -258,6 +264,7 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
     if by_turns {
         parameters.remove("loss");
         parameters.insert("connections".into(), json!(arguments.connections));
+        parameters.insert("pattern".into(), json!(arguments.pattern.name()));
     }
     let title = if by_turns { "A segment for each connection in turn" } else { "Bulk, in virtual time" };
     let key = if by_turns { "connections" } else { "loss" };

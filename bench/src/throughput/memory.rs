@@ -22,7 +22,8 @@ const SLICE: Duration = Duration::from_millis(100);
 
 /// Bytes given to a connection at its turn: no more than either stack puts into one segment.
 const TURN_BYTES: usize = 1_448;
-/// Connections that have their turn at an instant: what an application's own loop might serve at once.
+/// Connections that have their turn at an instant with [`Pattern::Burst`]: what an application's own loop might serve at
+/// once.
 const TURNS_AT_ONCE: usize = 8;
 /// Turns measured per number of connections.
 const TURNS: usize = 200_000;
@@ -52,6 +53,32 @@ impl Stack {
     }
 }
 
+/// How many turns come at an instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Pattern {
+    /// Eight: of as many connections, or of one that then has a burst to send.
+    Burst,
+    /// One, so that no segment shares its way with the next, with one connection as with many.
+    Turn,
+}
+
+impl Pattern {
+    /// As options and results spell it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Pattern::Burst => "burst",
+            Pattern::Turn => "turn",
+        }
+    }
+
+    fn at_once(self) -> usize {
+        match self {
+            Pattern::Burst => TURNS_AT_ONCE,
+            Pattern::Turn => 1,
+        }
+    }
+}
+
 /// One point of the experiment.
 #[derive(Clone, Debug)]
 pub(crate) struct Scene {
@@ -71,7 +98,7 @@ pub(crate) enum Work {
     /// One connection sends without end, for so long.
     Bulk(Duration),
     /// So many connections send a segment each in turn.
-    Turns(usize),
+    Turns(usize, Pattern),
 }
 
 /// Runs `work` at `scene` with each of the stacks: alternating, a slice each, so that what else the machine does
@@ -103,7 +130,7 @@ impl Work {
             Work::Bulk(length) => {
                 u32::try_from(length.as_nanos().div_ceil(SLICE.as_nanos())).unwrap_or(u32::MAX)
             }
-            Work::Turns(_) => TURN_SLICES,
+            Work::Turns(..) => TURN_SLICES,
         }
     }
 
@@ -111,7 +138,7 @@ impl Work {
     pub(crate) fn length(self) -> Duration {
         match self {
             Work::Bulk(length) => length,
-            Work::Turns(_) => SLICE * TURN_SLICES,
+            Work::Turns(..) => SLICE * TURN_SLICES,
         }
     }
 }
@@ -127,6 +154,8 @@ enum Load {
 /// measured is the work on a segment alone.
 struct Turns {
     connections: usize,
+    /// Turns at an instant.
+    at_once: usize,
     /// Whose turn is next.
     next: usize,
     per_slice: usize,
@@ -137,19 +166,20 @@ struct Turns {
 }
 
 impl Turns {
-    fn new(connections: usize, turns: usize, rate_bits_per_second: u64) -> Self {
+    fn new(connections: usize, pattern: Pattern, turns: usize, rate_bits_per_second: u64) -> Self {
         /// The rate assumed for a link without one.
         const RATE: u64 = 10_000_000_000;
         let rate = if rate_bits_per_second == 0 { RATE } else { rate_bits_per_second };
-        let nanos = (TURNS_AT_ONCE * TURN_BYTES * 8 * 2) as u128 * 1_000_000_000 / u128::from(rate);
+        let at_once = pattern.at_once();
+        let nanos = (at_once * TURN_BYTES * 8 * 2) as u128 * 1_000_000_000 / u128::from(rate);
         // A whole number of microseconds, which both stacks can keep.
         let pause = Duration::from_micros(u64::try_from(nanos.div_ceil(1_000)).unwrap_or(u64::MAX));
-        Turns { connections, next: 0, per_slice: turns / TURN_SLICES as usize, pause, given: 0 }
+        Turns { connections, at_once, next: 0, per_slice: turns / TURN_SLICES as usize, pause, given: 0 }
     }
 
     fn give(&mut self, world: &mut World, turns: usize) -> Result<(), BenchError> {
-        for _ in 0..turns.div_ceil(TURNS_AT_ONCE) {
-            for _ in 0..TURNS_AT_ONCE {
+        for _ in 0..turns.div_ceil(self.at_once) {
+            for _ in 0..self.at_once {
                 world.hosts.feed(world.now, self.next, TURN_BYTES);
                 self.next = (self.next + 1) % self.connections;
                 self.given += TURN_BYTES as u64;
@@ -183,7 +213,7 @@ impl Run {
             Stack::Smoltcp => {
                 let buffer_bytes = match work {
                     Work::Bulk(_) => window_bytes as usize,
-                    Work::Turns(connections) => {
+                    Work::Turns(connections, _) => {
                         let (least, together) = SMOLTCP_TURN_BUFFER_BYTES;
                         (together / connections).max(least)
                     }
@@ -198,13 +228,13 @@ impl Run {
                 world.run_to(world.now + WARM_UP)?;
                 Load::Bulk(length / work.slices())
             }
-            Work::Turns(connections) => {
+            Work::Turns(connections, pattern) => {
                 world.open(connections)?;
                 let turns = match stack {
                     Stack::Outrider => TURNS,
                     Stack::Smoltcp => TURNS.min(SMOLTCP_TURNS_TIMES_CONNECTIONS / connections),
                 };
-                let mut load = Turns::new(connections, turns, scene.link.rate_bits_per_second);
+                let mut load = Turns::new(connections, pattern, turns, scene.link.rate_bits_per_second);
                 load.give(&mut world, turns.min(2 * connections))?;
                 load.given = 0;
                 Load::Turns(load)

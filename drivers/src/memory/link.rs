@@ -195,6 +195,14 @@ impl Link {
 
     /// The wire after the queue: faults and the delay.
     fn travel(&mut self, departure: Instant, frame: &mut [u8]) -> Option<Passage> {
+        let config = &self.config;
+        if config.loss + config.corrupt + config.duplicate + config.reorder <= 0.0 {
+            // Nothing can happen to it.
+            self.last_arrival = (departure + config.delay).max(self.last_arrival);
+            self.statistics.carried_frames += 1;
+            self.statistics.carried_bytes += frame.len() as u64;
+            return Some(Passage { at: self.last_arrival, twice: false, checksum: self.checksum() });
+        }
         if self.config.loss > 0.0 && self.faults.loss.chance(self.config.loss) {
             self.statistics.dropped_loss_frames += 1;
             return None;
@@ -218,9 +226,13 @@ impl Link {
         let copies = 1 + u64::from(twice);
         self.statistics.carried_frames += copies;
         self.statistics.carried_bytes += copies * frame.len() as u64;
+        Some(Passage { at, twice, checksum: self.checksum() })
+    }
+
+    /// What the receiver of a frame may believe.
+    fn checksum(&self) -> ReceiveChecksum {
         let trusted = !self.config.verify_checksums && self.config.corrupt <= 0.0;
-        let checksum = if trusted { ReceiveChecksum::Valid } else { ReceiveChecksum::Unverified };
-        Some(Passage { at, twice, checksum })
+        if trusted { ReceiveChecksum::Valid } else { ReceiveChecksum::Unverified }
     }
 
     /// Puts `bytes` on the wire behind what is queued, and returns when the last of them leaves.

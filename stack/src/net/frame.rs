@@ -12,8 +12,8 @@ use crate::tcp::wire::{self, Ports};
 
 /// Ethernet header, bytes.
 pub(super) const ETHERNET_BYTES: usize = 14;
-const IPV4_BYTES: usize = 20;
-const IPV6_BYTES: usize = 40;
+pub(super) const IPV4_BYTES: usize = 20;
+pub(super) const IPV6_BYTES: usize = 40;
 /// RFC 1700's recommended default, as every host uses it.
 const HOP_LIMIT: u8 = 64;
 /// RFC 3168 section 5.
@@ -182,7 +182,7 @@ pub(super) fn overhead(address: IpAddr) -> usize {
 }
 
 /// Longest [`overhead`].
-const OVERHEAD_MAX: usize = ETHERNET_BYTES + IPV6_BYTES;
+pub(super) const OVERHEAD_MAX: usize = ETHERNET_BYTES + IPV6_BYTES;
 
 /// All that surrounds the TCP segments of one 4-tuple on their way out, written once. What differs from frame to frame
 /// is zero in it: the Ethernet address of the next hop, length, ECN, and the checksums.
@@ -225,6 +225,16 @@ impl Template {
 
     pub(super) fn touch(&self) -> u64 {
         u64::from(self.head[0]) ^ u64::from(self.addresses_sum)
+    }
+
+    /// Bytes before the TCP header.
+    pub(super) fn overhead(&self) -> usize {
+        usize::from(self.overhead)
+    }
+
+    /// Sum of the addresses and the protocol.
+    pub(super) fn addresses_sum(&self) -> u16 {
+        self.addresses_sum
     }
 
     /// Length of the frame that carries `header` and `payload_length` bytes.

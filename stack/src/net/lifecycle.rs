@@ -2,8 +2,8 @@
 
 use core::mem;
 
-use super::Stack;
 use super::ready::Lane;
+use super::{SPARE_MAX, Stack};
 use crate::endpoint::{ConnectionId, Directive};
 use crate::tcp::connection::{CloseReason, Event, State, TransmitLimit};
 use crate::tcp::source::Demand;
@@ -70,7 +70,7 @@ impl Stack {
         loop {
             if entry.parked && entry.connection.state() == State::Closed {
                 // Without a neighbour there is nobody to tell: a RST that is due is dropped.
-                let limit = TransmitLimit { super_segment_bytes: 0 };
+                let limit = TransmitLimit::default();
                 while entry.connection.poll_transmit(now, &mut *entry.user, limit).is_some() {}
             }
             while let Some(event) = entry.connection.poll_event() {
@@ -82,6 +82,9 @@ impl Stack {
             let acked = entry.connection.acked_offset();
             if mem::replace(&mut entry.acked_offset, acked) != acked {
                 entry.user.on_acked(now, acked);
+                if self.spare.len() < SPARE_MAX {
+                    self.spare.extend(entry.connection.take_spare());
+                }
             }
             let room = entry.user.room();
             if mem::replace(&mut entry.room, room) != room {
@@ -132,6 +135,7 @@ impl Stack {
     pub(super) fn close(&mut self, now: Instant, index: u32, reason: CloseReason) {
         let Some(mut entry) = self.table.remove(index) else { return };
         self.ready.remove(index);
+        self.prediction.forget(index);
         self.wheel.disarm(index);
         if let Some(listener) = entry.listener.take().and_then(|id| self.listeners.get_mut(id)) {
             listener.half_open -= 1;

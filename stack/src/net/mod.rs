@@ -22,6 +22,7 @@ mod lifecycle;
 mod listener;
 mod neighbours;
 mod open;
+mod predict;
 mod rate;
 mod ready;
 mod receive;
@@ -31,6 +32,7 @@ mod slow_path;
 mod statistics;
 mod steering;
 mod table;
+mod train;
 mod transmit;
 
 use std::collections::VecDeque;
@@ -50,7 +52,8 @@ pub use steering::Steering;
 pub use table::{ConnectionSummary, Phase};
 
 use crate::endpoint::{ConnectionId, WakeTarget};
-use crate::tcp::connection::CloseReason;
+use crate::tcp::connection::{CloseReason, Config as TcpConfig};
+use crate::tcp::flight::Spare;
 use crate::time::Instant;
 use crate::wheel::Wheel;
 use cookies::Cookies;
@@ -58,6 +61,7 @@ use frame::Mac;
 use key::Secret;
 use listener::Listeners;
 use neighbours::Neighbours;
+use predict::Prediction;
 use rate::{DrainRate, TokenBucket};
 use ready::ReadyQueue;
 use routes::Routes;
@@ -113,6 +117,11 @@ pub struct Stack {
     /// The part in a group of shards, if there is one.
     member: Option<Member>,
     statistics: StackStatistics,
+    /// Parameters of connections over IPv4, and over IPv6.
+    tcp_configs: [Arc<TcpConfig>; 2],
+    prediction: Prediction,
+    /// Memory that connections with nothing in flight have left to others; the last is the one used last.
+    spare: Vec<Spare>,
     /// Connections that received something in the present burst.
     touched: Vec<u32>,
     woken: Vec<ConnectionId>,
@@ -133,6 +142,8 @@ impl WakeTarget for WakeList {
 
 /// From so many connections on they are fetched before a burst; fewer stay in the cache by themselves.
 const FETCH_CONNECTIONS_MIN: usize = 256;
+/// Memory for so many connections' flights is kept at most; beyond that each keeps its own.
+const SPARE_MAX: usize = 1024;
 /// RFC 791 and RFC 8200: what every link must carry.
 const MTU_MIN_V4: usize = 576;
 const MTU_MIN_V6: usize = 1_280;
@@ -178,6 +189,9 @@ impl Stack {
             wake_list,
             member: None,
             statistics: StackStatistics::default(),
+            tcp_configs: [false, true].map(|v6| Arc::new(open::tcp_config(&config.tcp, port.mtu, v6))),
+            prediction: Prediction::default(),
+            spare: Vec::new(),
             touched: Vec::new(),
             woken: Vec::new(),
             fired: Vec::new(),
@@ -228,7 +242,7 @@ impl Stack {
         woken.extend((0..self.wake_list.0.len()).map_while(|_| self.wake_list.0.pop()));
         if self.table.len() >= FETCH_CONNECTIONS_MIN {
             let entries = woken.iter().filter_map(|id| self.table.get(id.index));
-            hint::black_box(entries.fold(0, |all, entry| all ^ entry.touch()));
+            hint::black_box(entries.fold(0, |all, entry| all ^ entry.touch(true)));
         }
         woken.drain(..).for_each(|id| self.wake(now, id));
         self.woken = woken;
@@ -243,7 +257,7 @@ impl Stack {
             fetched.extend(index.filter(|index| fetched.last() != Some(index)));
         });
         let entries = fetched.drain(..).filter_map(|index| self.table.get(index));
-        hint::black_box(entries.fold(0, |all, entry| all ^ entry.touch()));
+        hint::black_box(entries.fold(0, |all, entry| all ^ entry.touch(false)));
         self.fired = fetched;
     }
 

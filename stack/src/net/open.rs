@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::config::{ListenError, ListenOptions};
 use super::cookies::Cookie;
-use super::frame::{Mac, overhead};
+use super::frame::Mac;
 use super::key::FlowKey;
 use super::lifecycle::Cause;
 use super::listener::ListenerId;
@@ -65,6 +65,7 @@ impl Stack {
         let config = self.tcp_config(remote);
         let sequence = self.secret.initial_sequence(now, &key);
         let mut connection = Connection::connect(now, &config, sequence, self.secret.timestamp_offset(&key));
+        connection.share_config(&config);
         let target = Arc::clone(&self.wake_target);
         let mac = self.mac;
         let id = self.table.insert(|id| {
@@ -165,6 +166,7 @@ impl Stack {
         }
         let offset = self.secret.timestamp_offset(&key);
         let mut connection = Connection::accept(now, &config, sequence, offset, syn);
+        connection.share_config(&config);
         connection.set_receive_room(now, HALF_OPEN_ROOM);
         match self.insert_half_open(now, key, listener, source_mac, connection) {
             Some(index) => {
@@ -307,8 +309,8 @@ impl Stack {
         true
     }
 
-    fn tcp_config(&self, remote: SocketAddr) -> Config {
-        tcp_config(&self.config.tcp, self.mtu, remote)
+    fn tcp_config(&self, remote: SocketAddr) -> Arc<Config> {
+        Arc::clone(&self.tcp_configs[usize::from(remote.is_ipv6())])
     }
 
     /// A free local port for a connection to `remote` (RFC 6056 section 3.3.3, algorithm 3): a counter for all
@@ -335,9 +337,9 @@ fn timestamp_clock(now: Instant, offset: u32) -> u32 {
     ((now.as_micros() / 1_000) as u32).wrapping_add(offset)
 }
 
-/// The parameters of a connection to `remote`: no larger segments than the link carries.
-fn tcp_config(config: &Config, mtu: usize, remote: SocketAddr) -> Config {
-    let headers = overhead(remote.ip()) - frame::ETHERNET_BYTES + BASE_HEADER_BYTES;
+/// The parameters of a connection over IPv4 or IPv6: no larger segments than the link carries.
+pub(super) fn tcp_config(config: &Config, mtu: usize, v6: bool) -> Config {
+    let headers = if v6 { frame::IPV6_BYTES } else { frame::IPV4_BYTES } + BASE_HEADER_BYTES;
     let fits = u16::try_from(mtu - headers).unwrap_or(u16::MAX);
     Config { segment_size_max: config.segment_size_max.min(fits), ..config.clone() }
 }

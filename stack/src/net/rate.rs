@@ -64,7 +64,12 @@ impl DrainRate {
 
 /// Bytes that leave in `time` at `bytes_per_second`.
 pub(super) fn bytes_in(time: Duration, bytes_per_second: u64) -> usize {
-    let bytes = u128::from(bytes_per_second) * time.as_nanos() / 1_000_000_000;
+    let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    // 128 bits would cost a call, several times a turn.
+    let bytes = match bytes_per_second.checked_mul(nanos) {
+        Some(product) => product / 1_000_000_000,
+        None => (u128::from(bytes_per_second) * u128::from(nanos) / 1_000_000_000) as u64,
+    };
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 

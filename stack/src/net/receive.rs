@@ -26,6 +26,10 @@ impl Stack {
     /// One frame from the port.
     pub(super) fn on_frame(&mut self, now: Instant, frame: RxFrame<'_>) {
         self.statistics.rx_frames += 1;
+        if let Some((index, segment)) = self.prediction.read(&frame) {
+            self.statistics.rx_predicted += 1;
+            return self.on_segment(now, index, &segment);
+        }
         self.sort(now, &frame);
     }
 
@@ -47,7 +51,7 @@ impl Stack {
             && packet.to_us
             && let Some((key, index)) = self.find_flow(&packet)
         {
-            return self.on_tcp_of(now, index, key, &packet, frame.checksum);
+            return self.on_tcp_of(now, index, key, &packet, frame);
         }
         match frame::admit(protocol, packet, &self.routes) {
             Ok(Received::Tcp(packet)) => self.on_stray_tcp(now, &packet, frame),
@@ -114,14 +118,17 @@ impl Stack {
         index: u32,
         key: FlowKey,
         packet: &Packet<'_>,
-        checksum: ReceiveChecksum,
+        frame: &RxFrame<'_>,
     ) {
-        let Some((_, segment)) = self.parse(packet, checksum) else { return };
+        let Some((_, segment)) = self.parse(packet, frame.checksum) else { return };
         if segment.header.flags.syn {
             if self.makes_way(index, &segment) {
                 return self.reopen(now, index, key, &segment, packet.source_mac);
             }
             self.note_way_back(index, packet.source_mac);
+        }
+        if self.config.tcp.header_prediction {
+            self.prediction.learn(index, frame.bytes, packet, &segment);
         }
         self.on_segment(now, index, &segment);
     }

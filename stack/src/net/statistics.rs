@@ -58,6 +58,7 @@ macro_rules! statistics {
 statistics! {
     rx_frames: "frames", "Frames received from the port.";
     rx_segments: "segments", "TCP segments handed to a connection.";
+    rx_predicted: "segments", "Those of them whose headers were as the segment before let expect.";
     rx_slow_path: "frames", "Frames handed to the slow path: ARP, ICMP, NDP.";
     rx_dropped_truncated: "frames", "Frames shorter than their headers say.";
     rx_dropped_not_ours: "frames", "Frames or packets addressed to someone else.";

@@ -85,9 +85,9 @@ impl Entry {
     }
 
     /// Reads a little of everything that the next segment needs; see [`Connection::touch`].
-    pub(super) fn touch(&self) -> u64 {
+    pub(super) fn touch(&self, sends: bool) -> u64 {
         let own = self.acked_offset ^ self.ready_since.as_nanos() ^ u64::from(self.key.remote().port());
-        own ^ self.template.touch() ^ self.user.room() as u64 ^ self.connection.touch()
+        own ^ self.template.touch() ^ self.user.room() as u64 ^ self.connection.touch(sends)
     }
 
     /// Tells the endpoint that the connection is open, unless it knows. Says whether this was the first time.

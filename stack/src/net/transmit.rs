@@ -13,6 +13,7 @@ use super::lifecycle::Cause;
 use super::neighbours::Resolution;
 use super::rate::{bytes_in, time_for};
 use super::table::Entry;
+use super::train::{Mould, Piece};
 use crate::tcp::connection::TransmitLimit;
 use crate::tcp::segment::Outgoing;
 use crate::tcp::source::{Blocked, Demand};
@@ -92,9 +93,13 @@ impl Stack {
         self.transmit_retry = Some(now + wait);
     }
 
+    fn frame_bytes_max(&self) -> usize {
+        self.mtu + frame::ETHERNET_BYTES
+    }
+
     /// Bytes that the port may hold at `rate`.
     fn port_limit(&self, rate: u64) -> usize {
-        let segments = PORT_SEGMENTS_MIN * (self.mtu + frame::ETHERNET_BYTES);
+        let segments = PORT_SEGMENTS_MIN * self.frame_bytes_max();
         segments.max(bytes_in(self.config.port_queue_max, rate))
     }
 
@@ -145,6 +150,9 @@ impl Stack {
                 return Ok(Turn::Parked);
             }
         };
+        if entry.connection.is_bare() && entry.user.demand(now) != Demand::Nothing {
+            self.spare.pop().into_iter().for_each(|spare| entry.connection.use_spare(spare));
+        }
         if self.port_blocked_at.is_some_and(|at| at >= entry.ready_since && at < now) {
             note_blocked(now, entry);
         }
@@ -153,10 +161,15 @@ impl Stack {
         let connection_rate = self.connection_rate(now, index, room.bytes_outstanding, port_rate);
         let limit = self.port_limit(port_rate.max(connection_rate));
         let super_segment_bytes = self.super_segment_bytes(connection_rate);
+        let frame_bytes_max = self.frame_bytes_max();
         let turn = loop {
             let Some(entry) = self.table.get_mut(index) else { return Ok(Turn::Idle) };
             if entry.turn_segments >= self.config.segments_per_turn {
-                break Turn::More;
+                if !self.ready.is_empty() || *sent >= self.config.transmit_burst {
+                    break Turn::More;
+                }
+                // Nobody else waits, so the next turn would be its own.
+                entry.turn_segments = 0;
             }
             if room.frames == 0 || room.bytes_outstanding > limit {
                 // The port is asked only here: some of what was counted below may have left it already.
@@ -166,15 +179,27 @@ impl Stack {
                     break Turn::PortFull;
                 }
             }
-            let limit = TransmitLimit { super_segment_bytes };
-            let Some(segment) = entry.connection.poll_transmit(now, &mut *entry.user, limit) else {
+            let train_segments = match super_segment_bytes {
+                // As many as this loop would send one by one, without asking the port again.
+                0 => (self.config.segments_per_turn - entry.turn_segments)
+                    .min(room.frames)
+                    .min(1 + (limit - room.bytes_outstanding) / frame_bytes_max),
+                _ => 1,
+            };
+            let allowed = TransmitLimit { super_segment_bytes, train_segments };
+            let Some(segment) = entry.connection.poll_transmit(now, &mut *entry.user, allowed) else {
                 break Turn::Idle;
             };
             // Counted as they are on the wire: a super-segment is most of a turn, and of a burst.
             let segments = segment.segments();
             entry.turn_segments += segments;
-            room.bytes_outstanding += self.send(now, port, index, mac, &segment)?;
-            room.frames -= 1;
+            if segments > 1 && super_segment_bytes == 0 {
+                room.bytes_outstanding += self.send_train(now, port, index, mac, &segment)?;
+                room.frames -= segments;
+            } else {
+                room.bytes_outstanding += self.send(now, port, index, mac, &segment)?;
+                room.frames -= 1;
+            }
             *sent += segments;
         };
         if let Some(entry) = self.table.get_mut(index) {
@@ -239,6 +264,48 @@ impl Stack {
             self.statistics.tx_lost_at_port += 1;
         }
         Ok(length)
+    }
+
+    /// [`Self::send`] for a train: builds the frame of each of its segments. Returns their length.
+    fn send_train(
+        &mut self,
+        now: Instant,
+        port: &mut dyn Port,
+        index: u32,
+        mac: Mac,
+        train: &Outgoing,
+    ) -> Result<usize, PortError> {
+        let entry = self.table.get(index).expect("the train was just pulled from this connection");
+        let checksum = self.capabilities.tx_checksum;
+        let envelope =
+            Envelope { destination_mac: mac, ecn_capable: train.ecn_capable, checksum_offload: checksum };
+        let offload = TxOffload { checksum, segment_size: 0 };
+        let mut mould = Mould::new(&entry.template, &envelope, &train.header);
+        let (mut before, mut bytes, mut taken_bytes) = (0, 0, 0);
+        let statistics = &mut self.statistics;
+        while before < train.payload_length {
+            let payload_bytes = train.segment_size.min(train.payload_length - before);
+            let is_last = before + payload_bytes == train.payload_length;
+            let piece = Piece {
+                before,
+                payload: entry.connection.payload_at(train.payload_offset + before as u64, payload_bytes),
+                push: is_last && train.header.flags.psh,
+                finish: is_last && train.header.flags.fin,
+            };
+            let length = mould.length() + payload_bytes;
+            if port.transmit(now, length, offload, &mut |buffer| mould.emit(buffer, &piece))? {
+                taken_bytes += length;
+                statistics.tx_segments += 1;
+                statistics.tx_payload_bytes += payload_bytes as u64;
+            } else {
+                statistics.tx_lost_at_port += 1;
+            }
+            before += payload_bytes;
+            bytes += length;
+            mould.end_first();
+        }
+        self.drain_rate.on_transmit(taken_bytes);
+        Ok(bytes)
     }
 }
 

@@ -15,6 +15,7 @@ const GAIN_DIVISOR: u64 = 8;
 pub(crate) struct AckDelay {
     least: Duration,
     most: Duration,
+    most_nanos: u64,
     last_arrival: Option<Instant>,
     /// Mean time between arrivals, nanoseconds; `None` before there are two.
     mean_nanos: Option<u64>,
@@ -23,15 +24,19 @@ pub(crate) struct AckDelay {
 impl AckDelay {
     /// Within `bounds`, the least first.
     pub(crate) fn new((least, most): (Duration, Duration)) -> Self {
-        AckDelay { least: least.min(most), most, last_arrival: None, mean_nanos: None }
+        let most_nanos = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
+        AckDelay { least: least.min(most), most, most_nanos, last_arrival: None, mean_nanos: None }
     }
 
     /// A segment with payload has arrived.
     pub(crate) fn on_arrival(&mut self, now: Instant) {
-        let gap = self.last_arrival.replace(now).map(|last| now.since(last));
+        let Some(last) = self.last_arrival.replace(now) else { return };
+        // Not by way of a duration and its 128 bits: this is done for every segment.
+        let nanos = now.as_nanos().saturating_sub(last.as_nanos());
         // A pause is the application's, or that of a sender that timed out; it says nothing of the pace in between.
-        let Some(gap) = gap.filter(|gap| *gap <= self.most) else { return };
-        let nanos = u64::try_from(gap.as_nanos()).unwrap_or(u64::MAX);
+        if nanos > self.most_nanos {
+            return;
+        }
         let mean = self.mean_nanos.map_or(nanos, |mean| mean - mean / GAIN_DIVISOR + nanos / GAIN_DIVISOR);
         self.mean_nanos = Some(mean);
     }

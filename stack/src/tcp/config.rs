@@ -14,6 +14,9 @@ pub struct Config {
     pub path_segment_size_max: u16,
     /// Whether the path MTU is searched for with data.
     pub mtu_probing: MtuProbing,
+    /// Whether a segment that is the next in order, and says nothing else that is new, takes a shorter way. It makes no
+    /// difference but to the processor: to be switched off where the two ways are compared.
+    pub header_prediction: bool,
     /// Receive window at first, bytes. It doubles whenever a whole window was received within a few round trips.
     pub receive_window_initial: u32,
     /// Largest receive window, bytes; also fixes the window scale.
@@ -105,6 +108,7 @@ impl Default for Config {
             segment_size_max: 1460,
             path_segment_size_max: u16::MAX,
             mtu_probing: MtuProbing::default(),
+            header_prediction: true,
             receive_window_initial: 256 << 10,
             receive_window_max: 4 << 20,
             algorithm: Algorithm::default(),
@@ -189,8 +193,11 @@ pub enum Event {
 }
 
 /// What the caller allows for the next segment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct TransmitLimit {
     /// Payload bytes at most; above the segment size only if the port segments. Zero: no limit beyond the segment size.
     pub super_segment_bytes: usize,
+    /// Segments that may be given in one go as a *train*: what the next calls would give at the same instant, and
+    /// nothing else. For a caller that makes a frame of each by itself. Zero and one: one by one.
+    pub train_segments: usize,
 }

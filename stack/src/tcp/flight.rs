@@ -52,6 +52,19 @@ impl SentSegment {
     }
 }
 
+/// Memory for what is in flight, while nothing is.
+///
+/// Of many connections that send now and then few have anything in flight at an instant. Those that have nothing leave
+/// their memory to the next: there is less of it, and what was used last is still in the cache.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    storage: Vec<u8>,
+    segments: VecDeque<SentSegment>,
+}
+
+/// Records that are worth passing on.
+const SPARE_SEGMENTS_MAX: usize = 64;
+
 /// Segments between SND.UNA and SND.NXT in sequence order, and their bytes.
 #[derive(Debug)]
 pub(crate) struct Flight {
@@ -75,6 +88,28 @@ impl Flight {
             sacked_segments: 0,
             lost_segments: 0,
             delivered_end: 0,
+        }
+    }
+
+    /// The memory of a flight in which there is nothing. `None`: there is something, or none, or too much of it.
+    pub(crate) fn take_spare(&mut self) -> Option<Spare> {
+        if !self.segments.is_empty() || self.segments.capacity() > SPARE_SEGMENTS_MAX {
+            return None;
+        }
+        let storage = self.ring.take_storage()?;
+        Some(Spare { storage, segments: core::mem::take(&mut self.segments) })
+    }
+
+    /// Whether there is no memory for payload.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.ring.capacity() == 0
+    }
+
+    /// Gives memory to a flight that is bare.
+    pub(crate) fn use_spare(&mut self, spare: Spare) {
+        self.ring.set_storage(spare.storage);
+        if self.segments.capacity() == 0 {
+            self.segments = spare.segments;
         }
     }
 
@@ -103,9 +138,9 @@ impl Flight {
     }
 
     /// See [`super::connection::Connection::touch`].
-    pub(crate) fn touch(&self) -> u64 {
+    pub(crate) fn touch(&self, sends: bool) -> u64 {
         let newest = self.segments.back().map_or(0, |segment| segment.offset ^ segment.stamp.touch());
-        newest ^ self.delivered_end ^ self.ring.touch()
+        newest ^ self.delivered_end ^ if sends { self.ring.touch() } else { 0 }
     }
 
     /// Bytes of memory held for payload and marks.
@@ -178,9 +213,15 @@ impl Flight {
 
     /// Everything before `offset` is acknowledged: `delivered` sees each segment that was not SACKed before.
     pub(crate) fn acknowledge_to(&mut self, offset: u64, mut delivered: impl FnMut(&SentSegment)) {
-        self.split_at(offset);
-        while let Some(segment) = self.segments.front().copied().filter(|segment| segment.end() <= offset) {
-            self.segments.pop_front();
+        while let Some(front) = self.segments.front() {
+            if front.end() > offset {
+                if front.offset >= offset {
+                    break;
+                }
+                // Only its begin is acknowledged.
+                self.split_at(offset);
+            }
+            let segment = self.segments.pop_front().expect("it was there just now");
             self.forget_marks(&segment);
             if !segment.sacked {
                 delivered(&segment);

@@ -9,7 +9,7 @@ mod config;
 pub mod congestion;
 pub mod connection;
 mod ecn;
-mod flight;
+pub(crate) mod flight;
 mod rate;
 mod reassembly;
 mod receiver;

@@ -165,6 +165,28 @@ impl Receiver {
         self.full_segment = self.full_segment.max(bytes.min(bytes_max) as u64);
     }
 
+    /// Whether `bytes` at RCV.NXT are simply what comes next: within the window, with no gap behind them, and no FIN seen.
+    pub(crate) fn is_plain(&self, bytes: usize) -> bool {
+        bytes > 0
+            && self.next + bytes as u64 <= self.window_end
+            && self.reassembly.is_empty()
+            && self.fin_at.is_none()
+    }
+
+    /// [`Self::on_payload`] for what [`Self::is_plain`].
+    pub(crate) fn on_next(
+        &mut self,
+        now: Instant,
+        payload: &[u8],
+        sink: &mut dyn SegmentSink,
+    ) -> Result<(), SinkFault> {
+        let mut received = Received::default();
+        self.ack_delay.on_arrival(now);
+        self.deliver(now, payload, sink, &mut received)?;
+        self.schedule(now, &received);
+        Ok(())
+    }
+
     /// Takes the payload at `offset` (already found acceptable) and FIN after it.
     pub(crate) fn on_payload(
         &mut self,

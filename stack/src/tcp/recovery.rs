@@ -54,10 +54,9 @@ impl Rack {
         rtt: &RttEstimator,
         echo_precedes: bool,
     ) {
-        let elapsed = now - segment.sent_at;
         if segment.was_retransmitted() {
             // The acknowledgement may be of the original (RFC 8985 section 6.2, step 2).
-            if echo_precedes || rtt.min().is_some_and(|min| elapsed < min) {
+            if echo_precedes || rtt.min().is_some_and(|min| now - segment.sent_at < min) {
                 return;
             }
         } else if segment.end() < delivered_end {
@@ -67,7 +66,7 @@ impl Rack {
         }
         if self.newest.is_none_or(|newest| (segment.sent_at, segment.end()) > newest) {
             self.newest = Some((segment.sent_at, segment.end()));
-            self.rtt = elapsed;
+            self.rtt = now - segment.sent_at;
         }
     }
 

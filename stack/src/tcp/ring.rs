@@ -2,6 +2,8 @@
 
 /// Smallest storage kept once anything was stored, bytes.
 const CAPACITY_MIN_BYTES: usize = 256;
+/// Storage of this size is not worth moving for being too large, bytes.
+const CAPACITY_MODEST_BYTES: usize = 4096;
 
 /// Bytes from [`Self::start`] to [`Self::end`] of a stream: appended at the end, released from the start.
 ///
@@ -41,6 +43,21 @@ impl ByteRing {
         self.storage.len()
     }
 
+    /// Takes the storage out, if nothing is in it and it is no larger than what any other ring might have use for.
+    pub(crate) fn take_storage(&mut self) -> Option<Vec<u8>> {
+        let modest = (1..=CAPACITY_MODEST_BYTES).contains(&self.storage.len());
+        (self.length == 0 && modest).then(|| core::mem::take(&mut self.storage))
+    }
+
+    /// Gives a ring that has none the storage of another.
+    pub(crate) fn set_storage(&mut self, storage: Vec<u8>) {
+        debug_assert!(storage.is_empty() || storage.len().is_power_of_two());
+        if self.storage.is_empty() {
+            self.storage = storage;
+            self.peak = 0;
+        }
+    }
+
     /// Reads where the next bytes will be written: what a segment takes, one line of the cache in two, because the
     /// processor fetches lines in pairs.
     pub(crate) fn touch(&self) -> u64 {
@@ -57,7 +74,9 @@ impl ByteRing {
         let at = self.index(self.end());
         let first = bytes.len().min(self.storage.len() - at);
         self.storage[at..at + first].copy_from_slice(&bytes[..first]);
-        self.storage[..bytes.len() - first].copy_from_slice(&bytes[first..]);
+        if first < bytes.len() {
+            self.storage[..bytes.len() - first].copy_from_slice(&bytes[first..]);
+        }
         self.length += bytes.len();
         self.peak = self.peak.max(self.length);
     }
@@ -74,7 +93,7 @@ impl ByteRing {
         self.length -= (offset - self.start) as usize;
         self.start = offset;
         if self.length == 0 || gone_round {
-            if self.storage.len() > CAPACITY_MIN_BYTES && self.peak * 4 <= self.storage.len() {
+            if self.storage.len() > CAPACITY_MODEST_BYTES && self.peak * 4 <= self.storage.len() {
                 self.resize(self.peak);
             }
             self.peak = self.length;

@@ -90,7 +90,7 @@ pub struct Header {
 }
 
 /// A received segment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Segment<'a> {
     /// Everything but the payload.
     pub header: Header,

@@ -20,16 +20,21 @@ pub const OPTIONS_BYTES_MAX: usize = 40;
 /// Largest shift of the window scale option (RFC 7323 section 2.3: a greater one counts as 14).
 const WINDOW_SCALE_MAX: u8 = 14;
 
-/// Where the checksum is in the header.
-const CHECKSUM_AT: usize = 16;
+/// Where the sequence number, the control bits and the checksum are in the header.
+pub(crate) const SEQUENCE_AT: usize = 4;
+pub(crate) const FLAGS_AT: usize = 13;
+pub(crate) const CHECKSUM_AT: usize = 16;
+/// Bytes of options where they are the timestamps, padded as everyone does, and where the value is in such a header.
+pub(crate) const TIMESTAMPS_ONLY_BYTES: usize = 2 + TIMESTAMPS_BYTES;
+pub(crate) const TIMESTAMP_AT: usize = BASE_HEADER_BYTES + 4;
 /// Control bits (RFC 9293 section 3.1, RFC 3168 section 6.1).
-const FIN: u8 = 1;
+pub(crate) const FIN: u8 = 1;
 const SYN: u8 = 1 << 1;
 const RST: u8 = 1 << 2;
-const PSH: u8 = 1 << 3;
+pub(crate) const PSH: u8 = 1 << 3;
 const ACK: u8 = 1 << 4;
 const ECE: u8 = 1 << 6;
-const CWR: u8 = 1 << 7;
+pub(crate) const CWR: u8 = 1 << 7;
 
 const KIND_END: u8 = 0;
 const KIND_NO_OPERATION: u8 = 1;
@@ -305,17 +310,13 @@ pub(crate) fn emit_between(
     emit_options(options, &header.options, sack_blocks);
 
     let pseudo_header = u64::from(addresses) + (length >> 16) as u64 + (length & 0xffff) as u64;
-    let (first, second) = body.split_at_mut(payload[0].len());
     let sum = if checksum_offload {
+        let (first, second) = body.split_at_mut(payload[0].len());
         first.copy_from_slice(payload[0]);
         second.copy_from_slice(payload[1]);
         checksum::fold(pseudo_header)
     } else {
-        let first_sum = checksum::copy(first, payload[0]);
-        let second_sum = if second.is_empty() { 0 } else { checksum::copy(second, payload[1]) };
-        // Behind an odd number of bytes the two of each word have changed places (RFC 1071 section 2, B).
-        let second_sum = if payload[0].len() % 2 == 1 { second_sum.swap_bytes() } else { second_sum };
-        let sums = u64::from(checksum::sum(head)) + u64::from(first_sum) + u64::from(second_sum);
+        let sums = u64::from(checksum::sum(head)) + u64::from(checksum::copy_two(body, payload));
         !checksum::fold(pseudo_header + sums)
     };
     head[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&sum.to_be_bytes());

@@ -235,8 +235,12 @@ pub(crate) struct Pair {
     pub windows_to_shrink: [u32; 2],
     /// Payload that the port of a node takes in one super-segment, which it cuts; zero for one that does not segment.
     pub super_segment_bytes: usize,
+    /// Segments that a node gives in one go.
+    pub train_segments: usize,
     /// They are not cut, but arrive as they are, as between two hosts on one machine.
     pub uncut: bool,
+    /// Trains of more than one segment that left.
+    pub trains: u64,
     /// Super-segments that left.
     pub super_segments: u64,
     /// A node whose connection is over answers with RST, as the layer above the engine would.
@@ -286,6 +290,8 @@ impl Pair {
             clock_back: [Duration::ZERO; 2],
             windows_to_shrink: [0; 2],
             super_segment_bytes: 0,
+            train_segments: 0,
+            trains: 0,
             uncut: false,
             super_segments: 0,
             resets_strays: false,
@@ -324,11 +330,17 @@ impl Pair {
             let now = self.clock(from);
             let node = &mut self.nodes[from];
             let Some(tcp) = &mut node.tcp else { return };
-            let limit = TransmitLimit { super_segment_bytes: self.super_segment_bytes };
+            let limit = TransmitLimit {
+                super_segment_bytes: self.super_segment_bytes,
+                train_segments: self.train_segments,
+            };
             let before = (self.super_segment_bytes > 0).then(|| (tcp.send_state(now), tcp.inspect(now)));
             let Some(outgoing) = tcp.poll_transmit(now, &mut node.app, limit) else { break };
             let payload = tcp.payload(&outgoing).concat();
-            if outgoing.segments() > 1 {
+            if outgoing.segments() > 1 && before.is_none() {
+                assert!(outgoing.segments() <= self.train_segments, "no longer a train than is allowed");
+                self.trains += 1;
+            } else if outgoing.segments() > 1 {
                 assert!(payload.len() <= self.super_segment_bytes, "no more than the port takes");
                 let (state, inspection) =
                     before.expect("a port that does not segment is given no more than it takes");

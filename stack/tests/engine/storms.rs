@@ -115,6 +115,8 @@ impl Storm {
         pair.paths = [path(&mut random), path(&mut random)];
         // A generator of its own: whether the ports segment changes nothing else about a storm.
         (pair.super_segment_bytes, pair.uncut) = faults::segmentation(seed);
+        // The others take trains, half of them.
+        pair.train_segments = if pair.super_segment_bytes == 0 { (seed % 2) as usize * 8 } else { 0 };
         pair.reports_sizes = true;
         pair.resets_strays = true;
         for node in &mut pair.nodes {

@@ -6,7 +6,7 @@ use outrider_stack::tcp::congestion::Algorithm;
 use outrider_stack::tcp::connection::{Config, State, TransmitLimit};
 use outrider_stack::tcp::segment::Outgoing;
 
-use crate::pair::{InFlight, Pair, Path};
+use crate::pair::{InFlight, Pair, Path, Random};
 
 const SECOND: Duration = Duration::from_secs(1);
 const SEGMENT: usize = 1448;
@@ -26,7 +26,11 @@ fn fast(seed: u64, algorithm: Algorithm) -> Pair {
 fn next(pair: &mut Pair) -> Option<Outgoing> {
     let (now, node) = (pair.now, &mut pair.nodes[0]);
     let tcp = node.tcp.as_mut().expect("it is connected");
-    tcp.poll_transmit(now, &mut node.app, TransmitLimit { super_segment_bytes: SUPER })
+    tcp.poll_transmit(
+        now,
+        &mut node.app,
+        TransmitLimit { super_segment_bytes: SUPER, ..TransmitLimit::default() },
+    )
 }
 
 #[test]
@@ -163,4 +167,56 @@ fn a_smaller_path_mtu_is_obeyed_by_the_segments_of_a_super_segment() {
     pair.nodes[0].app.total = 500_000;
     pair.run_until(SECOND * 10, |pair| pair.nodes[1].app.received == 500_000);
     assert!(pair.reports_believed >= 1 && pair.super_segments > 3, "{}", pair.super_segments);
+}
+
+/// What the nodes of a faulty pair sent, in trains of `train_segments`, and how many trains that were.
+fn transcript(seed: u64, train_segments: usize) -> (Vec<String>, u64) {
+    let mut random = Random::new(seed);
+    let config = Config {
+        algorithm: Algorithm::ALL[random.below(3) as usize],
+        sack: random.chance(0.8),
+        timestamps: random.chance(0.8),
+        ecn: random.chance(0.5),
+        pacing: random.chance(0.8),
+        receive_window_max: [20_000, 4 << 20][random.below(2) as usize],
+        ..Config::default()
+    };
+    let path = Path {
+        bits_per_second: [20_000_000, 1_000_000_000, 10_000_000_000][random.below(3) as usize],
+        loss: [0.0, 0.01][random.below(2) as usize],
+        reorder: [0.0, 0.01][random.below(2) as usize],
+        mark_above: [None, Some(30_000)][random.below(2) as usize],
+        ..Path::default()
+    };
+    let mut pair = Pair::new(seed, config).both_paths(path);
+    pair.keep_log = true;
+    pair.train_segments = train_segments;
+    pair.nodes[0].app.total = 400_000 + random.below(1_000);
+    pair.nodes[1].app.total = random.below(2) * 100_000;
+    pair.nodes[0].app.finish = true;
+    pair.nodes[1].app.finish = true;
+    for step in 1..=20 {
+        pair.run_for(Duration::from_micros(random.below(2_000)));
+        pair.nodes[0].app.urgent |= step % 4 == 0;
+        pair.transmit_all(0);
+    }
+    pair.run_until(SECOND * 60, |pair| pair.nodes.iter().all(|node| node.app.peer_finished));
+    let lines = pair.sent.iter().flatten().map(|(at, segment)| format!("{at:?} {segment:?}")).collect();
+    (lines, pair.trains)
+}
+
+#[test]
+fn trains_put_on_the_wire_what_single_segments_would_when_they_would() {
+    let mut trains = 0;
+    for seed in 0..40 {
+        let (singly, none) = transcript(seed, 0);
+        let (together, some) = transcript(seed, 8);
+        assert_eq!(none, 0);
+        trains += some;
+        let differs = singly.iter().zip(&together).position(|(one, other)| one != other);
+        let show = |lines: &[String]| differs.map(|at| lines[at][..lines[at].len().min(300)].to_owned());
+        assert_eq!(show(&singly), show(&together), "seed {seed}, segment {differs:?}");
+        assert_eq!(singly.len(), together.len(), "seed {seed}");
+    }
+    assert!(trains > 500, "{trains} trains");
 }

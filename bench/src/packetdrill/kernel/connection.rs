@@ -238,7 +238,7 @@ impl Conn {
         self.stream.acks.timeout = inspection.retransmission_timeout;
         self.stream.prepare(engine.segment_size(), engine.acked_offset(), &inspection);
         let cut_before = self.stream.cut_offset();
-        let outgoing = engine.poll_transmit(now, &mut self.stream, TransmitLimit { super_segment_bytes: 0 });
+        let outgoing = engine.poll_transmit(now, &mut self.stream, TransmitLimit::default());
         let sent = outgoing.map(|outgoing| {
             let payload = engine.payload(&outgoing);
             let bytes = emit(&outgoing.header, payload, self.local_port, self.remote_port);

@@ -1,6 +1,7 @@
 //! What an owner may change on an open connection, as socket options allow.
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use super::Connection;
 use crate::tcp::config::Keepalive;
@@ -10,13 +11,13 @@ use crate::time::Instant;
 impl Connection {
     /// Input. From now on outstanding data may stay unacknowledged for `timeout` (RFC 5482 semantics).
     pub fn set_user_timeout(&mut self, now: Instant, timeout: Duration) {
-        self.config.user_timeout = timeout;
+        Arc::make_mut(&mut self.config).user_timeout = timeout;
         self.settle(now);
     }
 
     /// Input. Switches keepalive probes on, with these times, or off.
     pub fn set_keepalive(&mut self, now: Instant, keepalive: Option<Keepalive>) {
-        self.config.keepalive = keepalive;
+        Arc::make_mut(&mut self.config).keepalive = keepalive;
         self.settle(now);
     }
 

@@ -15,6 +15,7 @@ impl Connection {
         self.trace.received(now, &segment.header, segment.payload.len());
         match self.state {
             State::Closed => return,
+            State::Established if self.is_next_expected(segment) => self.on_next_expected(now, segment, sink),
             State::SynSent => self.on_segment_in_syn_sent(now, segment, sink),
             _ => self.on_segment_synchronised(now, segment, sink),
         }
@@ -23,6 +24,43 @@ impl Connection {
         }
         // The other timers look at the connection again when they fire; they are set once nothing more may leave.
         self.arm_keepalive();
+    }
+
+    /// Header prediction (Jacobson and Braden, RFC 1185 and its successors): the segment is the next in order of a peer
+    /// that sends, while nothing of ours is out and no gap is open. Then there is nothing to decide.
+    fn is_next_expected(&self, segment: &Segment<'_>) -> bool {
+        let header = &segment.header;
+        let flags = header.flags;
+        let receiver = &self.receiver;
+        self.config.header_prediction
+            && !(flags.syn || flags.fin || flags.rst)
+            && header.seq == receiver.initial.at(receiver.next)
+            && header.ack == Some(self.initial.at(self.una))
+            && header.options.sack.as_slice().is_empty()
+            && self.flight.is_empty()
+            && self.tail_probe.is_none()
+            && receiver.is_plain(segment.payload.len())
+            && !self.is_old_by_timestamp(header)
+    }
+
+    /// What is left to do with such a segment of all that [`Self::on_segment_synchronised`] does.
+    fn on_next_expected(&mut self, now: Instant, segment: &Segment<'_>, sink: &mut dyn SegmentSink) {
+        let offset = self.receiver.next;
+        self.note_heard(now);
+        self.note_timestamp(&segment.header, offset);
+        self.update_window(&segment.header, offset, self.una);
+        self.note_mark(segment);
+        self.note_segment_size(segment.payload.len());
+        if self.receiver.on_next(now, segment.payload, sink).is_err() {
+            return self.close_with_reset(CloseReason::Unusable);
+        }
+        self.receiver.tune(now, self.rtt.smoothed());
+        self.statistics.payload_bytes_received += segment.payload.len() as u64;
+    }
+
+    fn note_segment_size(&mut self, bytes: usize) {
+        let bytes_max = usize::from(self.config.segment_size_max).saturating_sub(self.timestamp_bytes());
+        self.receiver.note_segment(bytes, bytes_max);
     }
 
     fn on_segment_synchronised(&mut self, now: Instant, segment: &Segment<'_>, sink: &mut dyn SegmentSink) {
@@ -247,9 +285,7 @@ impl Connection {
             return;
         }
         self.note_mark(segment);
-        let segment_bytes_max =
-            usize::from(self.config.segment_size_max).saturating_sub(self.timestamp_bytes());
-        self.receiver.note_segment(segment.payload.len(), segment_bytes_max);
+        self.note_segment_size(segment.payload.len());
         let received = match self.receiver.on_payload(now, offset, segment.payload, fin, sink) {
             Ok(received) => received,
             Err(_) => return self.close_with_reset(CloseReason::Unusable),

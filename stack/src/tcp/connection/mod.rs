@@ -12,13 +12,14 @@ mod super_segment;
 mod timeout;
 
 use core::time::Duration;
+use std::sync::Arc;
 
 pub use inspect::{Inspection, RecoveryState};
 
 pub use super::config::{CloseReason, Config, Event, Keepalive, MtuProbing, TransmitLimit};
 use super::congestion::{Algorithm, CongestionControl};
 use super::ecn::{EchoStyle, Ecn};
-use super::flight::Flight;
+use super::flight::{Flight, Spare};
 use super::rate::RateSampler;
 use super::receiver::{AckDue, Receiver, ReceiverLimits};
 use super::recovery::{Rack, RateReduction, TailProbe};
@@ -69,7 +70,8 @@ enum Recovery {
 /// the source's [`super::source::SegmentSource::finished`].
 #[derive(Debug)]
 pub struct Connection {
-    config: Config,
+    /// Shared with other connections where they have the same: then it is in the cache already.
+    config: Arc<Config>,
     state: State,
     pending_reset: Option<Header>,
     close_reason: Option<CloseReason>,
@@ -254,7 +256,7 @@ impl Connection {
             statistics: ConnectionStatistics::default(),
             trace: Trace::default(),
             retransmits_traced: 0,
-            config: config.clone(),
+            config: Arc::new(config.clone()),
         }
     }
 
@@ -382,28 +384,54 @@ impl Connection {
         self.flight.ring().slices(segment.payload_offset, segment.payload_length)
     }
 
+    /// `length` bytes of payload in flight from stream offset `offset` on, likewise.
+    pub(crate) fn payload_at(&self, offset: u64, length: usize) -> [&[u8]; 2] {
+        self.flight.ring().slices(offset, length)
+    }
+
+    /// Whether the next payload sent needs memory that is not there yet.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.flight.is_bare()
+    }
+
+    /// The memory for what is in flight, while nothing is.
+    pub(crate) fn take_spare(&mut self) -> Option<Spare> {
+        self.flight.take_spare()
+    }
+
+    /// Gives such memory to a connection that has none.
+    pub(crate) fn use_spare(&mut self, spare: Spare) {
+        self.flight.use_spare(spare);
+    }
+
     /// Reads a little of everything that the next segment needs, so that the cache fetches it while others have their
-    /// turn. What it returns means nothing.
-    pub(crate) fn touch(&self) -> u64 {
-        let config = self.config.ack_delay_max.subsec_nanos() ^ self.config.rto_max.subsec_nanos();
-        self.una
+    /// turn; of the sending half only if it `sends`, or has something in flight. What it returns means nothing.
+    pub(crate) fn touch(&self, sends: bool) -> u64 {
+        let common = self.una
             ^ self.window_edge
-            ^ self.next_round_delivered
-            ^ self.duplicate_acks
             ^ self.retransmits_traced
             ^ self.timeout_base.as_nanos()
-            ^ self.paced_until.as_nanos()
-            ^ self.challenge.0.as_nanos()
             ^ self.statistics.segments_sent
-            ^ u64::from(config)
-            ^ self.rate.delivered()
-            ^ self.flight.touch()
             ^ self.receiver.touch()
+            ^ self.timers.touch()
+            ^ self.trace.touch();
+        if !sends && self.flight.is_empty() {
+            return common;
+        }
+        common
+            ^ self.next_round_delivered
+            ^ self.duplicate_acks
+            ^ self.paced_until.as_nanos()
+            ^ self.rate.delivered()
+            ^ self.flight.touch(sends)
             ^ self.congestion.touch()
             ^ self.rtt.touch()
             ^ self.rack.touch()
-            ^ self.timers.touch()
-            ^ self.trace.touch()
+    }
+
+    /// Has the connection use `config`, which says what its own does.
+    pub(crate) fn share_config(&mut self, config: &Arc<Config>) {
+        self.config = Arc::clone(config);
     }
 
     /// Bytes the peer's window allows beyond SND.UNA.

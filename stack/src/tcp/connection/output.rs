@@ -10,15 +10,15 @@ use crate::tcp::receiver::AckDue;
 use crate::tcp::recovery::TailProbe;
 use crate::tcp::ring::ByteRing;
 use crate::tcp::segment::{Flags, Header, Options, Outgoing, Timestamps};
-use crate::tcp::source::{Blocked, Cut, Demand, SegmentSource};
+use crate::tcp::source::{Blocked, Cut, Demand, SegmentSource, SendState};
 use crate::tcp::state::{State, Transition};
 use crate::tcp::timers::Timer;
 use crate::time::Instant;
 
 /// The pacer lets segments go this much early, so that a run loop need not wake for every single one.
-const PACING_SLACK: Duration = Duration::from_micros(20);
+pub(super) const PACING_SLACK: Duration = Duration::from_micros(20);
 /// A sender that slept past its turn may catch up by this much, and no more: it goes into the bottleneck's queue.
-const PACING_CATCH_UP: Duration = Duration::from_micros(100);
+pub(super) const PACING_CATCH_UP: Duration = Duration::from_micros(100);
 
 /// Rules that a transmission of new data may be exempt from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,12 @@ impl Cut for CutWriter<'_> {
         self.room -= bytes.len();
         self.ring.append(bytes);
     }
+}
+
+/// How long the pacer takes for `bytes` at `rate`, which is not zero.
+pub(super) fn paced_time(bytes: u64, rate: u64) -> Duration {
+    // A segment is far below the 18 GB at which this would saturate; 128 bits would cost a call per segment.
+    Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate)
 }
 
 impl Connection {
@@ -233,8 +239,13 @@ impl Connection {
     /// Charges `bytes` to pacer, rate reduction and controller. `pipe` is the pipe before them.
     fn charge(&mut self, now: Instant, bytes: u64, pipe: u64) {
         if let Some(rate) = self.pacing_rate().filter(|rate| *rate > 0) {
-            // A segment is far below the 18 GB at which this would saturate; 128 bits would cost a call per segment.
-            let duration = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate);
+            let size = self.segment_size() as u64;
+            let duration = if bytes <= size {
+                paced_time(bytes, rate)
+            } else {
+                // Rounded as if they left one by one.
+                paced_time(size, rate) * (bytes / size) as u32 + paced_time(bytes % size, rate)
+            };
             self.paced_until = self.paced_until.max(now - PACING_CATCH_UP) + duration;
         }
         self.reduction.on_sent(bytes);
@@ -367,11 +378,11 @@ impl Connection {
         let several = if alone { size } else { self.room_at_once(size, limit.super_segment_bytes) };
         let room = self.window_room(now, probe.unwrap_or(several), size, demand, source)?;
         let room = if probe.is_none() && room > size { room - room % size } else { room };
+        let follow =
+            if alone || room != size { 0 } else { self.train_behind(now, size, limit.train_segments) };
         self.restart_after_idle(now);
-        let state = self.send_state(now);
-        let mut cut = CutWriter { ring: self.flight.ring_mut(), room, urgent_only };
-        source.cut(now, &state, &mut cut);
-        let length = room - cut.room;
+        let mut state = self.send_state(now);
+        let mut length = self.cut(now, source, &state, room, urgent_only);
         if length == 0 {
             if room < size {
                 self.await_window(now);
@@ -382,9 +393,22 @@ impl Connection {
             self.urgent_beyond_at = Some(now);
             self.statistics.urgent_beyond_window += 1;
         }
-        let more = source.demand(now) != Demand::Nothing;
+        let mut following = source.demand(now);
+        let mut push = source.pushes().unwrap_or(following == Demand::Nothing);
+        for cut_before in 1..=follow {
+            // A train ends where one of its segments is not full, is pushed, or is not followed by ordinary data.
+            if length < cut_before * size || push || following != Demand::Data {
+                break;
+            }
+            state.bytes_in_flight += size as u64;
+            state.stream_offset += size as u64;
+            state.blocked = Blocked::Nothing;
+            length += self.cut(now, source, &state, size, false);
+            following = source.demand(now);
+            push = source.pushes().unwrap_or(following == Demand::Nothing);
+        }
+        let more = following != Demand::Nothing;
         let fin = !more && source.finished() && self.next + (length as u64) < self.window_edge;
-        let push = source.pushes().unwrap_or(!more);
         let sack_blocks = if probe.is_some() { 0 } else { sack_blocks };
         let is_probe = probe.is_some() && self.note_mtu_probe(self.next, length);
         let mut outgoing = self.push_new(now, length, fin, demand == Demand::Urgent, push, sack_blocks);
@@ -393,6 +417,20 @@ impl Connection {
             outgoing.segment_size = length;
         }
         Some(outgoing)
+    }
+
+    /// Has `source` cut its next bytes into `room`. Returns how many there are.
+    fn cut(
+        &mut self,
+        now: Instant,
+        source: &mut dyn SegmentSource,
+        state: &SendState,
+        room: usize,
+        urgent_only: bool,
+    ) -> usize {
+        let mut cut = CutWriter { ring: self.flight.ring_mut(), room, urgent_only };
+        source.cut(now, state, &mut cut);
+        room - cut.room
     }
 
     /// Records `length` bytes just cut (and FIN) as sent, and makes their segment.

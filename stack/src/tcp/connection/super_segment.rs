@@ -1,13 +1,20 @@
-//! Several segments in one go, where the port cuts them (TCP segmentation offload).
+//! Several segments in one go: as a super-segment, where the port cuts it (TCP segmentation offload), or as a train of
+//! segments of which the caller makes a frame each.
 //!
 //! A super-segment is one pull from the source and one frame, and nothing else: it obeys every window that its segments
 //! would obey one by one, each of them has a record of its own in flight, and what is lost of it is repaired segment by
 //! segment. Nothing out of band is in one, so that it has a segment, a record and a push of its own, and waits for one
 //! super-segment at most.
+//!
+//! A train is nothing but a saving: the segments that would leave at the same instant one by one, each cut by the source
+//! for itself, with the same bytes, records and charges. What is saved is to ask for each of them what cannot change
+//! between them.
 
 use core::time::Duration;
 
+use super::output::{PACING_CATCH_UP, PACING_SLACK, paced_time};
 use super::{Connection, Recovery};
+use crate::tcp::config::MtuProbing;
 use crate::tcp::flight::SentSegment;
 use crate::time::Instant;
 
@@ -31,6 +38,32 @@ impl Connection {
         };
         let bytes = usize::try_from(window.min(paced)).unwrap_or(usize::MAX).min(limit);
         (bytes / size).max(1) * size
+    }
+
+    /// How many segments of `size` bytes may follow a first one, which leaves now, in a train of `most`.
+    pub(super) fn train_behind(&self, now: Instant, size: usize, most: usize) -> usize {
+        let pipe = self.pipe_estimate();
+        // What the first one changes may let others go or hold them back: after idleness, in recovery, and when it is
+        // time to try a larger one.
+        let settled = pipe > 0
+            && self.recovery == Recovery::Open
+            && !self.flight.has_lost()
+            && self.config.mtu_probing == MtuProbing::Off;
+        if most < 2 || !settled {
+            return 0;
+        }
+        let window = self.congestion.window().saturating_sub(pipe);
+        let usable = self.window_edge.saturating_sub(self.next);
+        let fitting = window.min(usable) / size as u64;
+        let paced = match self.pacing_rate().filter(|rate| *rate > 0) {
+            Some(rate) => {
+                let from = self.paced_until.max(now - PACING_CATCH_UP);
+                let duration = paced_time(size as u64, rate).as_nanos().max(1) as u64;
+                1 + (now + PACING_SLACK).since(from).as_nanos() as u64 / duration
+            }
+            None => u64::MAX,
+        };
+        (fitting.min(paced).min(most as u64) as usize).saturating_sub(1)
     }
 
     /// Records `length` bytes just cut, and FIN after them, as sent: each segment by itself.
