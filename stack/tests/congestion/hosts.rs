@@ -246,7 +246,7 @@ impl World {
         }
         let mut leaving = Vec::new();
         while let Some(outgoing) =
-            tcp.poll_transmit(now, &mut host.app, TransmitLimit { super_segment_bytes: 0 })
+            tcp.poll_transmit(now, &mut host.app, TransmitLimit::default())
         {
             leaving.push((outgoing.header, outgoing.payload_length));
         }
