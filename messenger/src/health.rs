@@ -152,6 +152,8 @@ fn suspicion(distance: f64) -> f64 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Trouble {
     congested_since: Option<Instant>,
+    /// What held bytes back when last something did.
+    blocked: Blocked,
     out_of_credit_since: Option<Instant>,
 }
 
@@ -161,7 +163,13 @@ impl Trouble {
         let send = &occupancy.send;
         let held = send.unsent_bytes > 0 && send.blocked != Blocked::Nothing;
         let credit = held && send.blocked == Blocked::Credit;
-        self.congested_since = held.then(|| self.congested_since.unwrap_or(now));
+        if held {
+            self.congested_since.get_or_insert(now);
+            self.blocked = send.blocked;
+        } else if send.unsent_bytes == 0 {
+            // With bytes left, a report without a blocker is one that was made as a segment left: the queue still stands.
+            self.congested_since = None;
+        }
         self.out_of_credit_since = credit.then(|| self.out_of_credit_since.unwrap_or(now));
     }
 }
@@ -200,7 +208,10 @@ pub(crate) fn judge(config: &HealthConfig, evidence: &Evidence) -> Health {
     let send = &evidence.occupancy.send;
     match evidence.trouble.congested_since {
         Some(since) if now.since(since) >= config.congested_after => Health {
-            condition: Condition::Congested { blocked: send.blocked, unsent_bytes: send.unsent_bytes },
+            condition: Condition::Congested {
+                blocked: evidence.trouble.blocked,
+                unsent_bytes: send.unsent_bytes,
+            },
             since,
         },
         _ => Health { condition: Condition::Healthy, since: evidence.made_at },

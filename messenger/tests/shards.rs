@@ -72,11 +72,9 @@ fn a_session_that_moves_between_shards_loses_nothing_and_doubles_nothing() {
     let there = left.messenger.connect_to(SocketAddr::from(([10, 0, 0, 2], 6800))).unwrap();
     let part = |turn: &outrider_messenger::OobTurn| Some(Bytes::from(turn.sequence.to_string()));
     let _registration = there.register_oob_message(OobOp::PING, part, Duration::from_millis(2)).unwrap();
-    let sender = std::thread::spawn({
-        let there = there.clone();
-        move || {
-            (0..MESSAGES)
-                .for_each(|tid| there.send_message(Message::new(1, vec![0; 3_000]).with_tid(tid)).unwrap())
+    let sender = std::thread::spawn(move || {
+        for tid in 0..MESSAGES {
+            there.send_message(Message::new(1, vec![0; 3_000]).with_tid(tid)).unwrap();
         }
     });
     for expected in 0..MESSAGES {

@@ -97,6 +97,13 @@ fn congestion_is_named_with_what_blocks_once_it_lasts() {
     assert_eq!(health, Health { condition, since: at(980) });
     evidence.occupancy.send.blocked = Blocked::Nothing;
     evidence.trouble.note(at(1_030), &evidence.occupancy);
+    assert_eq!(
+        judge(&HealthConfig::default(), &evidence),
+        health,
+        "a segment leaves, and the queue still stands"
+    );
+    evidence.occupancy.send.unsent_bytes = 0;
+    evidence.trouble.note(at(1_030), &evidence.occupancy);
     assert_eq!(judge(&HealthConfig::default(), &evidence).condition, Condition::Healthy);
 }
 

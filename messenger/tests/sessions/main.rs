@@ -3,7 +3,7 @@
 
 mod cluster;
 mod driven;
-mod long_run;
 mod lossless;
 mod policies;
+mod preemption;
 mod stress;
