@@ -136,20 +136,8 @@ impl Stack {
         index: u32,
         sent: &mut usize,
     ) -> Result<Turn, PortError> {
+        let Some(mac) = self.way_to(now, index) else { return Ok(Turn::Parked) };
         let Some(entry) = self.table.get_mut(index) else { return Ok(Turn::Idle) };
-        let resolution = match entry.way_back() {
-            Some(mac) => Resolution::Known(mac),
-            None => self.neighbours.resolve(now, entry.next_hop, index),
-        };
-        let mac = match resolution {
-            Resolution::Known(mac) => mac,
-            Resolution::Pending => {
-                entry.parked = true;
-                entry.connection.settle(now);
-                self.settle(now, index, Cause::TurnEnded);
-                return Ok(Turn::Parked);
-            }
-        };
         if entry.connection.is_bare() && entry.user.demand(now) != Demand::Nothing {
             self.spare.pop().into_iter().for_each(|spare| entry.connection.use_spare(spare));
         }
@@ -179,13 +167,11 @@ impl Stack {
                     break Turn::PortFull;
                 }
             }
-            let train_segments = match super_segment_bytes {
-                // As many as this loop would send one by one, without asking the port again.
-                0 => (self.config.segments_per_turn - entry.turn_segments)
-                    .min(room.frames)
-                    .min(1 + (limit - room.bytes_outstanding) / frame_bytes_max),
-                _ => 1,
-            };
+            let turn_room = self.config.segments_per_turn - entry.turn_segments;
+            let port_room = 1 + (limit - room.bytes_outstanding) / frame_bytes_max;
+            // As many as this loop would send one by one, without asking the port again.
+            let train_segments =
+                if super_segment_bytes > 0 { 1 } else { turn_room.min(room.frames).min(port_room) };
             let allowed = TransmitLimit { super_segment_bytes, train_segments };
             let Some(segment) = entry.connection.poll_transmit(now, &mut *entry.user, allowed) else {
                 break Turn::Idle;
@@ -193,13 +179,9 @@ impl Stack {
             // Counted as they are on the wire: a super-segment is most of a turn, and of a burst.
             let segments = segment.segments();
             entry.turn_segments += segments;
-            if segments > 1 && super_segment_bytes == 0 {
-                room.bytes_outstanding += self.send_train(now, port, index, mac, &segment)?;
-                room.frames -= segments;
-            } else {
-                room.bytes_outstanding += self.send(now, port, index, mac, &segment)?;
-                room.frames -= 1;
-            }
+            let is_train = segments > 1 && super_segment_bytes == 0;
+            room.bytes_outstanding += self.send(now, port, index, mac, &segment, is_train)?;
+            room.frames -= if is_train { segments } else { 1 };
             *sent += segments;
         };
         if let Some(entry) = self.table.get_mut(index) {
@@ -214,6 +196,24 @@ impl Stack {
         }
         self.settle(now, index, Cause::TurnEnded);
         Ok(turn)
+    }
+
+    /// The Ethernet address to which `index` sends. `None`: it is not known yet, and the connection is parked.
+    fn way_to(&mut self, now: Instant, index: u32) -> Option<Mac> {
+        let entry = self.table.get_mut(index)?;
+        let resolution = match entry.way_back() {
+            Some(mac) => Resolution::Known(mac),
+            None => self.neighbours.resolve(now, entry.next_hop, index),
+        };
+        match resolution {
+            Resolution::Known(mac) => Some(mac),
+            Resolution::Pending => {
+                entry.parked = true;
+                entry.connection.settle(now);
+                self.settle(now, index, Cause::TurnEnded);
+                None
+            }
+        }
     }
 
     /// The connection's own delivery rate, where it matters: when the port's measured rate would block it, and for the
@@ -240,7 +240,11 @@ impl Stack {
         index: u32,
         mac: Mac,
         segment: &Outgoing,
+        is_train: bool,
     ) -> Result<usize, PortError> {
+        if is_train {
+            return self.send_train(now, port, index, mac, segment);
+        }
         let entry = self.table.get(index).expect("the segment was just pulled from this connection");
         let segments = segment.segments();
         let is_super = segments > 1;

@@ -245,9 +245,7 @@ impl World {
             tcp.on_timeout(now);
         }
         let mut leaving = Vec::new();
-        while let Some(outgoing) =
-            tcp.poll_transmit(now, &mut host.app, TransmitLimit::default())
-        {
+        while let Some(outgoing) = tcp.poll_transmit(now, &mut host.app, TransmitLimit::default()) {
             leaving.push((outgoing.header, outgoing.payload_length));
         }
         while tcp.poll_event().is_some() {}

@@ -235,11 +235,10 @@ pub(crate) struct Pair {
     pub windows_to_shrink: [u32; 2],
     /// Payload that the port of a node takes in one super-segment, which it cuts; zero for one that does not segment.
     pub super_segment_bytes: usize,
-    /// Segments that a node gives in one go.
-    pub train_segments: usize,
     /// They are not cut, but arrive as they are, as between two hosts on one machine.
     pub uncut: bool,
-    /// Trains of more than one segment that left.
+    /// Segments that a node gives in one go, and how often it gave more than one.
+    pub train_segments: usize,
     pub trains: u64,
     /// Super-segments that left.
     pub super_segments: u64,
@@ -337,13 +336,8 @@ impl Pair {
             let before = (self.super_segment_bytes > 0).then(|| (tcp.send_state(now), tcp.inspect(now)));
             let Some(outgoing) = tcp.poll_transmit(now, &mut node.app, limit) else { break };
             let payload = tcp.payload(&outgoing).concat();
-            if outgoing.segments() > 1 && before.is_none() {
-                assert!(outgoing.segments() <= self.train_segments, "no longer a train than is allowed");
-                self.trains += 1;
-            } else if outgoing.segments() > 1 {
+            if let (2.., Some((state, inspection))) = (outgoing.segments(), before) {
                 assert!(payload.len() <= self.super_segment_bytes, "no more than the port takes");
-                let (state, inspection) =
-                    before.expect("a port that does not segment is given no more than it takes");
                 // With nothing lost and nothing overtaken, what is in flight is what is in the network.
                 let calm = inspection.segments_lost + inspection.segments_sacked == 0 && inspection.sack;
                 if calm && inspection.recovery == RecoveryState::Open {
@@ -351,6 +345,9 @@ impl Pair {
                     assert!(after <= state.congestion_window, "the congestion window is never exceeded");
                 }
                 self.super_segments += 1;
+            } else if outgoing.segments() > 1 {
+                assert!(outgoing.segments() <= self.train_segments, "no longer a train than is allowed");
+                self.trains += 1;
             }
             let segment_size = if self.uncut { usize::MAX } else { outgoing.segment_size };
             for segment in cut(&outgoing, &payload, segment_size) {

@@ -56,6 +56,12 @@ pub(super) fn paced_time(bytes: u64, rate: u64) -> Duration {
     Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate)
 }
 
+/// What `source` has to send after a cut, and whether the bytes just cut are to be pushed.
+fn after_cut(now: Instant, source: &mut dyn SegmentSource) -> (Demand, bool) {
+    let following = source.demand(now);
+    (following, source.pushes().unwrap_or(following == Demand::Nothing))
+}
+
 impl Connection {
     /// Output. The next segment that may leave now, pulling payload from `source`. Call until `None`.
     ///
@@ -393,8 +399,7 @@ impl Connection {
             self.urgent_beyond_at = Some(now);
             self.statistics.urgent_beyond_window += 1;
         }
-        let mut following = source.demand(now);
-        let mut push = source.pushes().unwrap_or(following == Demand::Nothing);
+        let (mut following, mut push) = after_cut(now, source);
         for cut_before in 1..=follow {
             // A train ends where one of its segments is not full, is pushed, or is not followed by ordinary data.
             if length < cut_before * size || push || following != Demand::Data {
@@ -404,8 +409,7 @@ impl Connection {
             state.stream_offset += size as u64;
             state.blocked = Blocked::Nothing;
             length += self.cut(now, source, &state, size, false);
-            following = source.demand(now);
-            push = source.pushes().unwrap_or(following == Demand::Nothing);
+            (following, push) = after_cut(now, source);
         }
         let more = following != Demand::Nothing;
         let fin = !more && source.finished() && self.next + (length as u64) < self.window_edge;
