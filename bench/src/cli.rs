@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{connect, demo, oob, packetdrill, pingpong, pump, report, serve, throughput, top};
+use crate::commands::{connect, demo, oob, packetdrill, pingpong, pump, report, serve, throughput, top, truth};
 
 /// Everything on the command line.
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Serve(serve::Arguments),
     /// A messenger that dials a peer, loads it and watches its heartbeats
     Connect(connect::Arguments),
+    /// What each design says when the consumer stops, the path is cut, the peer dies or is paused
+    Truth(truth::Arguments),
     /// Bulk goodput, stalls and processor time per segment, beside smoltcp's TCP or the kernel's
     Throughput(throughput::Arguments),
     /// The raw port, without TCP: frames per second each way

@@ -12,3 +12,4 @@ pub(crate) mod report;
 pub(crate) mod serve;
 pub(crate) mod throughput;
 pub(crate) mod top;
+pub(crate) mod truth;
