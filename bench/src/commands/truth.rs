@@ -23,7 +23,7 @@ const SECONDS: f64 = 5.0;
 const GRACE_INTERVALS: f64 = 20.0 / 6.0;
 /// An event must last for so many intervals and graces, or it is over before anybody could have noticed it.
 const INTERVALS_MIN: u32 = 10;
-const GRACES_MIN: u32 = 2;
+const GRACES_MIN: u32 = 4;
 
 /// Options of `truth`. Those marked (list) take several values separated by commas.
 #[derive(Clone, Debug, Args)]
@@ -149,6 +149,53 @@ impl Arguments {
             length: self.length(),
             grace: self.grace(),
             seed: self.common.seed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    fn arguments(line: &str) -> Arguments {
+        match Cli::try_parse_from(["bench", "truth"].into_iter().chain(line.split_whitespace()))
+            .unwrap()
+            .command
+        {
+            Command::Truth(arguments) => arguments,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_grace_follows_the_interval_unless_it_is_given() {
+        assert_eq!(arguments("--interval 30ms").grace(), Duration::from_millis(100));
+        assert_eq!(arguments("--interval 30ms --grace 1s").grace(), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn every_link_is_a_point_with_the_delay_that_it_can_make() {
+        let points = arguments("--link memory,tap").points().unwrap();
+        assert_eq!(points[0].delay, Span(Duration::from_micros(50)));
+        assert_eq!(points[1].delay, Span(Duration::ZERO));
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_before_anything_runs() {
+        for line in [
+            "--seconds 0.1",
+            "--grace 2s",
+            "--link tap --delay 1ms",
+            "--variant lowat",
+            "--interval 10us",
+            "--link afxdp",
+        ] {
+            match arguments(line).points() {
+                Err(BenchError::Usage(_)) => {}
+                other => panic!("{line}: {other:?}"),
+            }
         }
     }
 }

@@ -26,26 +26,49 @@ pub(super) enum Judge {
     Grace { tally: Arc<Tally>, session: Arc<SessionSignals>, interval: Duration, grace: Duration },
 }
 
+/// One of the things that were said in some time; no verdict is that all is well.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Saying {
+    pub(super) verdict: Option<&'static str>,
+    /// When it was said first.
+    pub(super) first_at: Instant,
+    /// How long it was said altogether.
+    pub(super) total: Duration,
+    /// How often it was begun with.
+    pub(super) times: u64,
+}
+
 /// What was said in some time.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Said {
-    /// The first verdict, and when.
-    pub(super) first: Option<(&'static str, Instant)>,
-    /// What was said at the end.
-    pub(super) last: Option<&'static str>,
-    /// How often a verdict was come to.
-    pub(super) verdicts: u64,
+    /// One entry for each verdict, so a handful at most.
+    sayings: Vec<Saying>,
+    last: Option<usize>,
 }
 
 impl Said {
-    fn note(&mut self, verdict: Option<&'static str>, at: Instant) {
-        if verdict != self.last
-            && let Some(name) = verdict
-        {
-            self.first.get_or_insert((name, at));
-            self.verdicts += 1;
-        }
-        self.last = verdict;
+    fn note(&mut self, verdict: Option<&'static str>, at: Instant, length: Duration) {
+        let known = self.sayings.iter().position(|saying| saying.verdict == verdict);
+        let index = known.unwrap_or_else(|| {
+            self.sayings.push(Saying { verdict, first_at: at, total: Duration::ZERO, times: 0 });
+            self.sayings.len() - 1
+        });
+        let saying = &mut self.sayings[index];
+        saying.total += length;
+        saying.times += u64::from(self.last != Some(index));
+        self.last = Some(index);
+    }
+
+    /// What was said for the longest time. A hiccup of the machine changes nothing about that.
+    pub(super) fn mostly(&self) -> Option<Saying> {
+        self.sayings.iter().copied().max_by_key(|saying| saying.total)
+    }
+
+    /// How often something other than `verdict` was the matter.
+    pub(super) fn verdicts_other_than(&self, verdict: Option<&str>) -> u64 {
+        let others =
+            self.sayings.iter().filter(|saying| saying.verdict.is_some() && saying.verdict != verdict);
+        others.map(|saying| saying.times).sum()
     }
 }
 
@@ -68,9 +91,10 @@ impl Judge {
         let mut said = Said::default();
         let mut before = now();
         while before < until {
-            said.note(self.verdict(before), before);
+            let verdict = self.verdict(before);
             std::thread::sleep(LOOK);
             let after = now();
+            said.note(verdict, before, after - before);
             passed(after - before);
             before = after;
         }
@@ -138,12 +162,17 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_is_counted_by_verdicts_and_not_by_looks() {
+    fn what_is_said_for_the_longest_time_is_the_verdict_and_the_rest_is_counted_by_beginnings() {
         let mut said = Said::default();
-        for (time, verdict) in [None, Some(SILENT), Some(SILENT), None, Some(STALLED)].into_iter().enumerate()
-        {
-            said.note(verdict, at(time as u64));
+        assert_eq!(said.mostly(), None);
+        let looks = [None, Some(SILENT), Some(SILENT), None, Some(STALLED), Some(SILENT)];
+        for (time, verdict) in looks.into_iter().enumerate() {
+            said.note(verdict, at(time as u64), Duration::from_millis(1));
         }
-        assert_eq!(said, Said { first: Some((SILENT, at(1))), last: Some(STALLED), verdicts: 2 });
+        let silent =
+            Saying { verdict: Some(SILENT), first_at: at(1), total: Duration::from_millis(3), times: 2 };
+        assert_eq!(said.mostly(), Some(silent));
+        assert_eq!(said.verdicts_other_than(Some(SILENT)), 1);
+        assert_eq!(said.verdicts_other_than(None), 3);
     }
 }

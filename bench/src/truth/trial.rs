@@ -61,10 +61,10 @@ pub(super) struct Phase {
 pub(super) struct Outcome {
     pub(super) before: Phase,
     pub(super) during: Phase,
-    /// The first verdict after the event, and after how long.
+    /// What was said for most of the event, and how long after its begin first.
     pub(super) verdict: Option<(&'static str, Duration)>,
-    /// What was said when the event ended.
-    pub(super) verdict_at_end: Option<&'static str>,
+    /// Verdicts during the event other than that.
+    pub(super) passing_verdicts: u64,
     /// Verdicts come to while nothing was the matter.
     pub(super) false_verdicts: u64,
 }
@@ -129,12 +129,13 @@ impl Trial {
         let (during, heard) = world.watch(&judge, from, happened_at + self.length, passed);
 
         world.take_down(heartbeats, load)?;
+        let verdict = heard.mostly().and_then(|said| Some((said.verdict?, said.first_at - happened_at)));
         Ok(Outcome {
             before,
             during,
-            verdict: heard.first.map(|(name, at)| (name, at - happened_at)),
-            verdict_at_end: heard.last,
-            false_verdicts: heard_before.verdicts,
+            passing_verdicts: heard.verdicts_other_than(verdict.map(|(name, _)| name)),
+            verdict,
+            false_verdicts: heard_before.verdicts_other_than(None),
         })
     }
 
@@ -219,9 +220,10 @@ impl Trial {
             Event::ConsumerStopped => gates.consumer.close(),
             Event::PathCut | Event::WayThereCut | Event::WayBackCut => blades.close()?,
             Event::PeerKilled => {
+                // First: the last that is heard of it is from before.
+                blades.close()?;
                 gates.consumer.close();
                 gates.connections.close();
-                blades.close()?;
             }
             Event::PeerPaused => {
                 gates.consumer.close();
