@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => commands::serve::run(arguments),
         Command::Connect(arguments) => commands::connect::run(arguments),
         Command::Truth(arguments) => commands::truth::run(arguments),
+        Command::Detect(arguments) => commands::detect::run(arguments),
         Command::Throughput(arguments) => commands::throughput::run(arguments),
         Command::Pump(arguments) => commands::pump::run(arguments),
         Command::Pingpong(arguments) => commands::pingpong::run(arguments),

@@ -74,3 +74,21 @@ fn the_kernels_sockets_are_cut_by_the_firewall_and_heartbeats_beside_them_stay_g
     assert_green(of(&report, "path cut", "separate"));
     assert_eq!(of(&report, "peer killed", "separate")["verdict"], "silent");
 }
+
+#[test]
+fn detect_counts_trials_and_misses_and_false_positives() {
+    let options = "--interval 20ms --loss 0 --load full --rate 100mbit --repeat 2 --grace 370ms --json -";
+    let report = json(&run(&format!("detect {options}")));
+    assert_eq!(report["experiment"], "detect");
+    for (event, variant, missed) in [
+        ("peer killed", "oob", 0),
+        ("peer killed", "separate", 0),
+        ("consumer stopped", "oob", 0),
+        ("consumer stopped", "separate", 2),
+    ] {
+        let result = of(&report, event, variant);
+        assert_eq!((count(result, "trials"), count(result, "missed")), (2, missed), "{result:#}");
+        assert_eq!(result["detected_after_us"]["p50"].as_f64().is_some(), missed == 0, "{result:#}");
+        assert!(result["false_positives"].is_u64() && result["calm_seconds"] == 1.0, "{result:#}");
+    }
+}

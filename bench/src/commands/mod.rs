@@ -3,6 +3,7 @@
 
 pub(crate) mod connect;
 pub(crate) mod demo;
+pub(crate) mod detect;
 pub(crate) mod messages;
 pub(crate) mod oob;
 pub(crate) mod packetdrill;

@@ -94,13 +94,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     check(&report.results)
 }
 
+/// The grace that was given, or what follows from the interval.
+pub(crate) fn grace(given: Option<Span>, interval: Span) -> Duration {
+    given.map_or_else(|| interval.0.mul_f64(GRACE_INTERVALS), |grace| grace.0)
+}
+
 impl Arguments {
     fn length(&self) -> Duration {
         Duration::from_secs_f64(self.common.seconds.unwrap_or(SECONDS))
     }
 
     fn grace(&self) -> Duration {
-        self.grace.map_or_else(|| self.interval.0.mul_f64(GRACE_INTERVALS), |grace| grace.0)
+        grace(self.grace, self.interval)
     }
 
     /// One for each link, checked.

@@ -101,6 +101,26 @@ impl Judge {
         said
     }
 
+    /// Listens until `verdict` is said, at most until `until`; when it was.
+    pub(super) fn listen_for(
+        &self,
+        verdict: &str,
+        until: Instant,
+        passed: &mut dyn FnMut(Duration),
+    ) -> Option<Instant> {
+        let mut before = now();
+        while before < until {
+            if self.verdict(before) == Some(verdict) {
+                return Some(before);
+            }
+            std::thread::sleep(LOOK);
+            let after = now();
+            passed(after - before);
+            before = after;
+        }
+        None
+    }
+
     /// Waits until nothing is said; whether that came within `patience`.
     pub(super) fn is_quiet_within(&self, patience: Duration) -> bool {
         let deadline = now() + patience;

@@ -4,6 +4,7 @@
 //! design is judged by what its application can learn of the peer through the interface and by nothing else: with
 //! heartbeats on the data connection that is `Connection::health`, otherwise whether they are answered within a grace.
 
+mod detection;
 mod event;
 mod judge;
 mod result;
@@ -20,6 +21,7 @@ use crate::error::BenchError;
 use crate::progress::Progress;
 use crate::under_load::{Point, Variant};
 
+pub(crate) use detection::{Detections, detection_table};
 pub(crate) use event::Event;
 pub(crate) use result::{EVENTS, TruthResult, check, tables};
 use trial::Trial;

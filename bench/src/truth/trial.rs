@@ -23,6 +23,9 @@ use crate::under_load::{
 
 /// Between settling a window and its begin: the heartbeats that count are not yet due.
 const WINDOW_LEAD: Duration = Duration::from_millis(5);
+const GOLDEN_RATIO: f64 = 1.618_033_988_749_895;
+/// Load and heartbeats run for so many intervals at least before anything counts.
+const WARM_UP_INTERVALS: u32 = 5;
 /// After a window: what was due in it arrives.
 const SETTLE: Duration = Duration::from_millis(200);
 /// How long nothing may be said before the event, if that can be had.
@@ -69,6 +72,23 @@ pub(super) struct Outcome {
     pub(super) false_verdicts: u64,
 }
 
+/// What a trial that ends with the verdict found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Detection {
+    /// From the event until the fault was named; `None`: it was not.
+    pub(super) after: Option<Duration>,
+    /// Verdicts come to while nothing was the matter.
+    pub(super) false_positives: u64,
+}
+
+/// A world under load, with heartbeats and one who judges by them.
+struct Running {
+    world: World,
+    judge: Judge,
+    heartbeats: Heartbeats,
+    load: Option<Load>,
+}
+
 /// Opens the gates however the trial ends: threads that are held cannot be joined.
 struct Release(Arc<Gates>);
 
@@ -98,11 +118,52 @@ struct World {
 impl Trial {
     /// How long it takes, for the progress bar.
     pub(super) fn duration(&self) -> Duration {
-        WARM_UP + self.calm + self.length + 2 * SETTLE
+        WARM_UP.max(self.point.interval.0 * WARM_UP_INTERVALS)
+            + self.phase()
+            + self.calm
+            + self.length
+            + 2 * SETTLE
     }
 
     /// Runs it; `passed` is called with the time as it passes.
     pub(super) fn run(&self, passed: &mut dyn FnMut(Duration)) -> Result<Outcome, BenchError> {
+        let Running { world, judge, heartbeats, load } = self.begin(passed)?;
+        let from = now() + WINDOW_LEAD + self.phase();
+        let (before, heard_before) = world.watch(&judge, from, from + self.calm, passed);
+        let happened_at = self.happen(&world, &judge)?;
+        let from = now().max(happened_at) + WINDOW_LEAD;
+        let (during, heard) = world.watch(&judge, from, happened_at + self.length, passed);
+
+        world.take_down(heartbeats, load)?;
+        let verdict = heard.mostly().and_then(|said| Some((said.verdict?, said.first_at - happened_at)));
+        Ok(Outcome {
+            before,
+            during,
+            passing_verdicts: heard.verdicts_other_than(verdict.map(|(name, _)| name)),
+            verdict,
+            false_verdicts: heard_before.verdicts_other_than(None),
+        })
+    }
+
+    /// Runs it until the fault is named, or for as long as it lasts.
+    pub(super) fn detect(&self, passed: &mut dyn FnMut(Duration)) -> Result<Detection, BenchError> {
+        let Running { world, judge, heartbeats, load } = self.begin(passed)?;
+        let false_positives =
+            judge.listen(now() + self.calm + self.phase(), passed).verdicts_other_than(None);
+        let happened_at = self.happen(&world, &judge)?;
+        let named_at = judge.listen_for(self.event.expected(), happened_at + self.length, passed);
+        world.take_down(heartbeats, load)?;
+        Ok(Detection { after: named_at.map(|at| at - happened_at), false_positives })
+    }
+
+    /// Added to the time before the event, so that trials of one experiment do not all begin alike.
+    fn phase(&self) -> Duration {
+        // Multiples of the golden ratio are spread evenly, however many there are.
+        self.point.interval.0.mul_f64((self.seed as f64 * GOLDEN_RATIO).fract())
+    }
+
+    /// Builds the world and loads it until congestion control has found the rate.
+    fn begin(&self, passed: &mut dyn FnMut(Duration)) -> Result<Running, BenchError> {
         let world = self.build()?;
         let right_of_way = Arc::new(RightOfWay::default());
         let message_bytes = self.point.message_size.0 as usize;
@@ -116,27 +177,9 @@ impl Trial {
         let shared = (&world.tally, &world.departures, &right_of_way);
         let heartbeats = Heartbeats::start(self.variant, carrier, interval, shared)?;
         let judge = self.judge(&world);
-
-        judge.listen(now() + WARM_UP, passed);
-        let from = now() + WINDOW_LEAD;
-        let (before, heard_before) = world.watch(&judge, from, from + self.calm, passed);
-        judge.is_quiet_within(QUIET_PATIENCE);
-        if world.session.lost.is_raised() {
-            return Err(BenchError::failed("the connection was lost before anything happened to it"));
-        }
-        let happened_at = self.happen(&world)?;
-        let from = now().max(happened_at) + WINDOW_LEAD;
-        let (during, heard) = world.watch(&judge, from, happened_at + self.length, passed);
-
-        world.take_down(heartbeats, load)?;
-        let verdict = heard.mostly().and_then(|said| Some((said.verdict?, said.first_at - happened_at)));
-        Ok(Outcome {
-            before,
-            during,
-            passing_verdicts: heard.verdicts_other_than(verdict.map(|(name, _)| name)),
-            verdict,
-            false_verdicts: heard_before.verdicts_other_than(None),
-        })
+        // A design is not blamed for what it says before its first heartbeats can have been answered.
+        judge.listen(now() + WARM_UP.max(interval * WARM_UP_INTERVALS), passed);
+        Ok(Running { world, judge, heartbeats, load })
     }
 
     fn build(&self) -> Result<World, BenchError> {
@@ -206,8 +249,12 @@ impl Trial {
         }
     }
 
-    /// Makes it happen; when it did.
-    fn happen(&self, world: &World) -> Result<Instant, BenchError> {
+    /// Makes it happen, if possible at a time when nothing is said; when it did.
+    fn happen(&self, world: &World, judge: &Judge) -> Result<Instant, BenchError> {
+        judge.is_quiet_within(QUIET_PATIENCE);
+        if world.session.lost.is_raised() {
+            return Err(BenchError::failed("the connection was lost before anything happened to it"));
+        }
         let gates = &world.gates.0;
         let lost = if self.event.spares_others() && world.separate.is_some() {
             Lost::Connection(world.data_port)
