@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{connect, demo, detect, oob, packetdrill, pingpong, pump, report, serve, throughput, top, truth};
+use crate::commands::{
+    connect, demo, detect, oob, packetdrill, pingpong, pump, report, serve, throughput, top, truth,
+};
 
 /// Everything on the command line.
 #[derive(Debug, Parser)]
