@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{connect, demo, oob, packetdrill, pingpong, pump, report, serve, throughput, top};
+use crate::commands::{
+    connect, demo, detect, oob, packetdrill, pingpong, pump, report, serve, throughput, top, truth,
+};
 
 /// Everything on the command line.
 #[derive(Debug, Parser)]
@@ -26,6 +28,10 @@ pub(crate) enum Command {
     Serve(serve::Arguments),
     /// A messenger that dials a peer, loads it and watches its heartbeats
     Connect(connect::Arguments),
+    /// What each design says when the consumer stops, the path is cut, the peer dies or is paused
+    Truth(truth::Arguments),
+    /// How soon a kill or a stall is named by interval, load and loss, and how often one is that is not there
+    Detect(detect::Arguments),
     /// Bulk goodput, stalls and processor time per segment, beside smoltcp's TCP or the kernel's
     Throughput(throughput::Arguments),
     /// The raw port, without TCP: frames per second each way

@@ -25,6 +25,7 @@ mod stop;
 mod table;
 mod throughput;
 mod top;
+mod truth;
 mod under_load;
 mod units;
 
@@ -46,6 +47,8 @@ fn main() -> ExitCode {
         Command::Oob(arguments) => commands::oob::run(arguments),
         Command::Serve(arguments) => commands::serve::run(arguments),
         Command::Connect(arguments) => commands::connect::run(arguments),
+        Command::Truth(arguments) => commands::truth::run(arguments),
+        Command::Detect(arguments) => commands::detect::run(arguments),
         Command::Throughput(arguments) => commands::throughput::run(arguments),
         Command::Pump(arguments) => commands::pump::run(arguments),
         Command::Pingpong(arguments) => commands::pingpong::run(arguments),

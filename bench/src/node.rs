@@ -8,7 +8,7 @@ use outrider_drivers::netns::NetNamespace;
 use outrider_drivers::port::{Port, PortInfo};
 use outrider_drivers::time::{Clock, MonotonicClock};
 use outrider_messenger::transport::{Kernel, KernelConfig, Transport, Userspace};
-use outrider_messenger::{Connection, Dispatcher, EntityName, Messenger};
+use outrider_messenger::{Connection, Dispatcher, EntityName, HealthConfig, Messenger};
 use outrider_stack::net::StackConfig;
 use outrider_stack::shard::segment::Publication;
 use outrider_stack::shard::{
@@ -115,6 +115,8 @@ pub(crate) struct NodeOptions {
     pub(crate) dispatcher: Arc<dyn Dispatcher>,
     /// Bytes a connection may hold, unsent and in flight.
     pub(crate) send_budget_bytes: Option<usize>,
+    /// When its connections call a symptom a condition, if not by default.
+    pub(crate) health: Option<HealthConfig>,
 }
 
 impl Node {
@@ -208,6 +210,9 @@ fn start_messenger(
     }
     if let Some(bytes) = options.send_budget_bytes {
         builder = builder.send_budget_bytes(bytes);
+    }
+    if let Some(health) = options.health {
+        builder = builder.health(health);
     }
     builder.start().map_err(|error| BenchError::failed(format!("cannot start {}: {error}", options.name)))
 }

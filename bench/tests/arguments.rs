@@ -49,6 +49,11 @@ fn what_cannot_work_is_refused_before_anything_runs() {
     refused("pingpong --link tap --variant kernel", 2, "--link afxdp");
     refused("oob --interval 1us", 2, "1ms");
     refused("oob --queue 100B", 2, "--queue");
+    refused("truth --seconds 0.1", 2, "--seconds");
+    refused("detect --repeat 0", 2, "--repeat");
+    refused("detect --event consumer-stopped --load none", 2, "--load full");
+    refused("truth --variant lowat", 2, "--link kernel");
+    refused("truth --event earthquake", 2, "consumer-stopped");
     refused("demo --json no/such/folder/result.json", 1, "--json");
 }
 
@@ -58,6 +63,8 @@ fn help_is_no_error() {
         "--help",
         "demo --help",
         "oob --help",
+        "truth --help",
+        "detect --help",
         "serve --help",
         "connect --help",
         "pump --help",

@@ -97,6 +97,7 @@ impl Arguments {
             bind: None,
             dispatcher: Arc::new(dispatcher),
             send_budget_bytes: None,
+            health: None,
         };
         let publication = self.place.publication(&options.name.to_string());
         let node = Node::start_at(ports, addressing, publication, options)?;

@@ -3,6 +3,7 @@
 
 pub(crate) mod connect;
 pub(crate) mod demo;
+pub(crate) mod detect;
 pub(crate) mod messages;
 pub(crate) mod oob;
 pub(crate) mod packetdrill;
@@ -12,3 +13,4 @@ pub(crate) mod report;
 pub(crate) mod serve;
 pub(crate) mod throughput;
 pub(crate) mod top;
+pub(crate) mod truth;

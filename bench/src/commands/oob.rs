@@ -60,6 +60,11 @@ pub(crate) struct Arguments {
 /// Delay of the in-process cable unless `--delay` says otherwise.
 const MEMORY_DELAY: Span = Span(Duration::from_micros(50));
 
+/// Delay of a link unless `--delay` says otherwise: only the in-process cable can make one.
+pub(crate) fn default_delay(link: LinkKind) -> Span {
+    if link == LinkKind::Memory { MEMORY_DELAY } else { Span(Duration::ZERO) }
+}
+
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let common = &arguments.common;
@@ -109,11 +114,7 @@ impl Arguments {
         vary(&mut points, &self.link, |point, value| point.link = value)?;
         vary(&mut points, &self.rate, |point, value| point.rate = value)?;
         vary(&mut points, &delays, |point, value| {
-            point.delay = value.unwrap_or(if point.link == LinkKind::Memory {
-                MEMORY_DELAY
-            } else {
-                Span(Duration::ZERO)
-            });
+            point.delay = value.unwrap_or(default_delay(point.link));
         })?;
         vary(&mut points, &self.queue, |point, value| point.queue = value)?;
         vary(&mut points, &self.loss, |point, value| point.loss = value)?;
@@ -195,7 +196,7 @@ const INTERVAL_MIN: Duration = Duration::from_millis(1);
 const MESSAGE_BYTES_MAX: u64 = 64 << 20;
 
 /// Refuses what cannot work, before anything runs.
-fn check(point: &Point) -> Result<(), BenchError> {
+pub(crate) fn check(point: &Point) -> Result<(), BenchError> {
     point.link.check(point)?;
     if point.interval.0 < INTERVAL_MIN {
         return Err(BenchError::usage(format!("--interval {} is too short; 1ms at least", point.interval)));

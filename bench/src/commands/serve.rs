@@ -119,6 +119,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
                 bind: Some(local),
                 dispatcher: answering.clone(),
                 send_budget_bytes: None,
+                health: None,
             };
             let publication = place.publication("osd.0");
             let node = Node::start_at(ports, &addressing, publication, options)?;

@@ -93,6 +93,11 @@ impl Lab {
         self.hosts.as_ref()
     }
 
+    /// Puts something in front of each port, if this lab has ports.
+    pub(crate) fn wrap_ports(&mut self, mut wrap: impl FnMut(Box<dyn Port>) -> Box<dyn Port>) {
+        self.ports = self.ports.take().map(|(a, b)| (wrap(a), wrap(b)));
+    }
+
     /// The ports; each goes to a shard.
     ///
     /// # Panics

@@ -97,6 +97,7 @@ impl Exchange {
             bind: None,
             dispatcher: Arc::new(dispatcher),
             send_budget_bytes: Some(self.budget_bytes()),
+            health: None,
         }
     }
 
@@ -107,6 +108,7 @@ impl Exchange {
             bind: Some(self.server),
             dispatcher: Arc::new(dispatcher),
             send_budget_bytes: Some(self.budget_bytes()),
+            health: None,
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use outrider_drivers::time::Instant;
 use outrider_messenger::{Connection, Message, OobOp, OobRegistration, OobTurn};
 
+use super::Variant;
 use super::ends::{Departures, HEARTBEAT};
 use super::load::RightOfWay;
 use super::tally::{PART_BYTES, Stamp, Tally};
@@ -56,6 +57,38 @@ pub(crate) fn register(
                 .map_err(|error| BenchError::failed(format!("cannot register a heartbeat: {error}")))
         })
         .collect()
+}
+
+/// Heartbeats of either kind while they run.
+#[derive(Debug)]
+pub(crate) enum Heartbeats {
+    /// Registered ops.
+    OutOfBand(Vec<OobRegistration>),
+    /// A thread that sends messages.
+    InOrder(InOrder),
+}
+
+impl Heartbeats {
+    /// Begins to send them on `connection` as `variant` does.
+    pub(crate) fn start(
+        variant: Variant,
+        connection: &Connection,
+        interval: Duration,
+        (tally, departures, right_of_way): (&Arc<Tally>, &Arc<Departures>, &Arc<RightOfWay>),
+    ) -> Result<Self, BenchError> {
+        if matches!(variant, Variant::Oob | Variant::Lowat) {
+            return register(connection, interval, tally, departures).map(Heartbeats::OutOfBand);
+        }
+        InOrder::start(connection, interval, tally, right_of_way).map(Heartbeats::InOrder)
+    }
+
+    /// Ends them. Their connection must be marked down first, or a send that waits for room waits on.
+    pub(crate) fn stop(self) {
+        match self {
+            Heartbeats::OutOfBand(registrations) => drop(registrations),
+            Heartbeats::InOrder(thread) => thread.stop(),
+        }
+    }
 }
 
 /// Counts the turns that passed between two heartbeats that were sent.

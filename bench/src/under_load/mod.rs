@@ -23,11 +23,14 @@ use crate::report::{Heartbeat, HeartbeatResult, Ratio};
 use crate::table;
 use crate::units::{Rate, Share, Size, Span};
 
-pub(crate) use ends::{Departures, Sender};
-pub(crate) use heartbeats::{OPS, register};
+pub(crate) use ends::{Departures, Receiver, Sender};
+pub(crate) use heartbeats::{Heartbeats, OPS, register};
 pub(crate) use load::{Load, RightOfWay};
 use slice::Slice;
-pub(crate) use tally::Tally;
+pub(crate) use slice::{
+    CONNECT_PATIENCE, PORT, PREFIX, RECEIVER, SENDER, WARM_UP, dial, dial_separate, start_nodes,
+};
+pub(crate) use tally::{Counts, Samples, Tally};
 
 /// How heartbeats travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -129,7 +132,7 @@ impl Experiment<'_> {
 
     /// Wall time it will take, for the progress bar.
     pub(crate) fn duration(&self) -> Duration {
-        (self.length + slice::WARM_UP * self.slices()) * self.variants.len() as u32
+        (self.length + WARM_UP * self.slices()) * self.variants.len() as u32
     }
 
     /// Runs all slices; results come in the order of `variants`.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrider_drivers::port::PortError;
-use outrider_messenger::{Connection, EntityName, OobRegistration};
+use outrider_messenger::{Connection, EntityName};
 
 use super::ends::{Departures, Receiver, Sender};
-use super::heartbeats::{InOrder, register};
+use super::heartbeats::Heartbeats;
 use super::load::{Load, RightOfWay};
 use super::tally::{Counts, Recent, Samples, Tally};
 use super::{Point, Variant};
@@ -18,11 +18,11 @@ use crate::lab::Lab;
 use crate::node::{Addressing, Node, NodeOptions, SessionSignals, now};
 
 /// Load runs this long before anything counts: congestion control has found the rate by then.
-pub(super) const WARM_UP: Duration = Duration::from_millis(500);
+pub(crate) const WARM_UP: Duration = Duration::from_millis(500);
 /// Between settling the window and its begin.
 const WINDOW_LEAD: Duration = Duration::from_millis(20);
 /// How long the session may take to come up, at any loss that is worth measuring.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// Between looks at whether it has.
 const CONNECT_STEP: Duration = Duration::from_millis(1);
 /// How long heartbeats that were due within the window are waited for after it.
@@ -32,10 +32,10 @@ const DRAIN_STEP: Duration = Duration::from_millis(2);
 /// Between live lines.
 const SECOND: Duration = Duration::from_secs(1);
 
-const PREFIX: u8 = 24;
-const SENDER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
-const RECEIVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2));
-const PORT: u16 = 7077;
+pub(crate) const PREFIX: u8 = 24;
+pub(crate) const SENDER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
+pub(crate) const RECEIVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2));
+pub(crate) const PORT: u16 = 7077;
 
 /// What one slice is to do.
 #[derive(Clone, Copy, Debug)]
@@ -102,12 +102,6 @@ struct World {
     lab: Lab,
 }
 
-/// Heartbeats of either kind while they run.
-enum Heartbeats {
-    OutOfBand(Vec<OobRegistration>),
-    InOrder(InOrder),
-}
-
 /// Readings at an instant; differences of two are what was measured between them.
 struct Reading {
     at: outrider_drivers::time::Instant,
@@ -123,7 +117,14 @@ impl Plan {
         let world = self.build()?;
         let right_of_way = Arc::new(RightOfWay::default());
         let load = Load::start(&world.connection, self.point.message_size.0 as usize, &right_of_way)?;
-        let heartbeats = self.start_heartbeats(&world, &right_of_way)?;
+        // On a connection of their own they need no right of way: the load does not use its budget.
+        let carrier = world.separate.as_ref().unwrap_or(&world.connection);
+        let heartbeats = Heartbeats::start(
+            self.variant,
+            carrier,
+            self.point.interval.0,
+            (&world.tally, &world.departures, &right_of_way),
+        )?;
 
         world.pass(WARM_UP, false, each_second)?;
         // Both ends of the window are settled before the first heartbeat in it is due: then no heartbeat is counted
@@ -154,6 +155,7 @@ impl Plan {
             bind: Some(address),
             dispatcher: Arc::new(Receiver { tally: tally.clone() }),
             send_budget_bytes,
+            health: None,
         };
         let dispatcher = Sender {
             tally: tally.clone(),
@@ -166,61 +168,62 @@ impl Plan {
             bind: None,
             dispatcher: Arc::new(dispatcher),
             send_budget_bytes,
+            health: None,
         };
-        let [sender, receiver] = self.start_nodes(&mut lab, [sender, receiver])?;
+        let [sender, receiver] =
+            start_nodes(&mut lab, &self.point, self.variant, self.seed, [sender, receiver])?;
         let connection = dial(&sender, address)?;
         session.wait(&connection, CONNECT_PATIENCE, "try less --loss")?;
-        let separate = if self.variant == Variant::Separate {
-            let second = dial(&sender, address)?;
-            wait_until_connected(&second)?;
-            Some(second)
-        } else {
-            None
-        };
+        let separate = dial_separate(&sender, address, self.variant)?;
         Ok(World { sender, receiver, connection, separate, tally, departures, session, lab })
-    }
-
-    /// The receiver first, so that it listens when the sender dials.
-    fn start_nodes(&self, lab: &mut Lab, options: [NodeOptions; 2]) -> Result<[Node; 2], BenchError> {
-        let congestion = self.point.congestion;
-        let seeds = [self.seed.wrapping_mul(2), self.seed.wrapping_mul(2).wrapping_add(1)];
-        let [sender, receiver] = options;
-        if let Some(hosts) = lab.hosts() {
-            let config = self.variant.kernel_config(congestion);
-            let [near, far] = &hosts.namespaces;
-            let receiver = Node::start_on_kernel(Some(far), &config, seeds[1], receiver)?;
-            let sender = Node::start_on_kernel(Some(near), &config, seeds[0], sender)?;
-            return Ok([sender, receiver]);
-        }
-        let (port_a, port_b) = lab.take_ports();
-        let addressing =
-            |address, seed| Addressing { address: (address, PREFIX), gateway: None, congestion, seed };
-        let receiver = Node::start(port_b, &addressing(RECEIVER, seeds[1]), receiver)?;
-        let sender = Node::start(port_a, &addressing(SENDER, seeds[0]), sender)?;
-        Ok([sender, receiver])
-    }
-
-    fn start_heartbeats(
-        &self,
-        world: &World,
-        right_of_way: &Arc<RightOfWay>,
-    ) -> Result<Heartbeats, BenchError> {
-        let interval = self.point.interval.0;
-        if matches!(self.variant, Variant::Oob | Variant::Lowat) {
-            let registrations = register(&world.connection, interval, &world.tally, &world.departures)?;
-            return Ok(Heartbeats::OutOfBand(registrations));
-        }
-        // On a connection of their own they need no right of way: the load does not use its budget.
-        let connection = world.separate.as_ref().unwrap_or(&world.connection);
-        InOrder::start(connection, interval, &world.tally, right_of_way).map(Heartbeats::InOrder)
     }
 }
 
-fn dial(sender: &Node, address: SocketAddr) -> Result<Connection, BenchError> {
+/// Starts the nodes of a lab, the receiver first, so that it listens when the sender dials.
+pub(crate) fn start_nodes(
+    lab: &mut Lab,
+    point: &Point,
+    variant: Variant,
+    seed: u64,
+    options: [NodeOptions; 2],
+) -> Result<[Node; 2], BenchError> {
+    let congestion = point.congestion;
+    let seeds = [seed.wrapping_mul(2), seed.wrapping_mul(2).wrapping_add(1)];
+    let [sender, receiver] = options;
+    if let Some(hosts) = lab.hosts() {
+        let config = variant.kernel_config(congestion);
+        let [near, far] = &hosts.namespaces;
+        let receiver = Node::start_on_kernel(Some(far), &config, seeds[1], receiver)?;
+        let sender = Node::start_on_kernel(Some(near), &config, seeds[0], sender)?;
+        return Ok([sender, receiver]);
+    }
+    let (port_a, port_b) = lab.take_ports();
+    let addressing =
+        |address, seed| Addressing { address: (address, PREFIX), gateway: None, congestion, seed };
+    let receiver = Node::start(port_b, &addressing(RECEIVER, seeds[1]), receiver)?;
+    let sender = Node::start(port_a, &addressing(SENDER, seeds[0]), sender)?;
+    Ok([sender, receiver])
+}
+
+pub(crate) fn dial(sender: &Node, address: SocketAddr) -> Result<Connection, BenchError> {
     sender
         .messenger()
         .connect_to(address)
         .map_err(|error| BenchError::failed(format!("cannot connect to {address}: {error}")))
+}
+
+/// The connection of the heartbeats, where they have one of their own.
+pub(crate) fn dial_separate(
+    sender: &Node,
+    address: SocketAddr,
+    variant: Variant,
+) -> Result<Option<Connection>, BenchError> {
+    if variant != Variant::Separate {
+        return Ok(None);
+    }
+    let second = dial(sender, address)?;
+    wait_until_connected(&second)?;
+    Ok(Some(second))
 }
 
 /// Waits for a connection whose callbacks are taken for another's.
@@ -313,10 +316,7 @@ impl World {
         if let Some(separate) = &self.separate {
             separate.mark_down();
         }
-        match heartbeats {
-            Heartbeats::OutOfBand(registrations) => drop(registrations),
-            Heartbeats::InOrder(thread) => thread.stop(),
-        }
+        heartbeats.stop();
         load.join();
         let failed = |error| BenchError::failed(format!("a port failed while it was measured: {error}"));
         if let Some(error) = self.sender.stop_now().and_then(|report| report.error) {

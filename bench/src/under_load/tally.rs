@@ -56,6 +56,8 @@ pub(crate) struct Tally {
     superseded: AtomicU64,
     parts_received: AtomicU64,
     payload_bytes: AtomicU64,
+    /// When the newest heartbeat that was answered had been due, in nanoseconds.
+    answered_until: AtomicU64,
     samples: Mutex<Samples>,
 }
 
@@ -128,6 +130,7 @@ impl Tally {
 
     /// The echo of a heartbeat that was due at `due` came back after `rtt`.
     pub(crate) fn echoed(&self, due: Instant, rtt: Duration) {
+        self.answered_until.fetch_max(due.as_nanos(), Ordering::Relaxed);
         if self.window.contains(due) {
             let mut samples = self.samples();
             samples.rtt.record(rtt);
@@ -167,6 +170,26 @@ impl Tally {
     /// Distributions so far.
     pub(crate) fn distributions(&self) -> Samples {
         self.samples().clone()
+    }
+
+    /// When the newest heartbeat that was answered had been due, in the window or not; the clock's zero before the
+    /// first answer.
+    pub(crate) fn answered_until(&self) -> Instant {
+        Instant::from_nanos(self.answered_until.load(Ordering::Relaxed))
+    }
+
+    /// Distributions and counts so far; they begin again from nothing. For a second window, once all that was due in
+    /// the first has been counted.
+    pub(crate) fn take(&self) -> (Samples, Counts) {
+        let samples = std::mem::take(&mut *self.samples());
+        let take = |count: &AtomicU64| count.swap(0, Ordering::Relaxed);
+        let counts = Counts {
+            sent: take(&self.sent),
+            received: take(&self.received),
+            superseded: take(&self.superseded),
+            parts_received: take(&self.parts_received),
+        };
+        (samples, counts)
     }
 
     /// What happened since the last call.
