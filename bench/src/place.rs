@@ -156,13 +156,15 @@ impl fmt::Display for Cidr {
     }
 }
 
+const PORT_HELP: &str = "What carries the frames: tap:NAME[:QUEUES][,plain] with a number of queues, plain being \
+    without offloads; or afxdp:IF[:QUEUES][,MODE...] with queues such as 0 or 0-3, and modes shared (default) or \
+    dedicated, native or generic, copy or zerocopy, busy";
+
 /// Options of a node's place in the network.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Place {
-    /// What carries the frames: tap:NAME[:QUEUES][,plain] with a number of queues, plain being without offloads; or
-    /// afxdp:IF[:QUEUES][,MODE...] with queues such as 0 or 0-3, and modes shared (default) or dedicated, native or
-    /// generic, copy or zerocopy, busy
-    #[arg(long, required_unless_present = "kernel")]
+    /// What carries the frames.
+    #[arg(long, required_unless_present = "kernel", help = PORT_HELP)]
     pub(crate) port: Option<PortSpec>,
     /// Use this host's own TCP sockets instead of a port; needs no root
     #[arg(long, conflicts_with_all = ["port", "gateway", "host_address", "capture"])]

@@ -199,7 +199,7 @@ mod tests {
     fn heartbeats_on_the_data_connection_must_name_the_fault_and_others_need_not() {
         let stalled = result(Variant::Oob, Event::ConsumerStopped, Some("consumer stalled"));
         let green = result(Variant::Separate, Event::ConsumerStopped, None);
-        assert!(check(&[stalled.clone(), green.clone()]).is_ok());
+        assert!(check(&[stalled, green.clone()]).is_ok());
         for wrong in [None, Some("silent")] {
             let wrong = result(Variant::Oob, Event::ConsumerStopped, wrong);
             let told = check(&[green.clone(), wrong]).unwrap_err().to_string();
