@@ -195,7 +195,7 @@ mod tests {
             "--link tap --delay 1ms",
             "--variant lowat",
             "--interval 10us",
-            "--link afxdp",
+            "--link afxdp --delay 1ms",
         ] {
             match arguments(line).points() {
                 Err(BenchError::Usage(_)) => {}
