@@ -329,10 +329,8 @@ impl Pair {
             let now = self.clock(from);
             let node = &mut self.nodes[from];
             let Some(tcp) = &mut node.tcp else { return };
-            let limit = TransmitLimit {
-                super_segment_bytes: self.super_segment_bytes,
-                train_segments: self.train_segments,
-            };
+            let (super_segment_bytes, train_segments) = (self.super_segment_bytes, self.train_segments);
+            let limit = TransmitLimit { super_segment_bytes, train_segments };
             let before = (self.super_segment_bytes > 0).then(|| (tcp.send_state(now), tcp.inspect(now)));
             let Some(outgoing) = tcp.poll_transmit(now, &mut node.app, limit) else { break };
             let payload = tcp.payload(&outgoing).concat();
