@@ -152,15 +152,6 @@ impl Pair {
         next.is_some()
     }
 
-    /// Lets `duration` of virtual time pass in which neither host looks at anything, and then both once: what arrived
-    /// meanwhile is a burst.
-    pub fn pause(&mut self, duration: Duration) {
-        self.now += duration;
-        self.polls_at_now = 0;
-        self.a.poll(self.now);
-        self.b.poll(self.now);
-    }
-
     /// Runs for `duration` of virtual time.
     pub fn run_for(&mut self, duration: Duration) {
         let limit = self.now + duration;
