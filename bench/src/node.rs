@@ -42,6 +42,23 @@ pub(crate) struct Addressing {
     pub(crate) seed: u64,
 }
 
+/// How the shards of a node run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Running {
+    /// What they do when idle.
+    pub(crate) polling: Polling,
+    /// The core of each; none at all leaves them to the scheduler.
+    pub(crate) cores: Vec<usize>,
+    /// Where they publish what they do.
+    pub(crate) publication: Option<Publication>,
+}
+
+impl Default for Running {
+    fn default() -> Self {
+        Running { polling: ADAPTIVE, cores: Vec::new(), publication: None }
+    }
+}
+
 /// Starts a shard on `port`.
 pub(crate) fn spawn_shard(port: Box<dyn Port>, addressing: &Addressing) -> Result<Shard, BenchError> {
     spawn_polling_shard(port, addressing, ADAPTIVE)
@@ -58,16 +75,18 @@ pub(crate) fn spawn_polling_shard(
         .map_err(|error| BenchError::failed(format!("cannot run TCP on {}: {error}", info.name)))
 }
 
-/// Starts a shard on each of `ports`, the queues of one device, and has them publish what they do.
+/// Starts a shard on each of `ports`, the queues of one device.
 pub(crate) fn spawn_group(
     ports: Vec<Box<dyn Port>>,
     addressing: &Addressing,
-    publication: Option<Publication>,
+    running: Running,
 ) -> Result<ShardGroup, BenchError> {
     let Some(info) = ports.first().map(|port| port.info().clone()) else {
         return Err(BenchError::failed("cannot run TCP without a port"));
     };
-    let config = GroupConfig { publication, ..GroupConfig::new(shard_config(&info, addressing)) };
+    let Running { polling, cores, publication } = running;
+    let shard = ShardConfig { polling, ..shard_config(&info, addressing) };
+    let config = GroupConfig { cores, publication, ..GroupConfig::new(shard) };
     shard::spawn_group(ports, config).map_err(|error| match error {
         GroupError::Segment(error) => {
             BenchError::failed(format!("{error}, with --statistics, or --statistics off"))
@@ -126,18 +145,18 @@ impl Node {
         addressing: &Addressing,
         options: NodeOptions,
     ) -> Result<Self, BenchError> {
-        Node::over(spawn_group(vec![port], addressing, None)?, addressing, options)
+        Node::over(spawn_group(vec![port], addressing, Running::default())?, addressing, options)
     }
 
     /// Starts it on `ports`, or on this host's own sockets without them.
     pub(crate) fn start_at(
         ports: Option<Vec<Box<dyn Port>>>,
         addressing: &Addressing,
-        publication: Option<Publication>,
+        running: Running,
         options: NodeOptions,
     ) -> Result<Self, BenchError> {
         match ports {
-            Some(ports) => Node::over(spawn_group(ports, addressing, publication)?, addressing, options),
+            Some(ports) => Node::over(spawn_group(ports, addressing, running)?, addressing, options),
             None => Node::start_on_kernel(None, &KernelConfig::default(), addressing.seed, options),
         }
     }

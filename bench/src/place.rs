@@ -17,7 +17,8 @@ use outrider_stack::shard::segment::Publication;
 use crate::afxdp_spec::AfXdpSpec;
 use crate::error::{BenchError, one_line};
 use crate::lab::need_root;
-use crate::node::now;
+use crate::node::{Running, now};
+use crate::pingpong::Wait;
 
 /// Longest name of a network interface in bytes (IFNAMSIZ less the terminator).
 const INTERFACE_NAME_MAX: usize = 15;
@@ -167,7 +168,7 @@ pub(crate) struct Place {
     #[arg(long, required_unless_present = "kernel", help = PORT_HELP)]
     pub(crate) port: Option<PortSpec>,
     /// Use this host's own TCP sockets instead of a port; needs no root
-    #[arg(long, conflicts_with_all = ["port", "gateway", "host_address", "capture"])]
+    #[arg(long, conflicts_with_all = ["port", "gateway", "host_address", "capture", "poll", "cores"])]
     pub(crate) kernel: bool,
     /// This node's address and prefix length; with --kernel one of this host's own, the prefix may be left out
     /// [default with --kernel: 0.0.0.0]
@@ -182,6 +183,12 @@ pub(crate) struct Place {
     /// Write every frame to this pcapng file
     #[arg(long, value_name = "FILE")]
     pub(crate) capture: Option<std::path::PathBuf>,
+    /// What an idle shard does: busy looks without end and takes a core, adaptive looks for a moment and then sleeps
+    #[arg(long, value_enum, default_value_t = Wait::Adaptive)]
+    pub(crate) poll: Wait,
+    /// Processors for the shards, one each, such as 2,3 [default: the scheduler chooses]
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub(crate) cores: Vec<usize>,
     /// Publish statistics in this file for 'bench top' [default: one of its own where 'bench top' looks; off: nowhere]
     #[arg(long, value_name = "FILE")]
     pub(crate) statistics: Option<std::path::PathBuf>,
@@ -201,13 +208,14 @@ impl Place {
         self.port.as_ref().map_or_else(|| "kernel".to_owned(), PortSpec::to_string)
     }
 
-    /// How the node `name` publishes its statistics, if it does.
-    pub(crate) fn publication(&self, name: &str) -> Option<Publication> {
-        match &self.statistics {
+    /// How the shards of the node `name` run.
+    pub(crate) fn running(&self, name: &str) -> Running {
+        let publication = match &self.statistics {
             Some(path) if path.as_os_str() == OFF => None,
             Some(path) => Some(Publication::new(name).at(path)),
             None => Some(Publication::new(name)),
-        }
+        };
+        Running { polling: self.poll.polling(), cores: self.cores.clone(), publication }
     }
 
     /// Opens the port, one of a queue each; `None` for the host's own sockets.

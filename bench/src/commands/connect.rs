@@ -99,8 +99,8 @@ impl Arguments {
             send_budget_bytes: None,
             health: None,
         };
-        let publication = self.place.publication(&options.name.to_string());
-        let node = Node::start_at(ports, addressing, publication, options)?;
+        let running = self.place.running(&options.name.to_string());
+        let node = Node::start_at(ports, addressing, running, options)?;
         let connection = node
             .messenger()
             .connect_to(self.peer)

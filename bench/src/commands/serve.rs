@@ -11,7 +11,6 @@ use outrider_messenger::transport::{Kernel, KernelConfig, Transport};
 use outrider_messenger::{Connection, Dispatcher, EntityName, Message, OobMessage};
 use outrider_stack::endpoint::Acceptor;
 use outrider_stack::net::ListenOptions;
-use outrider_stack::shard::segment::Publication;
 use outrider_stack::shard::{ShardGroup, ShardReport};
 use outrider_stack::stream::discard::{DiscardAcceptor, DiscardCounters};
 use outrider_stack::stream::echo::EchoAcceptor;
@@ -21,7 +20,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::Common;
 use crate::error::BenchError;
 use crate::host::Host;
-use crate::node::{Addressing, Node, NodeOptions, spawn_group};
+use crate::node::{Addressing, Node, NodeOptions, Running, spawn_group};
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::report::{Report, check_writable, print_stdout, publish};
@@ -107,7 +106,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let local = SocketAddr::new(place.address().address, arguments.listening_port());
     let served = match arguments.bytes {
         Some(service) => {
-            let serving = serve_bytes(ports, &addressing, place.publication("serve"), (local, service))?;
+            let serving = serve_bytes(ports, &addressing, place.running("serve"), (local, service))?;
             arguments.announce(local)?;
             stop.wait(arguments.length(), &mut |_| Ok(()))?;
             (Vec::new(), serving.stop())
@@ -121,8 +120,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
                 send_budget_bytes: None,
                 health: None,
             };
-            let publication = place.publication("osd.0");
-            let node = Node::start_at(ports, &addressing, publication, options)?;
+            let running = place.running("osd.0");
+            let node = Node::start_at(ports, &addressing, running, options)?;
             arguments.announce(local)?;
             arguments.watch(&stop, &answering)?;
             (answering.figures(), node.stop())
@@ -148,7 +147,7 @@ impl Serving {
 fn serve_bytes(
     ports: Option<Vec<Box<dyn Port>>>,
     addressing: &Addressing,
-    publication: Option<Publication>,
+    running: Running,
     (local, service): (SocketAddr, Service),
 ) -> Result<Serving, BenchError> {
     let unable = |error: &dyn std::fmt::Display| {
@@ -159,7 +158,7 @@ fn serve_bytes(
         let listening = kernel.listen(local, service.acceptor()).map_err(|error| unable(&error))?;
         return Ok(Serving { _listening: listening, shards: None, _kernel: Some(kernel) });
     };
-    let shards = spawn_group(ports, addressing, publication)?;
+    let shards = spawn_group(ports, addressing, running)?;
     let listening = shards
         .handle()
         .listen(local, ListenOptions::default(), service.acceptor())

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use outrider_drivers::time::Instant;
+use outrider_stack::shard::Polling;
 
 use crate::error::BenchError;
 use crate::measure::Latencies;
-use crate::node::now;
+use crate::node::{ADAPTIVE, now};
 use crate::under_load::Point;
 
 /// Rounds before this time do not count.
@@ -53,6 +54,14 @@ pub(crate) enum Wait {
 }
 
 impl Wait {
+    /// What it is to a shard.
+    pub(crate) fn polling(self) -> Polling {
+        match self {
+            Wait::Busy => Polling::Busy,
+            Wait::Adaptive => ADAPTIVE,
+        }
+    }
+
     /// As options and results spell it.
     pub(crate) fn name(self) -> &'static str {
         match self {

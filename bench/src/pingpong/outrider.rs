@@ -7,18 +7,17 @@ use std::time::Duration;
 use outrider_drivers::time::Instant;
 use outrider_stack::endpoint::{Endpoint, Established};
 use outrider_stack::net::ListenOptions;
-use outrider_stack::shard::Polling;
 use outrider_stack::stream::echo::EchoAcceptor;
 use outrider_stack::tcp::connection::CloseReason;
 use outrider_stack::tcp::source::{
     AckUrgency, Cut, Demand, SegmentSink, SegmentSource, SendState, SinkFault,
 };
 
-use super::{ANSWER_MAX, Plan, Rounds, WARM_UP, Wait};
+use super::{ANSWER_MAX, Plan, Rounds, WARM_UP};
 use crate::error::BenchError;
 use crate::lab::Lab;
 use crate::measure::Latencies;
-use crate::node::{ADAPTIVE, Addressing, now, spawn_polling_shard};
+use crate::node::{Addressing, now, spawn_polling_shard};
 
 const PREFIX: u8 = 24;
 const ASKING: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
@@ -31,10 +30,7 @@ const ROOM_BYTES: usize = 1 << 20;
 pub(super) fn run(plan: &Plan<'_>) -> Result<Latencies, BenchError> {
     let mut lab = Lab::of_ports(plan.point, plan.seed)?;
     let (a, b) = lab.take_ports();
-    let polling = match plan.wait {
-        Wait::Busy => Polling::Busy,
-        Wait::Adaptive => ADAPTIVE,
-    };
+    let polling = plan.wait.polling();
     let congestion = plan.point.congestion;
     let addressing =
         |address, seed| Addressing { address: (address, PREFIX), gateway: None, congestion, seed };

@@ -16,6 +16,7 @@ use super::watch::Watch;
 use crate::port::{
     Port, PortError, PortInfo, PortStatistics, ReceiveChecksum, RxFrame, TransmitRoom, TxOffload,
 };
+use crate::rss::{self, Rss};
 use crate::time::Instant;
 
 /// A port that is never slept on looks this often whether its interface is still there.
@@ -366,6 +367,11 @@ impl Port for AfXdpPort {
 
     fn next_room(&self, now: Instant) -> Option<Instant> {
         self.next_arrival(now)
+    }
+
+    fn rss(&self) -> Option<Rss> {
+        // A driver that does not tell leaves its user with handing frames over.
+        rss::of_interface(&self.details.interface).ok()
     }
 
     fn statistics(&self) -> PortStatistics {
