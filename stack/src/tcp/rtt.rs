@@ -14,6 +14,9 @@ pub(crate) struct RttEstimator {
 impl RttEstimator {
     /// Takes a sample (RFC 6298 section 2.2 and 2.3, alpha 1/8, beta 1/4).
     pub(crate) fn sample(&mut self, rtt: Duration) {
+        if rtt > SAMPLE_MAX {
+            return;
+        }
         let rtt = nanos(rtt);
         self.min_nanos = Some(self.min_nanos.map_or(rtt, |min| min.min(rtt)));
         match self.smoothed_nanos {
@@ -31,6 +34,9 @@ impl RttEstimator {
     /// The path has changed: `rtt` counts as if it were the first sample, unless the estimate is larger already
     /// (RFC 4015 section 3.2). The smallest RTT seen stays.
     pub(crate) fn restart(&mut self, rtt: Duration) {
+        if rtt > SAMPLE_MAX {
+            return;
+        }
         let rtt = nanos(rtt);
         if self.smoothed_nanos.is_none_or(|smoothed| rtt > smoothed) {
             self.smoothed_nanos = Some(rtt);
@@ -65,6 +71,10 @@ impl RttEstimator {
         Duration::from_nanos(timeout.max(nanos(floor)).max(smoothed * 2))
     }
 }
+
+/// A longer round trip than the longest timeout (RFC 6298 section 2.5 bounds it at 60 s or more) is an outage or a clock
+/// that jumped, not a path: believed, it would hold timer and pacer back for as long again.
+const SAMPLE_MAX: Duration = Duration::from_secs(60);
 
 /// The longest time that counts, about half a year: eight of them are still a number.
 const NANOS_MAX: u64 = 1 << 54;
