@@ -18,6 +18,7 @@ mod error;
 mod metadata;
 mod netlink;
 mod options;
+mod patience;
 mod port;
 mod program;
 mod rings;
@@ -39,6 +40,7 @@ pub use self::port::{AfXdpPort, AfXdpStatistics};
 use self::attach::Attachment;
 use self::metadata::METADATA_BYTES;
 use self::options::{ETHERNET_HEADER_BYTES, Layout, VLAN_TAG_BYTES};
+use self::patience::patiently;
 use self::port::State;
 use self::slots::Slots;
 use self::socket::{RingSizes, XdpSocket};
@@ -49,7 +51,6 @@ use crate::port::{Capabilities, PortInfo};
 
 /// The kernel gives a queue back a moment after its socket was closed: so long a queue that is taken is tried again.
 const QUEUE_PATIENCE: Duration = Duration::from_millis(500);
-const QUEUE_RETRY: Duration = Duration::from_millis(5);
 /// What a copied frame is charged to the send buffer besides its bytes: the kernel's own structures.
 const FRAME_OVERHEAD_BYTES: usize = 1024;
 
@@ -239,23 +240,15 @@ impl Opening<'_> {
             (CopyMode::Copy, _) | (_, Attached::Generic) => flags |= libc::XDP_COPY,
             (CopyMode::Automatic, Attached::Native) => {}
         }
-        let mut waited = Duration::ZERO;
-        loop {
-            let Err(source) = socket.bind(self.device.index, queue, flags) else { return Ok(()) };
-            let interface = self.device.name.clone();
-            return Err(match source.raw_os_error() {
-                Some(libc::EBUSY) if waited < QUEUE_PATIENCE => {
-                    std::thread::sleep(QUEUE_RETRY);
-                    waited += QUEUE_RETRY;
-                    continue;
-                }
-                Some(libc::EBUSY) => AfXdpError::QueueTaken { interface, queue },
+        patiently(QUEUE_PATIENCE, || socket.bind(self.device.index, queue, flags)).map_err(|source| {
+            match source.raw_os_error() {
+                Some(libc::EBUSY) => AfXdpError::QueueTaken { interface: self.device.name.clone(), queue },
                 Some(libc::EOPNOTSUPP) if self.options.copy == CopyMode::ZeroCopy => {
                     refused("the driver has none")
                 }
                 Some(libc::EINVAL) if self.device.queues.is_none() => self.device.no_such_queue(queue),
                 _ => self.failed("binding an AF_XDP socket to a queue", "CAP_NET_RAW")(source),
-            });
-        }
+            }
+        })
     }
 }
