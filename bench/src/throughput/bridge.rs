@@ -17,9 +17,10 @@ use serde_json::{Map, Value, json};
 
 use super::flow::{Flow, Meter, Supply};
 use super::kernel::{KernelEnd, Part};
-use super::lab::{Hosts, KernelCongestion, Lab, OURS, PEER, PREFIX, Wire};
+use super::lab::{Hosts, KernelCongestion, Lab, OURS, PEER, PREFIX};
 use super::result::{ThroughputResult, median_of};
 use crate::error::BenchError;
+use crate::lab::middle::Wire;
 use crate::lab::need_root;
 use crate::node::{Addressing, now, spawn_shard};
 use crate::progress::Progress;

@@ -22,8 +22,8 @@ use super::kernel::{KernelEnd, Part};
 use super::lab::{KernelCongestion, PEER, PREFIX, choose_congestion};
 use super::result::{ThroughputResult, median_of};
 use crate::error::BenchError;
-use crate::lab::need_root;
-use crate::place::run_ip;
+use crate::lab::middle::{inside, namespace_for, run_line};
+use crate::lab::{LinkKind, need_root};
 use crate::progress::Progress;
 
 const DEVICE: &str = "or0";
@@ -86,11 +86,11 @@ fn open(namespace: &NetNamespace, plan: &Plan, offload: bool) -> Result<Tap, Ben
         let options = TapOptions { name, offload, seed: plan.seed, ..TapOptions::default() };
         let tap = Tap::open(&options)
             .map_err(|error| BenchError::failed(format!("cannot open the TAP device {DEVICE}: {error}")))?;
-        run_ip(&["address", "add", &format!("{PEER}/{PREFIX}"), "dev", DEVICE])?;
+        run_line(&format!("ip address add {PEER}/{PREFIX} dev {DEVICE}"))?;
         choose_congestion(DEVICE, PEER, plan.peer_congestion)?;
         Ok(tap)
     };
-    namespace.run(make).map_err(|error| BenchError::failed(format!("cannot enter the lab: {error}")))?
+    inside(namespace, make)
 }
 
 /// One run on a TAP of its own.
@@ -101,8 +101,7 @@ fn one(
     point: Map<String, Value>,
     progress: &Progress,
 ) -> Result<ThroughputResult, BenchError> {
-    let namespace = NetNamespace::create()
-        .map_err(|error| BenchError::failed(format!("no network namespace for --link tap: {error}")))?;
+    let namespace = namespace_for(LinkKind::Tap)?;
     let tap = open(&namespace, plan, offload)?;
     let received = Arc::new(Meter::default());
     let unused = Arc::new(Meter::default());
