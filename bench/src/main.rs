@@ -20,6 +20,7 @@ mod page;
 mod pingpong;
 mod place;
 mod progress;
+mod pump;
 mod report;
 mod stop;
 mod table;

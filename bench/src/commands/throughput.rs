@@ -10,17 +10,21 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
 use crate::commands::messages;
+use crate::commands::pump::bare_point;
 use crate::error::BenchError;
 use crate::host::Host;
 use crate::lab::LinkKind;
+use crate::pingpong::Wait;
 use crate::progress::Progress;
 use crate::report::{Report, check_writable, publish};
+use crate::throughput::afxdp;
 use crate::throughput::bridge;
 use crate::throughput::lab::KernelCongestion;
 use crate::throughput::memory::{self, Pattern, Scene, Stack, Work};
 use crate::throughput::offload;
 use crate::throughput::result::{ThroughputRatio, ThroughputResult, fairness_table, ratios, tables};
 use crate::throughput::rivals;
+use crate::under_load::Point;
 use crate::units::{Rate, Share, Size, Span};
 
 /// Measured per variant and point unless `--seconds` says otherwise: of virtual time over memory, of real over tap.
@@ -45,11 +49,11 @@ const WINDOW_BYTES: std::ops::RangeInclusive<u64> = 8 << 10..=1 << 30;
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
-    /// What carries the frames: memory, in virtual time and beside smoltcp; tap, beside the kernel; with --size, or
-    /// several of them, or kernel: messages in real time (list)
+    /// What carries the frames: memory, in virtual time and beside smoltcp; tap, beside the kernel; afxdp, beside the
+    /// bare ports and the kernel; with --size, or several of them, or kernel: messages in real time (list)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "memory")]
     link: Vec<LinkKind>,
-    /// Rate of the bottleneck (default: 10gbit over memory, 200mbit over tap)
+    /// Rate of the bottleneck (default: 10gbit over memory, 200mbit over tap, none over afxdp)
     #[arg(long)]
     rate: Option<Rate>,
     /// Delay, one way (default: 50us over memory; tap has none)
@@ -93,7 +97,10 @@ pub(crate) struct Arguments {
     /// and checksum offload and once without (list; tap)
     #[arg(long, value_enum, value_delimiter = ',', conflicts_with_all = ["loss", "connections", "competitor", "rate"])]
     offload: Vec<Switch>,
-    /// Runs of each variant at each point, of which the median is told (tap)
+    /// How our shards wait for frames (afxdp)
+    #[arg(long, value_enum, default_value = "busy")]
+    wait: Wait,
+    /// Runs of each variant at each point, of which the median is told (tap, afxdp)
     #[arg(long, default_value_t = 3)]
     repeat: u32,
 }
@@ -120,6 +127,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     arguments.check()?;
     check_writable(&arguments.common)?;
     match arguments.link() {
+        LinkKind::Afxdp => over_afxdp(arguments),
         LinkKind::Tap if !arguments.offload.is_empty() => with_offloads(arguments),
         LinkKind::Tap => match arguments.competitor {
             Some(competitor) => beside_competitor(arguments, competitor),
@@ -142,9 +150,8 @@ impl Arguments {
                 return usage("--connections is measured in virtual time; use --link memory".to_owned());
             }
             LinkKind::Tap => {}
-            other => {
-                return usage(format!("--link {} is not available here; memory and tap are", other.name()));
-            }
+            LinkKind::Afxdp => self.check_over_afxdp()?,
+            LinkKind::Kernel => return usage("--link kernel carries messages here; give --size".to_owned()),
         }
         if self.competitor.is_none() {
             self.check_alone()?;
@@ -182,6 +189,18 @@ impl Arguments {
         self.link.first().copied().unwrap_or(LinkKind::Memory)
     }
 
+    /// Refuses what the lab of AF_XDP does not make.
+    fn check_over_afxdp(&self) -> Result<(), BenchError> {
+        let usage = |text: &str| Err(BenchError::usage(text.to_owned()));
+        if self.delay.is_some_and(|delay| !delay.0.is_zero()) {
+            return usage("--delay cannot be made over afxdp; use --link memory");
+        }
+        if !self.connections.is_empty() {
+            return usage("--connections is measured in virtual time; use --link memory");
+        }
+        Ok(())
+    }
+
     /// What takes a list only beside a competitor.
     fn check_alone(&self) -> Result<(), BenchError> {
         let usage = |text: &str| Err(BenchError::usage(text.to_owned()));
@@ -196,6 +215,11 @@ impl Arguments {
     /// Our congestion control, where there is one.
     fn congestion(&self) -> Algorithm {
         self.congestion.first().copied().unwrap_or_default()
+    }
+
+    /// The kernel's congestion control, where there is one.
+    fn peer_congestion(&self) -> KernelCongestion {
+        self.peer_congestion.first().copied().unwrap_or(KernelCongestion::Cubic)
     }
 
     fn queue(&self, default: Size) -> Size {
@@ -271,6 +295,29 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
     publish_results(arguments, title, key, parameters, results)
 }
 
+fn over_afxdp(arguments: &Arguments) -> Result<(), BenchError> {
+    let (rate, queue) = (arguments.rate.unwrap_or(Rate(0)), arguments.queue(TAP_QUEUE));
+    let length = arguments.length(TAP_SECONDS);
+    let point = Point { congestion: arguments.congestion(), ..bare_point(LinkKind::Afxdp, rate, queue) };
+    let plan = afxdp::Plan {
+        point,
+        wait: arguments.wait,
+        peer_congestion: arguments.peer_congestion(),
+        length,
+        repeat: arguments.repeat,
+        seed: arguments.common.seed,
+    };
+    let progress = Progress::new(plan.duration());
+    let results = afxdp::run(&plan, &progress)?;
+    drop(progress);
+    let mut parameters = arguments.parameters(rate, queue, length);
+    parameters.remove("loss");
+    parameters.insert("wait".into(), json!(plan.wait.name()));
+    parameters.insert("peer_congestion".into(), json!(plan.peer_congestion.name()));
+    parameters.insert("repeat".into(), json!(plan.repeat));
+    publish_results(arguments, "Bulk, over AF_XDP at both ends", "loss", parameters, results)
+}
+
 fn over_tap(arguments: &Arguments) -> Result<(), BenchError> {
     let rate = arguments.rate.unwrap_or(TAP_RATE);
     let queue = arguments.queue(TAP_QUEUE);
@@ -304,7 +351,7 @@ fn with_offloads(arguments: &Arguments) -> Result<(), BenchError> {
     let plan = offload::Plan {
         offloads,
         congestion: arguments.congestion(),
-        peer_congestion: arguments.peer_congestion.first().copied().unwrap_or(KernelCongestion::Cubic),
+        peer_congestion: arguments.peer_congestion(),
         length,
         repeat: arguments.repeat,
         seed: arguments.common.seed,

@@ -13,7 +13,7 @@ use crate::error::BenchError;
 use crate::under_load::Point;
 
 /// The device of each host, inside its namespace, by the nodes' order.
-pub(super) const DEVICES: [&str; 2] = ["or0", "or1"];
+pub(crate) const DEVICES: [&str; 2] = ["or0", "or1"];
 /// The other ends of the veth pairs, on the bridge.
 const OUTER: [&str; 2] = ["br-a", "br-b"];
 

@@ -7,12 +7,12 @@ pub(crate) mod middle;
 pub(crate) mod tap;
 
 use std::any::Any;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use clap::ValueEnum;
 use outrider_drivers::port::Port;
 
-pub(crate) use self::hosts::Hosts;
+pub(crate) use self::hosts::{DEVICES, Hosts};
 use crate::error::BenchError;
 use crate::host::is_root;
 use crate::under_load::Point;
@@ -59,29 +59,25 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Builds the link of `point`, which is between ports.
-    pub(crate) fn of_ports(point: &Point, seed: u64) -> Result<Self, BenchError> {
-        const NOBODY: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        if point.link == LinkKind::Kernel {
-            return Err(BenchError::usage("--link kernel has no ports; memory, tap and afxdp have"));
-        }
-        Lab::build(point, seed, [NOBODY; 2])
-    }
-
     /// Builds the link of `point`. Where the hosts are the kernel's they get `addresses`.
     pub(crate) fn build(point: &Point, seed: u64, addresses: [(IpAddr, u8); 2]) -> Result<Self, BenchError> {
-        point.link.check(point)?;
         match point.link {
-            LinkKind::Tap => tap::build(point, seed),
             LinkKind::Kernel => Lab::between_hosts(point, addresses),
-            LinkKind::Afxdp => afxdp::build(point),
-            _ => Ok(memory::build(point, seed)),
+            _ => Lab::of_ports(point, seed),
         }
     }
 
-    /// Of two ports, and whatever has to live as long as they do.
-    fn new(a: impl Port + 'static, b: impl Port + 'static, held: impl Any + Send) -> Self {
-        Lab { hosts: None, ports: Some((Box::new(a), Box::new(b))), _held: Box::new(held) }
+    /// Builds the link of `point` with a port at each end.
+    pub(crate) fn of_ports(point: &Point, seed: u64) -> Result<Self, BenchError> {
+        point.link.check(point)?;
+        match point.link {
+            LinkKind::Memory => Ok(memory::build(point, seed)),
+            LinkKind::Tap => tap::build(point, seed),
+            LinkKind::Afxdp => afxdp::build(point),
+            LinkKind::Kernel => {
+                Err(BenchError::usage("--link kernel has no ports; memory, tap and afxdp have"))
+            }
+        }
     }
 
     /// Builds the link of `point` with hosts of the kernel's at its ends, which get `addresses`.
@@ -102,6 +98,11 @@ impl Lab {
         };
         let hosts = hosts.settled(addresses, point.congestion)?;
         Ok(Lab { hosts: Some(hosts), ports: None, _held: Box::new(()) })
+    }
+
+    /// Of two ports, and whatever has to live as long as they do.
+    fn new(a: impl Port + 'static, b: impl Port + 'static, held: impl Any + Send) -> Self {
+        Lab { hosts: None, ports: Some((Box::new(a), Box::new(b))), _held: Box::new(held) }
     }
 
     /// The hosts, if there are any: then nodes use the kernel's sockets in them.

@@ -25,9 +25,9 @@ use crate::lab::need_root;
 use crate::node::{Addressing, now, spawn_shard};
 use crate::progress::Progress;
 
-const TCP_PORT: u16 = 5_001;
+pub(super) const TCP_PORT: u16 = 5_001;
 /// Bytes our receiver is always ready to take: like the kernel's largest default receive buffer (tcp_rmem).
-const ROOM_BYTES: usize = 6 << 20;
+pub(super) const ROOM_BYTES: usize = 6 << 20;
 /// Time for the start of a connection to be over, before measuring.
 pub(super) const WARM_UP: Duration = Duration::from_secs(1);
 /// How long the first byte may take.

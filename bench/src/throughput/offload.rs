@@ -16,7 +16,7 @@ use outrider_drivers::tap::{Tap, TapOptions};
 use outrider_stack::tcp::congestion::Algorithm;
 use serde_json::{Map, Value, json};
 
-use super::bridge::{self, DIRECTIONS, Near, WARM_UP};
+use super::bridge::{self, DIRECTIONS, Near, TCP_PORT, WARM_UP};
 use super::flow::Meter;
 use super::kernel::{KernelEnd, Part};
 use super::lab::{KernelCongestion, PEER, PREFIX, choose_congestion};
@@ -27,7 +27,6 @@ use crate::lab::{LinkKind, need_root};
 use crate::progress::Progress;
 
 const DEVICE: &str = "or0";
-const TCP_PORT: u16 = 5_001;
 
 /// What is to be measured.
 #[derive(Clone, Debug)]

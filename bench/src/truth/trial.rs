@@ -17,8 +17,8 @@ use crate::error::BenchError;
 use crate::lab::Lab;
 use crate::node::{Node, NodeOptions, SessionSignals, now};
 use crate::under_load::{
-    CONNECT_PATIENCE, Counts, Departures, Heartbeats, Load, PORT, PREFIX, Point, RECEIVER, Receiver,
-    RightOfWay, SENDER, Samples, Sender, Tally, Variant, WARM_UP, dial, dial_separate, start_nodes,
+    CONNECT_PATIENCE, Counts, Departures, Heartbeats, Load, PORT, Point, RECEIVER, Receiver, RightOfWay,
+    Samples, Sender, Tally, Variant, WARM_UP, dial, dial_separate, start_nodes,
 };
 
 /// Between settling a window and its begin: the heartbeats that count are not yet due.
@@ -183,7 +183,7 @@ impl Trial {
     }
 
     fn build(&self) -> Result<World, BenchError> {
-        let mut lab = Lab::build(&self.point, self.seed, [(SENDER, PREFIX), (RECEIVER, PREFIX)])?;
+        let mut lab = self.variant.lab(&self.point, self.seed)?;
         let scissors = Scissors::of(&mut lab);
         let tally = Arc::new(Tally::default());
         let departures = Arc::new(Departures::default());

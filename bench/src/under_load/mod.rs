@@ -17,7 +17,7 @@ use outrider_messenger::transport::KernelConfig;
 use outrider_stack::tcp::congestion::Algorithm;
 
 use crate::error::BenchError;
-use crate::lab::LinkKind;
+use crate::lab::{Lab, LinkKind};
 use crate::progress::Progress;
 use crate::report::{Heartbeat, HeartbeatResult, Ratio};
 use crate::table;
@@ -39,9 +39,9 @@ pub(crate) enum Variant {
     Oob,
     /// In order, as messages of default priority.
     Fifo,
-    /// On a connection of their own.
+    /// On a connection of their own; over --link afxdp, of the kernel's sockets.
     Separate,
-    /// Out of band over a kernel socket with a low unsent mark: what `oob` is over --link kernel.
+    /// Out of band over a kernel socket with a low unsent mark: what `oob` is over --link kernel (kernel, afxdp).
     Lowat,
 }
 
@@ -58,13 +58,33 @@ impl Variant {
 
     /// Refuses what `link` cannot carry.
     pub(crate) fn check(self, link: LinkKind) -> Result<(), BenchError> {
-        if self == Variant::Lowat && link != LinkKind::Kernel {
+        if self == Variant::Lowat && !self.is_over_sockets(link) {
             return Err(BenchError::usage(format!(
-                "--variant lowat is about the kernel's sockets, and --link {} has none; give --link kernel",
+                "--variant lowat is about the kernel's sockets, and --link {} has none; give --link kernel or afxdp",
                 link.name()
             )));
         }
         Ok(())
+    }
+
+    /// Whether the ends of `link` are the kernel's sockets for it, and not ports with our own TCP: what our design is
+    /// compared with is done as it is done today.
+    fn is_over_sockets(self, link: LinkKind) -> bool {
+        match link {
+            LinkKind::Kernel => true,
+            LinkKind::Afxdp => matches!(self, Variant::Lowat | Variant::Separate),
+            LinkKind::Memory | LinkKind::Tap => false,
+        }
+    }
+
+    /// Builds the link of `point` with the ends that it needs.
+    pub(crate) fn lab(self, point: &Point, seed: u64) -> Result<Lab, BenchError> {
+        let addresses = [(SENDER, PREFIX), (RECEIVER, PREFIX)];
+        if self.is_over_sockets(point.link) {
+            Lab::between_hosts(point, addresses)
+        } else {
+            Lab::of_ports(point, seed)
+        }
     }
 
     /// How the kernel's sockets are used where they carry it: with little left to the kernel where heartbeats go out of

@@ -144,7 +144,7 @@ impl Plan {
     }
 
     fn build(&self) -> Result<World, BenchError> {
-        let mut lab = Lab::build(&self.point, self.seed, [(SENDER, PREFIX), (RECEIVER, PREFIX)])?;
+        let mut lab = self.variant.lab(&self.point, self.seed)?;
         let tally = Arc::new(Tally::default());
         let departures = Arc::new(Departures::default());
         let session = Arc::new(SessionSignals::default());
