@@ -37,6 +37,8 @@ const REPEAT_MAX: u32 = 100;
 /// Bottleneck over tap, unless the options say otherwise.
 const TAP_RATE: Rate = Rate(200_000_000);
 const TAP_QUEUE: Size = Size(1_000_000);
+/// Ours over AF_XDP, unless the options say otherwise: one that fills the link, and one that keeps queues short.
+const AFXDP_CONGESTION: [Algorithm; 2] = [Algorithm::Cubic, Algorithm::Bbr];
 /// Values of a list at most.
 const VALUES_MAX: usize = 64;
 /// Connections at most: each end that connects has a port of its own.
@@ -81,8 +83,9 @@ pub(crate) struct Arguments {
     /// Time between two looks of a host at its port and timers; 0: it sees each frame at its instant (memory)
     #[arg(long, default_value = "10us")]
     poll: Span,
-    /// Our congestion control: bbr, cubic or dctcp (list with --competitor)
-    #[arg(long, value_delimiter = ',', default_value = "bbr")]
+    /// Our congestion control: bbr, cubic or dctcp (list over afxdp and with --competitor; default: bbr, over afxdp
+    /// cubic,bbr)
+    #[arg(long, value_delimiter = ',')]
     congestion: Vec<Algorithm>,
     /// Congestion control of the kernel's ends (list; tap; with --offload the first)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "cubic,bbr")]
@@ -206,15 +209,21 @@ impl Arguments {
         let usage = |text: &str| Err(BenchError::usage(text.to_owned()));
         match (self.congestion.as_slice(), self.queue.len()) {
             ([Algorithm::Dctcp], _) => usage("--congestion dctcp needs a link that marks; give bbr or cubic"),
-            ([_], 0 | 1) => Ok(()),
-            ([_], _) => usage("--queue takes a list only with --competitor; give one"),
-            _ => usage("--congestion takes a list only with --competitor; give one"),
+            ([] | [_], 0 | 1) => Ok(()),
+            ([] | [_], _) => usage("--queue takes a list only with --competitor; give one"),
+            _ if self.link() == LinkKind::Afxdp => Ok(()),
+            _ => usage("--congestion takes a list only with --competitor or over afxdp; give one"),
         }
     }
 
     /// Our congestion control, where there is one.
     fn congestion(&self) -> Algorithm {
         self.congestion.first().copied().unwrap_or_default()
+    }
+
+    /// Ours, where several are compared.
+    fn own_congestion(&self) -> Vec<Algorithm> {
+        if self.congestion.is_empty() { vec![self.congestion()] } else { self.congestion.clone() }
     }
 
     /// The kernel's congestion control, where there is one.
@@ -298,9 +307,14 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
 fn over_afxdp(arguments: &Arguments) -> Result<(), BenchError> {
     let (rate, queue) = (arguments.rate.unwrap_or(Rate(0)), arguments.queue(TAP_QUEUE));
     let length = arguments.length(TAP_SECONDS);
-    let point = Point { congestion: arguments.congestion(), ..bare_point(LinkKind::Afxdp, rate, queue) };
+    let congestion = match arguments.congestion.as_slice() {
+        [] => AFXDP_CONGESTION.to_vec(),
+        chosen => chosen.to_vec(),
+    };
+    let spelled: Vec<&str> = congestion.iter().map(|one| one.name()).collect();
     let plan = afxdp::Plan {
-        point,
+        point: bare_point(LinkKind::Afxdp, rate, queue),
+        congestion,
         wait: arguments.wait,
         peer_congestion: arguments.peer_congestion(),
         length,
@@ -312,10 +326,11 @@ fn over_afxdp(arguments: &Arguments) -> Result<(), BenchError> {
     drop(progress);
     let mut parameters = arguments.parameters(rate, queue, length);
     parameters.remove("loss");
+    parameters.insert("congestion".into(), json!(spelled));
     parameters.insert("wait".into(), json!(plan.wait.name()));
     parameters.insert("peer_congestion".into(), json!(plan.peer_congestion.name()));
     parameters.insert("repeat".into(), json!(plan.repeat));
-    publish_results(arguments, "Bulk, over AF_XDP at both ends", "loss", parameters, results)
+    publish_results(arguments, "Bulk, over AF_XDP at both ends", "congestion", parameters, results)
 }
 
 fn over_tap(arguments: &Arguments) -> Result<(), BenchError> {
@@ -377,7 +392,7 @@ fn beside_competitor(arguments: &Arguments, competitor: KernelCongestion) -> Res
     let plan = rivals::Plan {
         rate_bits_per_second: rate.0,
         queue_bytes: queues.iter().map(|queue| queue.0).collect(),
-        congestion: arguments.congestion.clone(),
+        congestion: arguments.own_congestion(),
         kernel_congestion: arguments.peer_congestion.clone(),
         competitor,
         length,
@@ -389,7 +404,7 @@ fn beside_competitor(arguments: &Arguments, competitor: KernelCongestion) -> Res
     drop(progress);
     let mut parameters = arguments.parameters(rate, queues[0], length);
     let names: Vec<&str> = arguments.peer_congestion.iter().map(|name| name.name()).collect();
-    let own: Vec<&str> = arguments.congestion.iter().map(|name| name.name()).collect();
+    let own: Vec<&str> = plan.congestion.iter().map(|name| name.name()).collect();
     parameters.remove("loss");
     parameters.insert("queue_bytes".into(), json!(plan.queue_bytes));
     parameters.insert("congestion".into(), json!(own));

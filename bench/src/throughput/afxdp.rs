@@ -11,7 +11,7 @@ use std::time::Duration;
 use outrider_stack::net::ListenOptions;
 use outrider_stack::shard::{ListenerGuard, Shard};
 use outrider_stack::tcp::congestion::Algorithm;
-use serde_json::Map;
+use serde_json::{Map, json};
 
 use super::bridge::{self, Near, ROOM_BYTES, TCP_PORT, WARM_UP};
 use super::flow::{Flow, Meter, Supply};
@@ -36,6 +36,8 @@ const FRAME_PAYLOAD_BYTES: usize = FRAME_BYTES - 14 - 20 - 32;
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) point: Point,
+    /// Ours, by turns.
+    pub(crate) congestion: Vec<Algorithm>,
     /// How our shards wait for frames.
     pub(crate) wait: Wait,
     /// Of the kernel's ends.
@@ -49,41 +51,49 @@ pub(crate) struct Plan {
 /// Who is at both ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Variant {
-    Outrider,
+    Outrider(Algorithm),
     Raw,
     Kernel,
 }
 
-const VARIANTS: [(Variant, &str); 3] =
-    [(Variant::Outrider, "outrider"), (Variant::Raw, "raw"), (Variant::Kernel, "kernel")];
+impl Variant {
+    fn name(self) -> &'static str {
+        match self {
+            Variant::Outrider(_) => "outrider",
+            Variant::Raw => "raw",
+            Variant::Kernel => "kernel",
+        }
+    }
+}
 
 impl Plan {
-    /// How long it takes, about.
-    pub(crate) fn duration(&self) -> Duration {
-        let runs = VARIANTS.len() as u32 * self.repeat;
-        (self.length + WARM_UP) * runs
+    fn variants(&self) -> Vec<Variant> {
+        let ours = self.congestion.iter().map(|algorithm| Variant::Outrider(*algorithm));
+        ours.chain([Variant::Raw, Variant::Kernel]).collect()
     }
 
-    /// Our congestion control.
-    pub(crate) fn congestion(&self) -> Algorithm {
-        self.point.congestion
+    /// How long it takes, about.
+    pub(crate) fn duration(&self) -> Duration {
+        let runs = u32::try_from(self.variants().len()).unwrap_or(u32::MAX);
+        (self.length + WARM_UP) * runs.saturating_mul(self.repeat)
     }
 }
 
 /// Measures all of it: the variants by turns, each round in another order.
 pub(crate) fn run(plan: &Plan, progress: &Progress) -> Result<Vec<ThroughputResult>, BenchError> {
-    let mut runs = VARIANTS.map(|_| Vec::new());
+    let variants = plan.variants();
+    let mut runs = vec![Vec::new(); variants.len()];
     for turn in 0..plan.repeat {
-        for place in 0..VARIANTS.len() {
-            let index = (place + turn as usize) % VARIANTS.len();
-            let (variant, name) = VARIANTS[index];
-            progress.set(format!("{name}, run {} of {}", turn + 1, plan.repeat));
+        for place in 0..variants.len() {
+            let index = (place + turn as usize) % variants.len();
+            let variant = variants[index];
+            progress.set(format!("{}, run {} of {}", variant.name(), turn + 1, plan.repeat));
             let result = match variant {
-                Variant::Outrider => plan.ours(name, progress),
-                Variant::Raw => plan.raw(name, progress),
-                Variant::Kernel => plan.kernel(name, progress),
+                Variant::Outrider(congestion) => plan.ours(congestion, progress),
+                Variant::Raw => plan.raw(progress),
+                Variant::Kernel => plan.kernel(progress),
             };
-            runs[index].push(result?);
+            runs[index].push(ThroughputResult { variant: variant.name(), ..result? });
         }
     }
     Ok(runs.into_iter().filter_map(median_of).collect())
@@ -96,13 +106,12 @@ fn in_frames(result: ThroughputResult) -> ThroughputResult {
 }
 
 impl Plan {
-    fn ours(&self, name: &'static str, progress: &Progress) -> Result<ThroughputResult, BenchError> {
+    fn ours(&self, congestion: Algorithm, progress: &Progress) -> Result<ThroughputResult, BenchError> {
         let mut lab = Lab::of_ports(&self.point, self.seed)?;
         let (near, far) = lab.take_ports();
         let remote = SocketAddr::new(PEER, TCP_PORT);
         let received = Arc::new(Meter::default());
         let spawn = |port, address, seed| {
-            let congestion = self.congestion();
             let addressing = Addressing { address: (address, PREFIX), gateway: None, congestion, seed };
             spawn_polling_shard(port, &addressing, self.wait.polling())
         };
@@ -123,10 +132,11 @@ impl Plan {
                 return Err(BenchError::failed(error.to_string()));
             }
         }
-        Ok(in_frames(found.result(name, Map::new())))
+        let key = [("congestion".to_owned(), json!(congestion.name()))];
+        Ok(in_frames(found.result("outrider", key.into_iter().collect())))
     }
 
-    fn raw(&self, name: &'static str, progress: &Progress) -> Result<ThroughputResult, BenchError> {
+    fn raw(&self, progress: &Progress) -> Result<ThroughputResult, BenchError> {
         let pump =
             Pump { point: &self.point, frame_bytes: FRAME_BYTES, length: self.length, seed: self.seed };
         let pumped = pump.run(Direction::There)?;
@@ -134,7 +144,7 @@ impl Plan {
         let frames_per_second = pumped.received as f64 / pumped.seconds;
         let bytes = pumped.received * FRAME_PAYLOAD_BYTES as u64;
         Ok(ThroughputResult {
-            variant: name,
+            variant: "raw",
             point: Map::new(),
             goodput_bps: frames_per_second * (FRAME_PAYLOAD_BYTES * 8) as f64,
             frames_per_second: Some(frames_per_second),
@@ -151,7 +161,7 @@ impl Plan {
         })
     }
 
-    fn kernel(&self, name: &'static str, progress: &Progress) -> Result<ThroughputResult, BenchError> {
+    fn kernel(&self, progress: &Progress) -> Result<ThroughputResult, BenchError> {
         let addresses = [(OURS, PREFIX), (PEER, PREFIX)];
         let lab = Lab::between_hosts(&self.point, addresses)?;
         let hosts = lab.hosts().expect("a lab between hosts has them");
@@ -165,7 +175,8 @@ impl Plan {
         let sender = KernelEnd::connect(near, remote, Part::Send, &Arc::default())?;
         let found = bridge::measure(self.length, &received, &Near::Kernel(sender), progress)?;
         receiver.finish()?;
-        Ok(in_frames(found.result(name, Map::new())))
+        let key = [("peer_congestion".to_owned(), json!(self.peer_congestion.name()))];
+        Ok(in_frames(found.result("kernel", key.into_iter().collect())))
     }
 }
 
