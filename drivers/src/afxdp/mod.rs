@@ -48,6 +48,7 @@ use self::umem::Umem;
 use self::watch::Watch;
 use crate::interface::Interface;
 use crate::port::{Capabilities, PortInfo};
+use crate::rss::{self, Rss};
 
 /// The kernel gives a queue back a moment after its socket was closed: so long a queue that is taken is tried again.
 const QUEUE_PATIENCE: Duration = Duration::from_millis(500);
@@ -89,6 +90,8 @@ struct Device {
     /// Receive queues, where the driver tells.
     queues: Option<u32>,
     tx_checksum: bool,
+    /// How it spreads flows over its queues, where the driver tells.
+    rss: Option<Rss>,
 }
 
 impl Device {
@@ -110,6 +113,8 @@ impl Device {
             mac: interface.mac().map_err(failed("reading the address"))?,
             queues: interface.receive_queues(),
             tx_checksum: netlink::offers_tx_checksum(index),
+            // A driver that does not tell leaves its user with handing frames over.
+            rss: rss::of_interface(name).ok(),
         })
     }
 
@@ -199,6 +204,7 @@ impl Opening<'_> {
                 capabilities: Capabilities { tx_checksum: *tx_checksum, tx_segment_bytes_max: 0 },
             },
             details,
+            rss: self.device.rss.clone(),
             slots: Slots::new(umem.tx_slots()),
             rings,
             umem,
