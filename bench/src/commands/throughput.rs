@@ -24,7 +24,6 @@ use crate::throughput::memory::{self, Pattern, Scene, Stack, Work};
 use crate::throughput::offload;
 use crate::throughput::result::{ThroughputRatio, ThroughputResult, fairness_table, ratios, tables};
 use crate::throughput::rivals;
-use crate::under_load::Point;
 use crate::units::{Rate, Share, Size, Span};
 
 /// Measured per variant and point unless `--seconds` says otherwise: of virtual time over memory, of real over tap.
@@ -101,7 +100,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, value_delimiter = ',', conflicts_with_all = ["loss", "connections", "competitor", "rate"])]
     offload: Vec<Switch>,
     /// How our shards wait for frames (afxdp)
-    #[arg(long, value_enum, default_value = "busy")]
+    #[arg(long, value_enum, default_value = "adaptive")]
     wait: Wait,
     /// Runs of each variant at each point, of which the median is told (tap, afxdp)
     #[arg(long, default_value_t = 3)]

@@ -126,9 +126,8 @@ impl Plan {
         let near = Near::Ours(sender);
         let found = bridge::measure(self.length, &received, &near, progress)?;
         drop(listening);
-        let Near::Ours(sender) = near else { unreachable!("it was made so above") };
-        for report in [sender.stop(), receiver.stop()] {
-            if let Some(error) = report.error {
+        for report in [near.stop(), Some(receiver.stop())] {
+            if let Some(error) = report.and_then(|report| report.error) {
                 return Err(BenchError::failed(error.to_string()));
             }
         }

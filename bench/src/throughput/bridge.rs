@@ -11,7 +11,7 @@ use std::time::{Duration, Instant as WallInstant};
 
 use outrider_drivers::tap::Tap;
 use outrider_drivers::time::process_cpu_time;
-use outrider_stack::shard::Shard;
+use outrider_stack::shard::{Shard, ShardReport};
 use outrider_stack::tcp::congestion::Algorithm;
 use serde_json::{Map, Value, json};
 
@@ -134,6 +134,14 @@ pub(super) enum Near {
 }
 
 impl Near {
+    /// Ends it; a shard of ours leaves a report.
+    pub(super) fn stop(self) -> Option<ShardReport> {
+        match self {
+            Near::Ours(shard) => Some(shard.stop()),
+            Near::Kernel(_) => None,
+        }
+    }
+
     fn retransmits(&self) -> Option<u64> {
         let Near::Ours(shard) = self else { return None };
         Some(shard.handle().statistics().connections.iter().map(|one| one.send.retransmits).sum())
