@@ -21,6 +21,7 @@ mod pingpong;
 mod place;
 mod progress;
 mod report;
+mod settings;
 mod stop;
 mod table;
 mod throughput;
