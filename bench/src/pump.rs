@@ -9,6 +9,7 @@ use crate::error::BenchError;
 use crate::host::cpu_seconds;
 use crate::lab::Lab;
 use crate::node::now;
+use crate::stop;
 use crate::under_load::Point;
 
 /// Time for queues to fill before anything counts.
@@ -72,10 +73,11 @@ impl Pump<'_> {
                 let counts = &counts;
                 scope.spawn(move || pump(port, frame.as_deref(), counts))
             });
-            std::thread::sleep(WARM_UP);
+            // The ends are stopped whether or not a signal comes meanwhile.
+            let warm = stop::sleep(WARM_UP);
             let (began, cpu) = (now(), cpu_seconds());
             counts.measuring.store(true, Ordering::SeqCst);
-            std::thread::sleep(self.length);
+            let passed = warm.and_then(|()| stop::sleep(self.length));
             counts.measuring.store(false, Ordering::SeqCst);
             let measured = ((now() - began).as_secs_f64(), cpu_seconds() - cpu);
             counts.stop.store(true, Ordering::SeqCst);
@@ -86,7 +88,7 @@ impl Pump<'_> {
                     Err(error) => return Err(BenchError::failed(error.to_string())),
                 }
             }
-            Ok(measured)
+            passed.map(|()| measured)
         })?;
         let Counts { sent, received, longest_stall_nanos, .. } = counts;
         let longest_stall = Duration::from_nanos(longest_stall_nanos.into_inner());

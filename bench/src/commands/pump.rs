@@ -9,17 +9,16 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
 use crate::error::BenchError;
-use crate::host::Host;
 use crate::lab::LinkKind;
-use crate::progress::Progress;
 use crate::pump::{Direction, Pump, Pumped, WARM_UP};
 use crate::report::{Report, check_writable, publish};
+use crate::runs::{Figure, Figures, REPEAT, Repeated, Repeating, Session, Visit, spread_table};
 use crate::table;
 use crate::under_load::Point;
 use crate::units::{Rate, Share, Size, Span};
 
-/// Measured per point and direction unless `--seconds` says otherwise.
-const SECONDS: f64 = 2.0;
+/// Measured in each run unless `--seconds` says otherwise.
+const SECONDS: f64 = 1.0;
 /// Smallest and largest frame without its check sequence.
 const FRAME_BYTES_MIN: usize = 60;
 const ETHERNET_HEADER_BYTES: usize = 14;
@@ -29,6 +28,8 @@ const ETHERNET_HEADER_BYTES: usize = 14;
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    repeating: Repeating,
     /// What carries the frames (list)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "memory,tap,afxdp")]
     link: Vec<LinkKind>,
@@ -66,6 +67,33 @@ struct PumpResult {
     ports: [String; 2],
 }
 
+impl Figures for PumpResult {
+    fn label(&self) -> String {
+        format!("{} {} {} B", self.link, self.direction, self.frame_bytes)
+    }
+
+    fn figures(&mut self, visit: &mut Visit<'_>) {
+        // Exhaustive, so that a new figure cannot be forgotten here.
+        let PumpResult {
+            variant: _,
+            link: _,
+            direction: _,
+            frame_bytes: _,
+            frames_per_second,
+            bits_per_second,
+            sent,
+            received,
+            cpu_ns_per_frame,
+            ports: _,
+        } = self;
+        visit("frames_per_second", Figure::Median(frames_per_second));
+        visit("bits_per_second", Figure::Median(bits_per_second));
+        visit("cpu_ns_per_frame", Figure::Median(cpu_ns_per_frame));
+        visit("sent", Figure::TotalCount(sent));
+        visit("received", Figure::TotalCount(received));
+    }
+}
+
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let common = &arguments.common;
@@ -73,28 +101,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     check_writable(common)?;
     let length = Duration::from_secs_f64(common.seconds.unwrap_or(SECONDS));
     let runs = u32::try_from(points.len() * arguments.frame.len() * DIRECTIONS.len()).unwrap_or(u32::MAX);
-    let progress = Progress::new((WARM_UP + length) * runs);
+    let mut session = Session::begin("pump", &arguments.repeating, REPEAT, (WARM_UP + length) * runs)?;
     let mut results = Vec::new();
     for point in &points {
         for frame in &arguments.frame {
-            for (direction, name) in DIRECTIONS {
-                progress.set(format!("{} {frame} {name}", point.link.name()));
+            results.extend(session.medians(&DIRECTIONS, |(direction, name), turn, progress| {
+                progress.set(format!("{} {frame} {name}, run {turn}", point.link.name()));
                 let frame_bytes = usize::try_from(frame.0).unwrap_or(usize::MAX);
-                let pumped = Pump { point, frame_bytes, length, seed: common.seed }.run(direction)?;
-                results.push(PumpResult::of(pumped, point.link.name(), name, frame.0));
+                let seed = turn.seed(common.seed);
+                let pumped = Pump { point, frame_bytes, length, seed }.run(*direction)?;
                 progress.advance(WARM_UP + length);
-            }
+                Ok(PumpResult::of(pumped, point.link.name(), name, frame.0))
+            })?);
         }
     }
-    drop(progress);
-    let report = Report {
-        experiment: "pump",
-        link: arguments.link.iter().map(|link| link.name()).collect::<Vec<_>>().join(","),
-        parameters: arguments.parameters(length),
-        host: Host::this(),
-        results,
-        ratios: Vec::new(),
-    };
+    let links = arguments.link.iter().map(|link| link.name()).collect::<Vec<_>>().join(",");
+    let report = Report::new("pump", links, arguments.parameters(length), results);
+    let report = report.under(session.end(), Vec::new());
     publish(common, &report, &table(&report.results))?;
     match report.results.iter().find(|result| result.received == 0) {
         Some(result) => Err(BenchError::failed(format!("{}: no frame arrived", result.link))),
@@ -119,7 +142,7 @@ impl Arguments {
     }
 
     fn parameters(&self, length: Duration) -> Map<String, Value> {
-        let Arguments { common, link, frame, rate, queue } = self;
+        let Arguments { common, repeating, link, frame, rate, queue } = self;
         let parameters = [
             ("link", json!(link.iter().map(|link| link.name()).collect::<Vec<_>>())),
             ("frame_bytes", json!(frame.iter().map(|frame| frame.0).collect::<Vec<_>>())),
@@ -127,6 +150,7 @@ impl Arguments {
             ("queue_bytes", json!(queue.0)),
             ("seed", json!(common.seed)),
             ("seconds", json!(length.as_secs_f64())),
+            ("repeat", json!(repeating.runs(REPEAT))),
         ];
         parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
@@ -166,7 +190,7 @@ impl PumpResult {
     }
 }
 
-fn table(results: &[PumpResult]) -> String {
+fn table(results: &[Repeated<PumpResult>]) -> String {
     let rows: Vec<Vec<String>> = results
         .iter()
         .map(|result| {
@@ -181,5 +205,6 @@ fn table(results: &[PumpResult]) -> String {
         })
         .collect();
     let header = ["link", "frame", "frames/s", "rate", "arrived", "CPU per frame"];
-    format!("\nFrames through the bare port\n{}", table::numbers(&header, &rows))
+    let text = format!("\nFrames through the bare port\n{}", table::numbers(&header, &rows));
+    text + &spread_table(results, &[("frames_per_second", "frames/s"), ("cpu_ns_per_frame", "CPU per frame")])
 }

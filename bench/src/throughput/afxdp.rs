@@ -17,7 +17,7 @@ use super::bridge::{self, Near, ROOM_BYTES, TCP_PORT, WARM_UP};
 use super::flow::{Flow, Meter, Supply};
 use super::kernel::{KernelEnd, Part};
 use super::lab::{KernelCongestion, OURS, PEER, PREFIX, choose_congestion};
-use super::result::{ThroughputResult, median_of};
+use super::result::ThroughputResult;
 use crate::error::BenchError;
 use crate::lab::middle::inside;
 use crate::lab::{DEVICES, Lab};
@@ -25,6 +25,7 @@ use crate::node::{Addressing, spawn_polling_shard};
 use crate::pingpong::Wait;
 use crate::progress::Progress;
 use crate::pump::{Direction, Pump};
+use crate::runs::{Repeated, Session};
 use crate::under_load::Point;
 
 /// A full frame on the lab's MTU of 1500, and what it carries behind the headers of Ethernet, IPv4 and TCP with
@@ -43,8 +44,6 @@ pub(crate) struct Plan {
     /// Of the kernel's ends.
     pub(crate) peer_congestion: KernelCongestion,
     pub(crate) length: Duration,
-    /// Runs of each variant.
-    pub(crate) repeat: u32,
     pub(crate) seed: u64,
 }
 
@@ -72,34 +71,27 @@ impl Plan {
         ours.chain([Variant::Raw, Variant::Kernel]).collect()
     }
 
-    /// How long it takes, about.
+    /// How long one run of each takes, about.
     pub(crate) fn duration(&self) -> Duration {
         let runs = u32::try_from(self.variants().len()).unwrap_or(u32::MAX);
-        (self.length + WARM_UP) * runs.saturating_mul(self.repeat)
+        (self.length + WARM_UP) * runs
     }
 }
 
-/// Measures all of it: the variants by turns, each round in another order.
-pub(crate) fn run(plan: &Plan, progress: &Progress) -> Result<Vec<ThroughputResult>, BenchError> {
-    let variants = plan.variants();
-    let mut runs = vec![Vec::new(); variants.len()];
-    for turn in 0..plan.repeat {
-        for place in 0..variants.len() {
-            let index = (place + turn as usize) % variants.len();
-            let variant = variants[index];
-            progress.set(format!("{}, run {} of {}", variant.name(), turn + 1, plan.repeat));
-            let result = match variant {
-                Variant::Outrider(congestion) => plan.ours(congestion, progress),
-                Variant::Raw => plan.raw(progress),
-                Variant::Kernel => plan.kernel(progress),
-            };
-            runs[index].push(ThroughputResult { variant: variant.name(), ..result? });
+/// Measures all of it.
+pub(crate) fn run(plan: &Plan, session: &mut Session) -> Result<Vec<Repeated<ThroughputResult>>, BenchError> {
+    session.medians(&plan.variants(), |variant, turn, progress| {
+        progress.set(format!("{}, run {turn}", variant.name()));
+        let plan = Plan { seed: turn.seed(plan.seed), ..plan.clone() };
+        match variant {
+            Variant::Outrider(congestion) => plan.ours(*congestion, progress),
+            Variant::Raw => plan.raw(progress),
+            Variant::Kernel => plan.kernel(progress),
         }
-    }
-    Ok(runs.into_iter().filter_map(median_of).collect())
+    })
 }
 
-/// States the goodput of a TCP in frames.
+/// States the goodput in frames.
 fn in_frames(result: ThroughputResult) -> ThroughputResult {
     let frames_per_second = result.goodput_bps / (FRAME_PAYLOAD_BYTES * 8) as f64;
     ThroughputResult { frames_per_second: Some(frames_per_second), ..result }
@@ -142,22 +134,13 @@ impl Plan {
         progress.advance(self.length + WARM_UP);
         let frames_per_second = pumped.received as f64 / pumped.seconds;
         let bytes = pumped.received * FRAME_PAYLOAD_BYTES as u64;
-        Ok(ThroughputResult {
-            variant: "raw",
-            point: Map::new(),
-            goodput_bps: frames_per_second * (FRAME_PAYLOAD_BYTES * 8) as f64,
-            frames_per_second: Some(frames_per_second),
+        let goodput_bps = frames_per_second * (FRAME_PAYLOAD_BYTES * 8) as f64;
+        let stall_us = pumped.longest_stall.as_secs_f64() * 1e6;
+        Ok(in_frames(ThroughputResult {
             cpu_ns_per_byte: (bytes > 0).then(|| pumped.cpu_seconds * 1e9 / bytes as f64),
-            cpu_ns_per_segment: None,
-            longest_stall_us: pumped.longest_stall.as_secs_f64() * 1e6,
             cpu_seconds: pumped.cpu_seconds,
-            seconds: pumped.seconds,
-            segments: None,
-            retransmits: None,
-            queue_drops: None,
-            runs: None,
-            fairness: None,
-        })
+            ..ThroughputResult::of_goodput("raw", Map::new(), goodput_bps, stall_us, pumped.seconds)
+        }))
     }
 
     fn kernel(&self, progress: &Progress) -> Result<ThroughputResult, BenchError> {
