@@ -24,6 +24,7 @@ mod place;
 mod progress;
 mod report;
 mod runs;
+mod settings;
 mod stop;
 mod table;
 mod throughput;

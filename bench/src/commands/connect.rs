@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use outrider_drivers::port::Port;
+use outrider_messenger::config::Config;
 use outrider_messenger::{Connection, EntityName};
 use outrider_stack::tcp::congestion::Algorithm;
 use serde_json::{Map, json};
@@ -18,6 +19,7 @@ use crate::place::Place;
 use crate::progress::Progress;
 use crate::report::{Heartbeat, HeartbeatResult, Report, check_writable, publish};
 use crate::runs::{Conditions, Repeated};
+use crate::settings::Settings;
 use crate::stop::Stop;
 use crate::table;
 use crate::under_load::{self, Departures, Load, RightOfWay, Sender, Tally, Variant};
@@ -30,6 +32,8 @@ pub(crate) struct Arguments {
     common: Common,
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    settings: Settings,
     /// The node that runs `bench serve`
     #[arg(long, value_name = "ADDRESS:PORT")]
     peer: SocketAddr,
@@ -67,8 +71,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     };
     check_writable(common)?;
     let stop = Stop::on_signals()?;
+    let config = arguments.settings.read(place.kernel)?;
     let ports = place.open(common.seed)?;
-    let (session, node) = arguments.dial(ports, &addressing)?;
+    let (session, node) = arguments.dial(ports, &addressing, config.as_ref())?;
     let result = arguments.measure(&stop, &session);
     session.connection.mark_down();
     let shard = node.stop();
@@ -85,6 +90,7 @@ impl Arguments {
         &self,
         ports: Option<Vec<Box<dyn Port>>>,
         addressing: &Addressing,
+        config: Option<&Config>,
     ) -> Result<(Session, Node), BenchError> {
         let (tally, departures) = (Arc::new(Tally::default()), Arc::new(Departures::default()));
         let signals = Arc::new(SessionSignals::default());
@@ -102,7 +108,7 @@ impl Arguments {
             health: None,
         };
         let running = self.place.running(&options.name.to_string());
-        let node = Node::start_at(ports, addressing, running, options)?;
+        let node = Node::start_at(ports, addressing, running, options, config)?;
         let connection = node
             .messenger()
             .connect_to(self.peer)

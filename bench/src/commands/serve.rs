@@ -24,6 +24,7 @@ use crate::place::Place;
 use crate::progress::Progress;
 use crate::report::{Report, check_writable, print_stdout, publish};
 use crate::runs::Conditions;
+use crate::settings::Settings;
 use crate::stop::Stop;
 use crate::table;
 
@@ -72,6 +73,8 @@ pub(crate) struct Arguments {
     common: Common,
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    settings: Settings,
     /// TCP port to listen on [default: 7077; with --bytes echo 7, with --bytes discard 9]
     #[arg(long, value_name = "PORT")]
     peer_port: Option<u16>,
@@ -102,6 +105,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
         congestion,
         seed: common.seed,
     };
+    let config = arguments.settings.read(place.kernel)?;
+    if config.is_some() && arguments.bytes.is_some() {
+        return Err(BenchError::usage("--config is for the messenger; --bytes speaks plain TCP without it"));
+    }
     let ports = place.open(common.seed)?;
     let local = SocketAddr::new(place.address().address, arguments.listening_port());
     let served = match arguments.bytes {
@@ -121,7 +128,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
                 health: None,
             };
             let running = place.running("osd.0");
-            let node = Node::start_at(ports, &addressing, running, options)?;
+            let node = Node::start_at(ports, &addressing, running, options, config.as_ref())?;
             arguments.announce(local)?;
             arguments.watch(&stop, &answering)?;
             (answering.figures(), node.stop())

@@ -92,9 +92,6 @@ impl OobState {
             self.heard =
                 Some(Heard { sequence: report.sequence, departed_at: report.departed_at, arrived_at: now });
         }
-        if let Some(echo) = report.echo {
-            self.round_trip = Some(now.since(echo.departed_at).saturating_sub(echo.held));
-        }
         self.statistics.received += 1;
         self.statistics.parts_received += payload.parts.len() as u64;
         // A mere echo is not echoed: two sides would never stop.
@@ -229,6 +226,9 @@ impl Session {
         self.life.oob.hear(now, &payload);
         let OobPayload { report, parts } = payload;
         let message = OobMessage { parts, report, arrived_at: now, ahead_of_gap };
+        if let Some(round_trip) = message.round_trip() {
+            self.life.oob.round_trip = Some(round_trip);
+        }
         self.events.push_back(SessionEvent::Oob(Box::new(message)));
     }
 }
