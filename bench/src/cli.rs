@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    connect, demo, detect, oob, packetdrill, pingpong, pump, report, serve, throughput, top, truth,
+    all, connect, demo, detect, oob, packetdrill, pingpong, pump, report, serve, throughput, top, truth,
 };
 
 /// Everything on the command line.
@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Pingpong(pingpong::Arguments),
     /// Runs packetdrill scripts against the engine, in virtual time
     Packetdrill(packetdrill::Arguments),
+    /// Every experiment that this machine allows, into a folder of JSON files for `report`
+    All(all::Arguments),
     /// What a running node does: its ports, shards and connections, live
     Top(top::Arguments),
     /// One self-contained HTML page with plots from a folder of JSON results

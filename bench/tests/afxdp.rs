@@ -9,7 +9,7 @@ fn pump_counts_frames_over_every_link() {
     if !may_use_namespaces() {
         return;
     }
-    let report = json(&run("pump --frame 60,1514 --seconds 0.2 --json -"));
+    let report = json(&run("pump --frame 60,1514 --seconds 0.2 --repeat 1 --json -"));
     let results = report["results"].as_array().expect("a list");
     assert_eq!(results.len(), 3 * 2 * 3, "links, sizes, directions");
     for result in results {
@@ -23,7 +23,9 @@ fn pump_is_held_to_the_rate_of_the_middle() {
     if !may_use_namespaces() {
         return;
     }
-    let report = json(&run("pump --link afxdp --frame 1514 --rate 20mbit --queue 30kB --seconds 1 --json -"));
+    let report = json(&run(
+        "pump --link afxdp --frame 1514 --rate 20mbit --queue 30kB --seconds 1 --repeat 1 --json -",
+    ));
     for result in report["results"].as_array().expect("a list") {
         let ways = if result["direction"] == "both" { 2.0 } else { 1.0 };
         let rate = result["bits_per_second"].as_f64().expect("a number");
@@ -37,7 +39,7 @@ fn pingpong_sets_the_carriers_against_each_other() {
     if !may_use_namespaces() {
         return;
     }
-    let report = json(&run("pingpong --seconds 0.5 --json -"));
+    let report = json(&run("pingpong --seconds 0.5 --repeat 1 --json -"));
     let results = report["results"].as_array().expect("a list");
     let names: Vec<_> = results.iter().map(|result| (&result["poll"], &result["variant"])).collect();
     assert_eq!(results.len(), 6, "{names:?}");
@@ -55,7 +57,7 @@ fn heartbeats_under_load_over_afxdp() {
     if !may_use_namespaces() {
         return;
     }
-    let report = json(&run("oob --link afxdp --rate 100mbit --variant oob --seconds 1 --json -"));
+    let report = json(&run("oob --link afxdp --rate 100mbit --variant oob --seconds 1 --repeat 1 --json -"));
     assert_heartbeat_result(&report["results"][0]);
 }
 

@@ -31,7 +31,7 @@ fn without_cpu(report: &Value) -> Vec<Value> {
 
 #[test]
 fn bulk_in_virtual_time_keeps_its_goodput_under_loss_and_follows_from_the_seed() {
-    let line = "throughput --rate 1gbit --loss 0,0.1%,1% --seconds 0.3 --seed 7 --json -";
+    let line = "throughput --rate 1gbit --loss 0,0.1%,1% --seconds 0.3 --repeat 1 --seed 7 --json -";
     let output = run(line);
     let report = json(&output);
     assert_eq!(report["experiment"], "throughput");
@@ -72,7 +72,7 @@ fn bulk_in_virtual_time_keeps_its_goodput_under_loss_and_follows_from_the_seed()
 
 #[test]
 fn segments_are_spread_over_as_many_connections_as_asked_for() {
-    let report = json(&run("throughput --connections 1,50 --json -"));
+    let report = json(&run("throughput --connections 1,50 --repeat 1 --json -"));
     assert_eq!(results(&report).len(), 4);
     for result in results(&report) {
         assert!(number(result, "cpu_ns_per_segment") > 0.0, "{result:#}");
@@ -148,7 +148,7 @@ fn what_cannot_work_is_refused_in_one_line() {
         ("throughput --link tap --competitor cubic --loss 1%", "--loss"),
         ("throughput --link tap --congestion bbr,cubic", "--competitor"),
         ("throughput --link tap --queue 1MB,1MB", "--competitor"),
-        ("throughput --link tap --repeat 0", "--repeat 0"),
+        ("throughput --link tap --repeat 0", "--repeat"),
         ("throughput --connections 0", "--connections 0"),
         ("throughput --connections 1 --loss 1%", "--loss"),
         ("throughput --loss 60%", "--loss"),

@@ -13,11 +13,12 @@ use serde_json::{Map, json};
 
 use crate::cli::Common;
 use crate::error::BenchError;
-use crate::host::{Host, cpu_seconds};
+use crate::host::cpu_seconds;
 use crate::node::{Addressing, Node, NodeOptions, SessionSignals, now};
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::report::{Heartbeat, HeartbeatResult, Report, check_writable, publish};
+use crate::runs::{Conditions, Repeated};
 use crate::settings::Settings;
 use crate::stop::Stop;
 use crate::table;
@@ -80,7 +81,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     if let Some(error) = shard.and_then(|shard| shard.error) {
         return Err(BenchError::failed(format!("{}: {error}", place.carrier())));
     }
-    arguments.publish(result)
+    // Without --seconds a signal is the end that was meant.
+    arguments.publish(result, stop.is_raised() && common.seconds.is_some())
 }
 
 impl Arguments {
@@ -194,7 +196,7 @@ impl Arguments {
         )
     }
 
-    fn publish(&self, result: HeartbeatResult) -> Result<(), BenchError> {
+    fn publish(&self, result: HeartbeatResult, interrupted: bool) -> Result<(), BenchError> {
         let parameters = [
             ("port", json!(self.place.carrier())),
             ("address", json!(self.place.address().to_string())),
@@ -204,14 +206,9 @@ impl Arguments {
             ("congestion", json!(self.congestion.name())),
             ("seed", json!(self.common.seed)),
         ];
-        let report = Report {
-            experiment: "connect",
-            link: self.place.carrier(),
-            parameters: parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
-            host: Host::this(),
-            results: vec![result],
-            ratios: Vec::new(),
-        };
+        let parameters = parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let report = Report::new("connect", self.place.carrier(), parameters, vec![Repeated::once(result)])
+            .under(Conditions::once(interrupted), Vec::new());
         publish(&self.common, &report, &table::heartbeats(&report.results, &[]))?;
         match report.results.first() {
             Some(result) if result.heartbeat.received == 0 => {

@@ -11,17 +11,18 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
 use crate::error::BenchError;
-use crate::host::{Host, cpu_seconds};
+use crate::host::cpu_seconds;
 use crate::lab::{Lab, LinkKind};
 use crate::node::now;
-use crate::progress::Progress;
 use crate::report::{Report, check_writable, publish};
+use crate::runs::{Figure, Figures, REPEAT, Repeated, Repeating, Session, Visit, spread_table};
+use crate::stop;
 use crate::table;
 use crate::under_load::Point;
 use crate::units::{Rate, Share, Size, Span};
 
-/// Measured per point and direction unless `--seconds` says otherwise.
-const SECONDS: f64 = 2.0;
+/// Measured in each run unless `--seconds` says otherwise.
+const SECONDS: f64 = 1.0;
 /// Time for queues to fill before anything counts.
 const WARM_UP: Duration = Duration::from_millis(200);
 /// Frames between two doorbells at most.
@@ -37,6 +38,8 @@ const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    repeating: Repeating,
     /// What carries the frames (list)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "memory,tap,afxdp")]
     link: Vec<LinkKind>,
@@ -82,6 +85,33 @@ struct PumpResult {
     ports: [String; 2],
 }
 
+impl Figures for PumpResult {
+    fn label(&self) -> String {
+        format!("{} {} {} B", self.link, self.direction, self.frame_bytes)
+    }
+
+    fn figures(&mut self, visit: &mut Visit<'_>) {
+        // Exhaustive, so that a new figure cannot be forgotten here.
+        let PumpResult {
+            variant: _,
+            link: _,
+            direction: _,
+            frame_bytes: _,
+            frames_per_second,
+            bits_per_second,
+            sent,
+            received,
+            cpu_ns_per_frame,
+            ports: _,
+        } = self;
+        visit("frames_per_second", Figure::Median(frames_per_second));
+        visit("bits_per_second", Figure::Median(bits_per_second));
+        visit("cpu_ns_per_frame", Figure::Median(cpu_ns_per_frame));
+        visit("sent", Figure::TotalCount(sent));
+        visit("received", Figure::TotalCount(received));
+    }
+}
+
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let common = &arguments.common;
@@ -89,28 +119,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     check_writable(common)?;
     let length = Duration::from_secs_f64(common.seconds.unwrap_or(SECONDS));
     let runs = u32::try_from(points.len() * arguments.frame.len() * DIRECTIONS.len()).unwrap_or(u32::MAX);
-    let progress = Progress::new((WARM_UP + length) * runs);
+    let mut session = Session::begin("pump", &arguments.repeating, REPEAT, (WARM_UP + length) * runs)?;
     let mut results = Vec::new();
     for point in &points {
         for frame in &arguments.frame {
-            for (direction, name) in DIRECTIONS {
-                progress.set(format!("{} {frame} {name}", point.link.name()));
+            results.extend(session.medians(&DIRECTIONS, |(direction, name), turn, progress| {
+                progress.set(format!("{} {frame} {name}, run {turn}", point.link.name()));
                 let frame_bytes = usize::try_from(frame.0).unwrap_or(usize::MAX);
-                let pumped = Pump { point, frame_bytes, length, seed: common.seed }.run(direction)?;
-                results.push(pumped.result(point.link.name(), name, frame.0));
+                let seed = turn.seed(common.seed);
+                let pumped = Pump { point, frame_bytes, length, seed }.run(*direction)?;
                 progress.advance(WARM_UP + length);
-            }
+                Ok(pumped.result(point.link.name(), name, frame.0))
+            })?);
         }
     }
-    drop(progress);
-    let report = Report {
-        experiment: "pump",
-        link: arguments.link.iter().map(|link| link.name()).collect::<Vec<_>>().join(","),
-        parameters: arguments.parameters(length),
-        host: Host::this(),
-        results,
-        ratios: Vec::new(),
-    };
+    let links = arguments.link.iter().map(|link| link.name()).collect::<Vec<_>>().join(",");
+    let report = Report::new("pump", links, arguments.parameters(length), results);
+    let report = report.under(session.end(), Vec::new());
     publish(common, &report, &table(&report.results))?;
     match report.results.iter().find(|result| result.received == 0) {
         Some(result) => Err(BenchError::failed(format!("{}: no frame arrived", result.link))),
@@ -135,7 +160,7 @@ impl Arguments {
     }
 
     fn parameters(&self, length: Duration) -> Map<String, Value> {
-        let Arguments { common, link, frame, rate, queue } = self;
+        let Arguments { common, repeating, link, frame, rate, queue } = self;
         let parameters = [
             ("link", json!(link.iter().map(|link| link.name()).collect::<Vec<_>>())),
             ("frame_bytes", json!(frame.iter().map(|frame| frame.0).collect::<Vec<_>>())),
@@ -143,6 +168,7 @@ impl Arguments {
             ("queue_bytes", json!(queue.0)),
             ("seed", json!(common.seed)),
             ("seconds", json!(length.as_secs_f64())),
+            ("repeat", json!(repeating.runs(REPEAT))),
         ];
         parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
@@ -202,10 +228,11 @@ impl Pump<'_> {
                 let counts = &counts;
                 scope.spawn(move || pump(port, frame.as_deref(), counts))
             });
-            std::thread::sleep(WARM_UP);
+            // The ends are stopped whether or not a signal comes meanwhile.
+            let warm = stop::sleep(WARM_UP);
             let (began, cpu) = (now(), cpu_seconds());
             counts.measuring.store(true, Ordering::SeqCst);
-            std::thread::sleep(self.length);
+            let passed = warm.and_then(|()| stop::sleep(self.length));
             counts.measuring.store(false, Ordering::SeqCst);
             let measured = ((now() - began).as_secs_f64(), cpu_seconds() - cpu);
             counts.stop.store(true, Ordering::SeqCst);
@@ -216,7 +243,7 @@ impl Pump<'_> {
                     Err(error) => return Err(BenchError::failed(error.to_string())),
                 }
             }
-            Ok(measured)
+            passed.map(|()| measured)
         })?;
         let (sent, received) = (counts.sent.into_inner(), counts.received.into_inner());
         Ok(Pumped { sent, received, seconds, cpu_seconds, ports })
@@ -278,7 +305,7 @@ impl Pumped {
     }
 }
 
-fn table(results: &[PumpResult]) -> String {
+fn table(results: &[Repeated<PumpResult>]) -> String {
     let rows: Vec<Vec<String>> = results
         .iter()
         .map(|result| {
@@ -293,5 +320,6 @@ fn table(results: &[PumpResult]) -> String {
         })
         .collect();
     let header = ["link", "frame", "frames/s", "rate", "arrived", "CPU per frame"];
-    format!("\nFrames through the bare port\n{}", table::numbers(&header, &rows))
+    let text = format!("\nFrames through the bare port\n{}", table::numbers(&header, &rows));
+    text + &spread_table(results, &[("frames_per_second", "frames/s"), ("cpu_ns_per_frame", "CPU per frame")])
 }

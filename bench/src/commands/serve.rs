@@ -19,11 +19,11 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
 use crate::error::BenchError;
-use crate::host::Host;
 use crate::node::{Addressing, Node, NodeOptions, Running, spawn_group};
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::report::{Report, check_writable, print_stdout, publish};
+use crate::runs::Conditions;
 use crate::settings::Settings;
 use crate::stop::Stop;
 use crate::table;
@@ -134,7 +134,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
             (answering.figures(), node.stop())
         }
     };
-    arguments.publish(served)
+    // Without --seconds a signal is the end that was meant.
+    arguments.publish(served, stop.is_raised() && common.seconds.is_some())
 }
 
 /// Plain TCP while it is served.
@@ -202,7 +203,11 @@ impl Arguments {
     }
 
     /// Prints what was served. A port that failed is an error after that.
-    fn publish(&self, (mut figures, shard): (Vec<Figure>, Option<ShardReport>)) -> Result<(), BenchError> {
+    fn publish(
+        &self,
+        (mut figures, shard): (Vec<Figure>, Option<ShardReport>),
+        interrupted: bool,
+    ) -> Result<(), BenchError> {
         if let Some(shard) = &shard {
             figures.extend(shard.statistics.table().iter().map(|row| (row.name, row.value, row.unit)));
             figures.push(("port_rx_dropped", shard.port.rx_dropped, "frames"));
@@ -222,14 +227,9 @@ impl Arguments {
             ("congestion", json!(self.congestion.name())),
             ("seed", json!(self.common.seed)),
         ];
-        let report = Report {
-            experiment: "serve",
-            link: self.place.carrier(),
-            parameters: parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
-            host: Host::this(),
-            results: vec![result],
-            ratios: Vec::new(),
-        };
+        let parameters = parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let report = Report::new("serve", self.place.carrier(), parameters, vec![result])
+            .under(Conditions::once(interrupted), Vec::new());
         publish(&self.common, &report, &table::numbers(&["what", "count", "of"], &rows))?;
         match shard.and_then(|shard| shard.error) {
             Some(error) => Err(BenchError::failed(format!("{}: {error}", self.place.carrier()))),

@@ -54,6 +54,10 @@ pub(crate) struct Section {
     pub(crate) parameters: Vec<(String, Value)>,
     /// The machine.
     pub(crate) host: Vec<(String, Value)>,
+    /// How quiet it was.
+    pub(crate) noise: Vec<(String, Value)>,
+    /// Whether a signal ended it before all was measured.
+    pub(crate) interrupted: bool,
     /// Where it came from.
     pub(crate) source: String,
 }
@@ -72,13 +76,20 @@ impl Table {
         Table::new(run.list("results"), first)
     }
 
-    /// Any list of objects.
-    pub(crate) fn of_list(list: &[Value]) -> Self {
-        Table::new(list, &[])
+    /// Ratios: a column for each figure, with what the runs allow.
+    pub(crate) fn of_ratios(list: &[Value]) -> Self {
+        let told: Vec<Value> = list.iter().map(ratio).collect();
+        Table::new(&told, &["of"])
     }
 
     fn new(list: &[Value], first: &[&str]) -> Self {
-        let flat: Vec<Vec<(String, Value)>> = list.iter().map(flatten).collect();
+        let hidden = |path: &str| HIDDEN.iter().any(|name| path.starts_with(name));
+        let visible = |value: &Value| {
+            let mut members = flatten(value);
+            members.retain(|(path, _)| !hidden(path));
+            members
+        };
+        let flat: Vec<Vec<(String, Value)>> = list.iter().map(visible).collect();
         let mut paths: Vec<String> = Vec::new();
         let found = flat.iter().flatten().map(|(path, _)| path);
         let wanted = first.iter().filter(|path| flat.iter().flatten().any(|(found, _)| found == *path));
@@ -91,7 +102,10 @@ impl Table {
             let value = row.iter().find(|(found, _)| found == path).map(|(_, value)| value);
             value.map_or_else(String::new, |value| shown(path, value))
         };
-        let rows = flat.iter().take(ROWS_MAX).map(|row| paths.iter().map(|path| cell(row, path)).collect());
+        let rows =
+            flat.iter().zip(list).take(ROWS_MAX).map(|(row, whole)| {
+                paths.iter().map(|path| cell(row, path) + &spread(whole, path)).collect()
+            });
         Table {
             rows: rows.collect(),
             header: paths.iter().map(|path| heading(path)).collect(),
@@ -119,6 +133,34 @@ impl Table {
     }
 }
 
+/// Members that are not columns: they are in other cells, or in the charts.
+const HIDDEN: [&str; 3] = ["runs.", "spread.", "label"];
+
+/// What stands behind a figure of several runs: from the least to the largest, over the median.
+fn spread(result: &Value, path: &str) -> String {
+    let spread = result.get("spread").and_then(|spread| spread.get(path)).and_then(Value::as_f64);
+    spread.map_or_else(String::new, |share| format!(" (\u{b1}{:.0} %)", share * 50.0))
+}
+
+/// A ratio with its bounds in the same cells.
+fn ratio(ratio: &Value) -> Value {
+    let (Some(members), Some(bounds)) = (ratio.as_object(), ratio.get("bounds")) else {
+        return ratio.clone();
+    };
+    let own = members.iter().filter(|(name, _)| *name != "bounds" && *name != "inconclusive");
+    let cell = |name: &String, value: &Value| {
+        let times = |value: &Value| table::times(value.as_f64().unwrap_or_default());
+        let bounds = bounds.get(name).and_then(Value::as_array);
+        let bounds = bounds.map(|bounds| bounds.iter().map(times).collect::<Vec<_>>().join(" to "));
+        match (value, bounds) {
+            (Value::Number(_), Some(bounds)) => Value::from(format!("{} ({bounds})", times(value))),
+            (Value::Null, Some(bounds)) => Value::from(format!("inconclusive ({bounds})")),
+            (value, _) => value.clone(),
+        }
+    };
+    Value::Object(own.map(|(name, value)| (name.clone(), cell(name, value))).collect())
+}
+
 /// Members of an object by their path; lists stay as they are.
 fn flatten(value: &Value) -> Vec<(String, Value)> {
     fn into(path: &str, value: &Value, out: &mut Vec<(String, Value)>) {
@@ -134,12 +176,6 @@ fn flatten(value: &Value) -> Vec<(String, Value)> {
     let mut out = Vec::new();
     into("", value, &mut out);
     out
-}
-
-/// The unit that a member's name ends in, if any level of its path has one.
-fn unit(path: &str) -> Option<&'static str> {
-    let units = ["_us", "_bps", "_bytes", "_ns", "bytes"];
-    path.rsplit('.').find_map(|step| units.into_iter().find(|unit| step.ends_with(unit)))
 }
 
 /// A column's name: words, without the unit that its cells carry.
@@ -159,22 +195,12 @@ fn shown(path: &str, value: &Value) -> String {
         Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
         Value::Array(list) => list.iter().map(|value| shown(path, value)).collect::<Vec<_>>().join(", "),
         Value::Object(_) => value.to_string(),
-        Value::Number(number) => {
-            let number = number.as_f64().unwrap_or_default();
-            match unit(path) {
-                Some("_us") => table::micros(number),
-                Some("_bps") => table::bits_per_second(number),
-                Some("_bytes" | "bytes") if number >= 0.0 => table::bytes(number as u64),
-                Some("_ns") => format!("{number:.0} ns"),
-                _ if number.fract() == 0.0 => format!("{number}"),
-                _ if number.abs() >= 100.0 => format!("{number:.0}"),
-                _ => format!("{number:.3}"),
-            }
-        }
+        Value::Number(number) => table::quantity(path, number.as_f64().unwrap_or_default()),
     }
 }
 
-fn escape(text: &str) -> String {
+/// Text that can be put between tags or quotes.
+pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
@@ -202,18 +228,25 @@ fn definitions(html: &mut String, title: &str, members: &[(String, Value)]) {
 }
 
 fn section(html: &mut String, section: &Section) {
-    let Section { id, title, plots, results, ratios, parameters, host, source } = section;
+    let Section { id, title, plots, results, ratios, parameters, host, noise, interrupted, source } = section;
     let _ = writeln!(html, "<section id=\"{}\"><h2>{}</h2>", escape(id), escape(title));
+    if *interrupted {
+        html.push_str("<p class=\"note\">Interrupted: these are the runs that were finished.</p>\n");
+    }
     for Plot { svg, caption } in plots {
         let _ = writeln!(html, "<figure>{svg}<figcaption>{}</figcaption></figure>", escape(caption));
     }
     results.write(html);
     if !ratios.rows.is_empty() {
-        html.push_str("<p>Set against each other: how many times larger the first is.</p>\n");
+        html.push_str(
+            "<p>Set against each other: how many times larger the first is, and between what the runs allow. \
+             Inconclusive is what their spread, or the machine, could have made.</p>\n",
+        );
         ratios.write(html);
     }
     definitions(html, "Parameters", parameters);
     definitions(html, "Host", host);
+    definitions(html, "How quiet the machine was", noise);
     let _ = writeln!(html, "<p class=\"note\">From {}.</p></section>", escape(source));
 }
 
@@ -226,8 +259,9 @@ pub(crate) fn document(sections: &[Section]) -> String {
     let _ = write!(html, "<title>Outrider: measurements</title>\n<style>{STYLE}</style></head><body>\n");
     html.push_str("<h1>Outrider: measurements</h1>\n");
     html.push_str(
-        "<p>Variants of one experiment ran in one run and by turns. Delays count from the instant a heartbeat was \
-         <em>due</em>, so a late sender cannot hide.</p>\n<nav><ul>\n",
+        "<p>Variants of one experiment took turns, several runs each; figures are medians, and \u{b1} is half of what \
+         lies between the least and the largest run. Delays count from the instant a heartbeat was <em>due</em>, so a \
+         late sender cannot hide.</p>\n<nav><ul>\n",
     );
     for Section { id, title, source, .. } in sections {
         let _ =
@@ -249,7 +283,7 @@ mod tests {
     #[test]
     fn what_a_file_says_cannot_become_markup() {
         let mut html = String::new();
-        Table::of_list(&[json!({ "<b>": "<script>alert('x')</script> & \"y\"" })]).write(&mut html);
+        Table::new(&[json!({ "<b>": "<script>alert('x')</script> & \"y\"" })], &[]).write(&mut html);
         assert!(!html.contains("<script>") && !html.contains("<b>"), "{html}");
         assert!(
             html.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;y&quot;"),

@@ -26,9 +26,11 @@ pub(crate) fn page(runs: &[Loaded]) -> Result<String, ChartError> {
             title: plots::title(run),
             plots,
             results: Table::of_results(run, fields),
-            ratios: Table::of_list(run.list("ratios")),
+            ratios: Table::of_ratios(run.list("ratios")),
             parameters: run.parameters(),
             host: run.host(),
+            noise: run.noise(),
+            interrupted: run.is_interrupted(),
             source: run.file.clone(),
         });
     }
