@@ -153,14 +153,23 @@ fn serve_and_connect_over_afxdp() {
 /// Bytes of the load that must have come back before anything is tried beside it, and again while it is.
 const LOAD_BYTES: u64 = 8 << 20;
 
-/// Sends the pattern through the echo at `address` over and over, and checks and counts what comes back, while `beside`
-/// runs: it is given the count.
-fn under_load(address: &str, beside: impl FnOnce(&AtomicU64)) {
+/// Ends a stream and whoever reads or writes it, also when the test fails meanwhile.
+struct Ending<'a>(&'a TcpStream);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        // The peer may have ended it.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+/// Sends the pattern through the echo at `address` over and over, and checks what comes back, while `beside` runs: it is
+/// given a count of what has come back, which fails when the load has.
+fn under_load(address: &str, beside: impl FnOnce(&dyn Fn() -> u64)) {
     let stream = TcpStream::connect(address).expect("the node listens");
     stream.set_read_timeout(Some(STUCK)).expect("a valid time");
     let (sent, back) = (pattern(1 << 20), AtomicU64::new(0));
     std::thread::scope(|scope| {
-        // Both end when the stream is shut down.
         scope.spawn(|| while (&stream).write_all(&sent).is_ok() {});
         let checking = scope.spawn(|| {
             let (mut buffer, mut at) = (vec![0; 64 << 10], 0);
@@ -176,18 +185,16 @@ fn under_load(address: &str, beside: impl FnOnce(&AtomicU64)) {
                 back.store(at as u64, Ordering::Relaxed);
             }
         });
-        // A load that fails is not waited for.
-        let ended = || checking.is_finished();
-        await_count(&back, LOAD_BYTES, ended);
-        beside(&back);
-        stream.shutdown(Shutdown::Both).expect("an open connection");
+        let _ending = Ending(&stream);
+        let come_back = || {
+            assert!(!checking.is_finished(), "the load has ended");
+            back.load(Ordering::Relaxed)
+        };
+        while come_back() < LOAD_BYTES {
+            std::thread::yield_now();
+        }
+        beside(&come_back);
     });
-}
-
-fn await_count(count: &AtomicU64, wanted: u64, ended: impl Fn() -> bool) {
-    while count.load(Ordering::Relaxed) < wanted && !ended() {
-        std::thread::yield_now();
-    }
 }
 
 /// Answers each connection to `listener` with what it says, one after the other.
@@ -221,10 +228,10 @@ fn beside_a_saturated_node_the_kernel_keeps_its_own_address_on_the_interface() {
         peer.run(up).expect("root may enter namespaces");
         let server = Server::start("serve --port afxdp:left0,shared --address 10.77.0.2/24 --bytes echo");
         let story = || {
-            under_load("10.77.0.2:7", |load| {
-                let before = load.load(Ordering::Relaxed);
+            under_load("10.77.0.2:7", |come_back| {
+                let before = come_back();
                 // Both go on side by side until the load has moved as much again.
-                while load.load(Ordering::Relaxed) < before + LOAD_BYTES {
+                while come_back() < before + LOAD_BYTES {
                     echo_through("10.77.0.1:7", 1 << 20);
                     // So many answers; a request that found a queue full is made up for by another.
                     must("ping -q -i 0.05 -c 5 -w 60 10.77.0.1");
