@@ -72,6 +72,19 @@ fn seconds(text: &str) -> Result<f64, String> {
     if (SECONDS_MIN..=SECONDS_MAX).contains(&value) { Ok(value) } else { Err(wanted) }
 }
 
+/// The command that `line` gives.
+#[cfg(test)]
+pub(crate) fn parse(command: &str, line: &str) -> Command {
+    let words = ["bench", command].into_iter().chain(line.split_whitespace());
+    Cli::try_parse_from(words).expect("a test gives a line that is read").command
+}
+
+/// Asserts that `line` was refused as what cannot be honoured.
+#[cfg(test)]
+pub(crate) fn assert_usage<T: std::fmt::Debug>(line: &str, outcome: &Result<T, crate::error::BenchError>) {
+    assert!(matches!(outcome, Err(crate::error::BenchError::Usage(_))), "{line}: {outcome:?}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,6 +26,7 @@ pub(crate) fn numbers(header: &[&str], rows: &[Vec<String>]) -> String {
 /// A time given in microseconds, in the unit that reads best.
 pub(crate) fn micros(value: f64) -> String {
     match value {
+        v if v < 10.0 => format!("{v:.1} us"),
         v if v < 1_000.0 => format!("{v:.0} us"),
         v if v < 1_000_000.0 => format!("{:.2} ms", v / 1_000.0),
         v => format!("{:.2} s", v / 1_000_000.0),
@@ -67,6 +68,9 @@ pub(crate) fn percent(value: Option<f64>) -> String {
 /// The unit that a member's name ends in, if any level of its path has one.
 fn unit(path: &str) -> Option<&'static str> {
     let units = ["_us", "_bps", "_bytes", "_ns", "bytes"];
+    if path.ends_with("bits_per_second") {
+        return Some("_bps");
+    }
     let unit_of = |step: &str| units.into_iter().find(|unit| step.ends_with(unit));
     // Nanoseconds per byte are nanoseconds.
     path.rsplit('.').find_map(|step| unit_of(step.split("_per_").next().unwrap_or(step)))
@@ -168,6 +172,7 @@ mod tests {
     #[test]
     fn quantities_are_shown_in_the_unit_that_reads_best() {
         assert_eq!(micros(85.4), "85 us");
+        assert_eq!(micros(8.54), "8.5 us");
         assert_eq!(micros(17_400.0), "17.40 ms");
         assert_eq!(bits_per_second(941e6), "941.0 Mbit/s");
         assert_eq!(bytes(65_536), "64 KiB");

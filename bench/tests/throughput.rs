@@ -82,6 +82,15 @@ fn segments_are_spread_over_as_many_connections_as_asked_for() {
 }
 
 #[test]
+fn round_trips_over_the_in_process_cable_end_in_order() {
+    let report = json(&run("pingpong --link memory --seconds 0.2 --repeat 2 --json -"));
+    assert_eq!(results(&report).len(), 4, "raw and ours, busy and adaptive: {report:#}");
+    for result in results(&report) {
+        assert_eq!(result["runs"]["rtt_us.p50"].as_array().map(Vec::len), Some(2), "{result:#}");
+    }
+}
+
+#[test]
 fn a_competitor_shares_the_bottleneck_and_the_shares_are_told() {
     if !may_use_namespaces() {
         return;
@@ -141,7 +150,9 @@ fn over_one_tap_offloads_are_set_against_none() {
 #[test]
 fn what_cannot_work_is_refused_in_one_line() {
     for (line, wanted) in [
-        ("throughput --link afxdp", "memory and tap"),
+        ("throughput --link afxdp --delay 1ms", "--link memory"),
+        ("throughput --link afxdp --connections 10", "--link memory"),
+        ("throughput --link afxdp --congestion dctcp", "marks"),
         ("throughput --link tap --delay 1ms", "--link memory"),
         ("throughput --link tap --connections 10", "--link memory"),
         ("throughput --competitor cubic", "--link tap"),

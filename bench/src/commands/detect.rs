@@ -187,17 +187,11 @@ impl Arguments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, Command};
-    use clap::Parser;
+    use crate::cli::{Command, assert_usage, parse};
 
     fn arguments(line: &str) -> Arguments {
-        match Cli::try_parse_from(["bench", "detect"].into_iter().chain(line.split_whitespace()))
-            .unwrap()
-            .command
-        {
-            Command::Detect(arguments) => arguments,
-            other => panic!("{other:?}"),
-        }
+        let Command::Detect(arguments) = parse("detect", line) else { panic!("{line}") };
+        arguments
     }
 
     #[test]
@@ -216,10 +210,7 @@ mod tests {
             "--event consumer-stopped --load none",
             "--variant lowat",
         ] {
-            match arguments(line).experiments() {
-                Err(BenchError::Usage(_)) => {}
-                other => panic!("{line}: {other:?}"),
-            }
+            assert_usage(line, &arguments(line).experiments());
         }
     }
 }

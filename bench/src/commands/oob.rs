@@ -266,17 +266,11 @@ pub(crate) fn heartbeat_report(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, Command};
-    use clap::Parser;
+    use crate::cli::{Command, assert_usage, parse};
 
     fn arguments(line: &str) -> Arguments {
-        match Cli::try_parse_from(["bench", "oob"].into_iter().chain(line.split_whitespace()))
-            .unwrap()
-            .command
-        {
-            Command::Oob(arguments) => arguments,
-            other => panic!("{other:?}"),
-        }
+        let Command::Oob(arguments) = parse("oob", line) else { panic!("{line}") };
+        arguments
     }
 
     #[test]
@@ -307,10 +301,7 @@ mod tests {
             "--variant lowat",
             "--link kernel,tap --variant lowat",
         ] {
-            match arguments(line).points() {
-                Err(BenchError::Usage(_)) => {}
-                other => panic!("{line}: {other:?}"),
-            }
+            assert_usage(line, &arguments(line).points());
         }
         let long = vec!["1ms"; POINTS_MAX + 1].join(",");
         assert!(arguments(&format!("--delay {long}")).points().is_err());

@@ -158,17 +158,11 @@ impl Arguments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, Command};
-    use clap::Parser;
+    use crate::cli::{Command, assert_usage, parse};
 
     fn arguments(line: &str) -> Arguments {
-        match Cli::try_parse_from(["bench", "truth"].into_iter().chain(line.split_whitespace()))
-            .unwrap()
-            .command
-        {
-            Command::Truth(arguments) => arguments,
-            other => panic!("{other:?}"),
-        }
+        let Command::Truth(arguments) = parse("truth", line) else { panic!("{line}") };
+        arguments
     }
 
     #[test]
@@ -194,10 +188,7 @@ mod tests {
             "--interval 10us",
             "--link afxdp --delay 1ms",
         ] {
-            match arguments(line).points() {
-                Err(BenchError::Usage(_)) => {}
-                other => panic!("{line}: {other:?}"),
-            }
+            assert_usage(line, &arguments(line).points());
         }
     }
 }

@@ -156,7 +156,7 @@ mod tests {
             combine(runs.collect()).expect("there are runs")
         };
         let results = [
-            result(LinkKind::Tap, shapes[0], &[100, 300]),
+            result(LinkKind::Tap, shapes[0], &[190, 210]),
             result(LinkKind::Kernel, shapes[0], &[400, 400]),
             result(LinkKind::Tap, shapes[1], &[0, 0]),
             result(LinkKind::Kernel, shapes[1], &[5, 5]),

@@ -1,6 +1,8 @@
 //! Four kinds of chart, as SVG that scales to its container: ranges, lines, bars and timelines. Each has its title and
 //! its legend above it.
 
+use std::ops::Add;
+
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, SegmentValue, SegmentedCoord, ValueFormatter};
 use plotters::coord::types::RangedCoordusize;
@@ -22,11 +24,14 @@ const LEGEND_HEIGHT: u32 = 20;
 const CHARACTER_WIDTH: u32 = 7;
 const LABEL_WIDTH_MAX: u32 = 190;
 const MARGIN: u32 = 8;
+/// Half of the last label of an axis is to the right of it.
+const MARGIN_RIGHT: u32 = 36;
 /// Marks of a linear axis, about.
 const X_LABELS: usize = 4;
+const Y_LABELS: usize = 6;
 const FONT: &str = "sans-serif";
 const TITLE_SIZE: i32 = 16;
-const TEXT_SIZE: i32 = 13;
+const TEXT_SIZE: i32 = 14;
 
 /// Told apart by people who see few colours as well (Okabe and Ito).
 const COLOURS: [RGBColor; 7] = [
@@ -80,6 +85,8 @@ pub(crate) struct Range {
     pub(crate) low: f64,
     /// High percentile.
     pub(crate) high: f64,
+    /// What is written behind it.
+    pub(crate) note: String,
     /// Medians of the runs.
     pub(crate) spread: Spread,
 }
@@ -274,7 +281,7 @@ where
     let labels: Vec<String> = labels.iter().rev().cloned().collect();
     let mut chart = ChartBuilder::on(root)
         .margin(MARGIN)
-        .margin_right(24)
+        .margin_right(MARGIN_RIGHT)
         .x_label_area_size(40)
         .y_label_area_size(label_width(labels.iter()))
         .build_cartesian_2d(axis, (0..labels.len().saturating_sub(1)).into_segmented())?;
@@ -297,7 +304,24 @@ fn whisker<C>(points: [C; 2]) -> PathElement<C> {
     PathElement::new(points, BLACK.stroke_width(1))
 }
 
-const RUNS: Legend = Legend::Words("thin line: between the runs");
+/// Something drawn in pixels at a place of the chart.
+type Mark<'a, C, E> = <EmptyElement<C, SVGBackend<'a>> as Add<E>>::Output;
+
+/// The end of such a line.
+fn cap<'a, C>(at: C) -> Mark<'a, C, PathElement<(i32, i32)>> {
+    EmptyElement::at(at) + PathElement::new([(0, -5), (0, 5)], BLACK.stroke_width(1))
+}
+
+/// Words behind a mark.
+fn note<'a, C>(at: C, text: &str) -> Mark<'a, C, Text<'static, (i32, i32), String>> {
+    EmptyElement::at(at) + Text::new(text.to_owned(), (8, -7), (FONT, TEXT_SIZE).into_font())
+}
+
+/// Room for the note behind the longest range, as a share of the logarithmic axis before it, and at least so many times.
+const NOTE_SHARE: f64 = 0.5;
+const NOTE_FACTOR_MIN: f64 = 8.0;
+
+const RUNS: Legend = Legend::Words("thin line: the runs");
 
 fn legend(names: &[String], words: &'static str, spreads: bool) -> Vec<Legend> {
     let mut legend = Legend::of_variants(names);
@@ -310,7 +334,9 @@ fn legend(names: &[String], words: &'static str, spreads: bool) -> Vec<Legend> {
 pub(crate) fn ranges(heading: Heading<'_>, ranges: &[Range]) -> Result<String, ChartError> {
     let names = distinct(ranges.iter().map(|row| &row.variant));
     let labels: Vec<String> = ranges.iter().map(|row| row.label.clone()).collect();
-    let (from, to) = decades(ranges.iter().flat_map(|row| [row.low, row.high]));
+    let (from, _) = decades(ranges.iter().flat_map(|row| [row.low, row.high]));
+    let longest = ranges.iter().map(|row| row.high).fold(from, f64::max);
+    let to = longest * (longest / from).powf(NOTE_SHARE).max(NOTE_FACTOR_MIN);
     let legend = legend(&names, "dot: median, bar: to p99", ranges.iter().any(|row| row.spread.is_some()));
     svg(heading.title, &legend, rows_height(labels.len()), |root| {
         rows(root, heading, &labels, (from..to).log_scale(), |chart| {
@@ -321,57 +347,118 @@ pub(crate) fn ranges(heading: Heading<'_>, ranges: &[Range]) -> Result<String, C
                 chart.draw_series([Circle::new(at(row.low), 6, ink.filled())])?;
                 if let Some((least, most)) = row.spread {
                     chart.draw_series([whisker([at(least), at(most)])])?;
+                    chart.draw_series([at(least), at(most)].map(cap))?;
                 }
+                let end = row.spread.map_or(row.high, |(_, most)| most.max(row.high));
+                chart.draw_series([note(at(end), &row.note)])?;
             }
             Ok(())
         })
     })
 }
 
-/// Lines over logarithmic axes; x values that are not positive are put at the left edge.
+/// Values that span more than this many times are drawn on a logarithmic axis.
+const LINEAR_MAX: f64 = 20.0;
+
+/// The colour of a line: that of the variant its name begins with, paler for a second line of it.
+fn line_colours(names: &[String]) -> Vec<RGBColor> {
+    let variant = |name: &String| name.split(' ').next().unwrap_or_default().to_owned();
+    let variants = distinct(names.iter().map(variant).collect::<Vec<_>>().iter());
+    let pale = |shade: u8, times: usize| {
+        let light = f64::from(255 - shade) * (1.0 - 0.5f64.powi(i32::try_from(times).unwrap_or(i32::MAX)));
+        shade.saturating_add(light as u8)
+    };
+    let ink = |(index, name): (usize, &String)| {
+        let before = names[..index].iter().filter(|other| variant(other) == variant(name)).count();
+        let RGBColor(red, green, blue) = colour(&variant(name), &variants);
+        RGBColor(pale(red, before), pale(green, before), pale(blue, before))
+    };
+    names.iter().enumerate().map(ink).collect()
+}
+
+/// Lines over the values of x that there are, in equal steps.
 pub(crate) fn lines(
     heading: Heading<'_>,
     x_axis: (&str, Unit),
     lines: &[Line],
 ) -> Result<String, ChartError> {
     let names = distinct(lines.iter().map(|line| &line.variant));
+    let inks = line_colours(&names);
     let all = || lines.iter().flat_map(|line| line.points.iter().copied());
-    let (mut left, right) = decades(all().map(|point| point.0));
-    let zero = all().any(|point| point.0 <= 0.0);
-    if zero {
-        left /= 10.0;
-    }
-    let (bottom, top) = decades(all().map(|point| point.1));
     let spreads = all().any(|point| point.2.is_some());
-    let words = if zero { "dot: median; the left edge is 0" } else { "dot: median" };
-    svg(heading.title, &legend(&names, words, spreads), LINES_HEIGHT, |root| {
+    let mut legend: Vec<Legend> =
+        names.iter().zip(&inks).map(|(name, ink)| Legend::Colour(name.clone(), *ink)).collect();
+    legend.push(Legend::Words("dot: median"));
+    legend.extend(spreads.then_some(RUNS));
+    let values =
+        || all().flat_map(|(_, y, spread)| [y, spread.map_or(y, |s| s.0), spread.map_or(y, |s| s.1)]);
+    let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
+    let draw = LineDrawing { heading, x_axis, lines, names: &names, inks: &inks };
+    svg(heading.title, &legend, LINES_HEIGHT, |root| {
+        if least > 0.0 && most / least <= LINEAR_MAX {
+            draw.onto(root, 0.0..most * 1.1, 0.0)
+        } else {
+            let (bottom, top) = decades(values());
+            draw.onto(root, (bottom..top).log_scale(), bottom)
+        }
+    })
+}
+
+/// What is needed to draw lines, whatever the axis.
+struct LineDrawing<'a> {
+    heading: Heading<'a>,
+    x_axis: (&'a str, Unit),
+    lines: &'a [Line],
+    names: &'a [String],
+    inks: &'a [RGBColor],
+}
+
+impl LineDrawing<'_> {
+    /// Draws them over an axis of values that begins at `bottom`.
+    fn onto<Y>(&self, root: &Root<'_>, axis: Y, bottom: f64) -> Drawn
+    where
+        Y: AsRangedCoord<Value = f64>,
+        Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    {
+        let mut steps: Vec<f64> =
+            self.lines.iter().flat_map(|line| &line.points).map(|point| point.0).collect();
+        steps.sort_by(f64::total_cmp);
+        steps.dedup();
+        let labels: Vec<String> = steps.iter().map(|x| (self.x_axis.1)(*x)).collect();
         let mut chart = ChartBuilder::on(root)
             .margin(MARGIN)
-            .margin_right(24)
+            .margin_right(MARGIN_RIGHT)
             .x_label_area_size(40)
-            .y_label_area_size(84)
-            .build_cartesian_2d((left..right).log_scale(), (bottom..top).log_scale())?;
+            .y_label_area_size(90)
+            .build_cartesian_2d((0..steps.len().saturating_sub(1)).into_segmented(), axis)?;
         chart
             .configure_mesh()
+            .disable_x_mesh()
             .light_line_style(TRANSPARENT)
             .label_style((FONT, TEXT_SIZE))
-            .x_desc(x_axis.0)
-            .y_desc(heading.axis)
-            .x_label_formatter(&|x| if zero && *x <= left { "0".to_owned() } else { (x_axis.1)(*x) })
-            .y_label_formatter(&|y| (heading.unit)(*y))
+            .x_labels(steps.len())
+            .y_labels(Y_LABELS)
+            .x_desc(self.x_axis.0)
+            .y_desc(self.heading.axis)
+            .x_label_formatter(&|x| row_label(&labels, x))
+            .y_label_formatter(&|y| (self.heading.unit)(*y))
             .draw()?;
-        for line in lines {
-            let ink = colour(&line.variant, &names);
-            let place = |x: f64, y: f64| (x.max(left), y.clamp(bottom, top));
-            let points: Vec<(f64, f64)> = line.points.iter().map(|(x, y, _)| place(*x, *y)).collect();
-            chart.draw_series(points.iter().map(|point| Circle::new(*point, 4, ink.filled())))?;
+        for line in self.lines {
+            let index = self.names.iter().position(|name| *name == line.variant).unwrap_or(0);
+            let ink = self.inks[index];
+            let place = |x: f64, y: f64| {
+                let step = steps.iter().position(|step| *step == x).unwrap_or(0);
+                (SegmentValue::CenterOf(step), y.max(bottom))
+            };
+            let points: Vec<_> = line.points.iter().map(|(x, y, _)| place(*x, *y)).collect();
+            chart.draw_series(points.iter().cloned().map(|point| Circle::new(point, 5, ink.filled())))?;
             chart.draw_series(LineSeries::new(points, ink.stroke_width(3)))?;
             let spreads = line.points.iter().filter_map(|(x, _, spread)| Some((*x, (*spread)?)));
             let whiskers = spreads.map(|(x, (least, most))| whisker([place(x, least), place(x, most)]));
             chart.draw_series(whiskers)?;
         }
         Ok(())
-    })
+    }
 }
 
 /// One bar a row, with a note behind it, on an axis from zero.
@@ -391,9 +478,9 @@ pub(crate) fn bars(heading: Heading<'_>, bars: &[Bar]) -> Result<String, ChartEr
                 chart.draw_series([PathElement::new([at(0.0), at(bar.value)], ink.stroke_width(14))])?;
                 if let Some((least, most)) = bar.spread {
                     chart.draw_series([whisker([at(least), at(most)])])?;
+                    chart.draw_series([at(least), at(most)].map(cap))?;
                 }
-                let note = Text::new(bar.note.clone(), (6, -7), (FONT, TEXT_SIZE).into_font());
-                chart.draw_series([EmptyElement::at(at(most(bar))) + note])?;
+                chart.draw_series([note(at(most(bar)), &bar.note)])?;
             }
             Ok(())
         })

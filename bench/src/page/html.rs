@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::plots::Plot;
+use super::plots::{self, Plot};
 use super::results::Loaded;
 use crate::table;
 
@@ -23,6 +23,7 @@ figcaption, .note { color: #444; font-size: .9rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; margin: .6em 0; }
 th, td { text-align: right; padding: .2em .7em; border-bottom: 1px solid #e2e2e2; white-space: nowrap; }
+td.words, th.words { text-align: left; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { border-bottom: 2px solid #888; vertical-align: bottom; white-space: normal; }
 dl { display: grid; grid-template-columns: max-content auto; gap: 0 1em; font-size: .85rem; }
@@ -46,8 +47,10 @@ pub(crate) struct Section {
     pub(crate) title: String,
     /// Charts.
     pub(crate) plots: Vec<Plot>,
-    /// All results.
+    /// What matters of the results.
     pub(crate) results: Table,
+    /// All figures.
+    pub(crate) whole: Table,
     /// Variants set against each other.
     pub(crate) ratios: Table,
     /// Options as used.
@@ -71,18 +74,27 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// The results of a run, `first` being the columns to begin with.
-    pub(crate) fn of_results(run: &Loaded, first: &[&str]) -> Self {
-        Table::new(run.list("results"), first)
+    /// What matters of the results of a run: the variant, where it was measured, and `columns`; all there is without
+    /// `columns`.
+    pub(crate) fn of_results(run: &Loaded, columns: &[&str]) -> Self {
+        let named: Vec<&str> = ["variant"].iter().chain(&plots::POINT_KEYS).chain(columns).copied().collect();
+        Table::new(run.list("results"), &named, !columns.is_empty())
+    }
+
+    /// All figures of a run.
+    pub(crate) fn of_all(run: &Loaded) -> Self {
+        let named: Vec<&str> = ["variant"].iter().chain(&plots::POINT_KEYS).copied().collect();
+        Table::new(run.list("results"), &named, false)
     }
 
     /// Ratios: a column for each figure, with what the runs allow.
     pub(crate) fn of_ratios(list: &[Value]) -> Self {
         let told: Vec<Value> = list.iter().map(ratio).collect();
-        Table::new(&told, &["of"])
+        Table::new(&told, &["of"], false)
     }
 
-    fn new(list: &[Value], first: &[&str]) -> Self {
+    /// `first` are the columns to begin with, and the `only` ones if it says so.
+    fn new(list: &[Value], first: &[&str], only: bool) -> Self {
         let hidden = |path: &str| HIDDEN.iter().any(|name| path.starts_with(name));
         let visible = |value: &Value| {
             let mut members = flatten(value);
@@ -93,7 +105,8 @@ impl Table {
         let mut paths: Vec<String> = Vec::new();
         let found = flat.iter().flatten().map(|(path, _)| path);
         let wanted = first.iter().filter(|path| flat.iter().flatten().any(|(found, _)| found == *path));
-        for path in wanted.map(|path| (*path).to_owned()).chain(found.cloned()) {
+        let rest = found.filter(|_| !only).cloned();
+        for path in wanted.map(|path| (*path).to_owned()).chain(rest) {
             if !paths.contains(&path) {
                 paths.push(path);
             }
@@ -115,14 +128,17 @@ impl Table {
 
     fn write(&self, html: &mut String) {
         html.push_str("<div class=\"scroll\"><table><thead><tr>");
-        for name in &self.header {
-            let _ = write!(html, "<th>{}</th>", escape(name));
+        for (index, name) in self.header.iter().enumerate() {
+            let is_words = self.rows.iter().all(|row| row.get(index).is_none_or(|cell| !is_number(cell)));
+            let class = if is_words { " class=\"words\"" } else { "" };
+            let _ = write!(html, "<th{class}>{}</th>", escape(name));
         }
         html.push_str("</tr></thead><tbody>\n");
         for row in &self.rows {
             html.push_str("<tr>");
             for cell in row {
-                let _ = write!(html, "<td>{}</td>", escape(cell));
+                let class = if is_number(cell) { "" } else { " class=\"words\"" };
+                let _ = write!(html, "<td{class}>{}</td>", escape(cell));
             }
             html.push_str("</tr>\n");
         }
@@ -131,6 +147,11 @@ impl Table {
             let _ = writeln!(html, "<p class=\"note\">{} more rows are in the JSON.</p>", self.left_out);
         }
     }
+}
+
+/// Whether a cell is aligned with the numbers of its column.
+fn is_number(cell: &str) -> bool {
+    cell == "-" || cell.starts_with(|c: char| c.is_ascii_digit() || c == '-')
 }
 
 /// Members that are not columns: they are in other cells, or in the charts.
@@ -228,7 +249,8 @@ fn definitions(html: &mut String, title: &str, members: &[(String, Value)]) {
 }
 
 fn section(html: &mut String, section: &Section) {
-    let Section { id, title, plots, results, ratios, parameters, host, noise, interrupted, source } = section;
+    let Section { id, title, plots, results, whole, ratios, parameters, host, noise, interrupted, source } =
+        section;
     let _ = writeln!(html, "<section id=\"{}\"><h2>{}</h2>", escape(id), escape(title));
     if *interrupted {
         html.push_str("<p class=\"note\">Interrupted: these are the runs that were finished.</p>\n");
@@ -243,6 +265,11 @@ fn section(html: &mut String, section: &Section) {
              Inconclusive is what their spread, or the machine, could have made.</p>\n",
         );
         ratios.write(html);
+    }
+    if whole.header.len() > results.header.len() {
+        html.push_str("<details><summary>All figures</summary>");
+        whole.write(html);
+        html.push_str("</details>\n");
     }
     definitions(html, "Parameters", parameters);
     definitions(html, "Host", host);
@@ -283,7 +310,7 @@ mod tests {
     #[test]
     fn what_a_file_says_cannot_become_markup() {
         let mut html = String::new();
-        Table::new(&[json!({ "<b>": "<script>alert('x')</script> & \"y\"" })], &[]).write(&mut html);
+        Table::new(&[json!({ "<b>": "<script>alert('x')</script> & \"y\"" })], &[], false).write(&mut html);
         assert!(!html.contains("<script>") && !html.contains("<b>"), "{html}");
         assert!(
             html.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;y&quot;"),
@@ -302,7 +329,7 @@ mod tests {
 
     #[test]
     fn wanted_columns_come_first_and_missing_cells_stay_empty() {
-        let table = Table::new(&[json!({"a": 1, "b": 2}), json!({"b": 3, "c": 4})], &["b", "never"]);
+        let table = Table::new(&[json!({"a": 1, "b": 2}), json!({"b": 3, "c": 4})], &["b", "never"], false);
         assert_eq!(table.header, ["b", "a", "c"]);
         assert_eq!(table.rows[1], ["3", "", "4"]);
     }

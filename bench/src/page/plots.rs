@@ -5,7 +5,7 @@ use super::results::{Loaded, Row};
 use crate::table;
 
 /// Members of a result that tell its point from others, in the order they are written.
-const POINT_KEYS: [&str; 18] = [
+pub(super) const POINT_KEYS: [&str; 18] = [
     "link",
     "rate_bps",
     "delay_us",
@@ -67,26 +67,34 @@ pub(crate) fn of(run: &Loaded) -> Result<Plots, ChartError> {
         "cluster" => cluster(run),
         "detect" => detection(run),
         "pump" => pump(run),
+        "all" => Ok((Vec::new(), &["variant", "status", "reason", "seconds", "command"])),
         _ => Ok((Vec::new(), &[])),
     }
 }
 
 fn micros(value: f64) -> String {
     // Axis labels are powers of ten: no digits behind the point.
-    let text = table::micros(value);
-    text.replace(".00", "")
+    table::micros(value).replace(".00 ", " ").replace(".0 ", " ")
 }
 
 fn bits(value: f64) -> String {
     table::bits_per_second(value).replace(".00", "").replace(".0 ", " ")
 }
 
+/// About three digits.
 fn count(value: f64) -> String {
-    match value {
-        v if v >= 1e6 => format!("{} M", v / 1e6),
-        v if v >= 1e4 => format!("{} k", v / 1e3),
-        v => format!("{v}"),
-    }
+    let (value, unit) = match value {
+        v if v >= 1e6 => (v / 1e6, " M"),
+        v if v >= 1e4 => (v / 1e3, " k"),
+        v => (v, ""),
+    };
+    let digits = match value {
+        v if v >= 100.0 || v.fract() == 0.0 => 0,
+        v if v >= 10.0 => 1,
+        v if v >= 1.0 => 2,
+        _ => 3,
+    };
+    format!("{value:.digits$}{unit}")
 }
 
 fn percent(value: f64) -> String {
@@ -103,7 +111,8 @@ fn label(row: &Row<'_>, except: &[&str]) -> String {
             text += &match *key {
                 "rate_bps" => format!(" {}", bits(value)),
                 "delay_us" | "interval_us" => format!(" {}", micros(value)),
-                "queue_bytes" | "size_bytes" | "message_bytes" | "frame_bytes" => {
+                "frame_bytes" => format!(" {value} B"),
+                "queue_bytes" | "size_bytes" | "message_bytes" => {
                     format!(" {}", table::bytes(value as u64))
                 }
                 "loss" => format!(" loss {}", percent(value)),
@@ -136,7 +145,15 @@ fn ranges(run: &Loaded, path: &str, heading: Heading<'_>) -> Result<Option<Strin
             let low = row.number(&format!("{path}.p50"))?;
             let high = row.number(&format!("{path}.p99"))?;
             let spread = row.spread(&format!("{path}.p50"));
-            Some(Range { label: label(&row, &[]), variant: row.variant().to_owned(), low, high, spread })
+            let note = format!("{} to {}", table::micros(low), table::micros(high));
+            Some(Range {
+                label: label(&row, &[]),
+                note,
+                variant: row.variant().to_owned(),
+                low,
+                high,
+                spread,
+            })
         })
         .collect();
     if rows.is_empty() { Ok(None) } else { chart::ranges(heading, &rows).map(Some) }
@@ -144,12 +161,12 @@ fn ranges(run: &Loaded, path: &str, heading: Heading<'_>) -> Result<Option<Strin
 
 fn heartbeats(run: &Loaded) -> Result<Plots, ChartError> {
     let title = "Heartbeat delay by design";
-    let axis = "one way, from due to arrived (us, ms: each step is ten times)";
+    let axis = "one way, from due to arrived (us, ms; logarithmic)";
     let one_way = ranges(run, "heartbeat.one_way_us", Heading { title, axis, unit: micros })?;
     let svg = match one_way {
         Some(svg) => Some(svg),
         None => {
-            let axis = "round trip (us, ms: each step is ten times)";
+            let axis = "round trip (us, ms; logarithmic)";
             ranges(run, "heartbeat.rtt_us", Heading { title, axis, unit: micros })?
         }
     };
@@ -166,7 +183,17 @@ fn heartbeats(run: &Loaded) -> Result<Plots, ChartError> {
         Heading { title: "Goodput of the load beside it", axis: "message payload (bit/s)", unit: bits };
     let goodput =
         bar_plot(heading, &bars, "What the heartbeats cost the load; the share of the link that is used.")?;
-    let columns = &["variant", "goodput_bps", "heartbeat.one_way_us.p50", "heartbeat.one_way_us.p99"];
+    let columns = &[
+        "heartbeat.one_way_us.p50",
+        "heartbeat.one_way_us.p99",
+        "heartbeat.one_way_us.max",
+        "heartbeat.rtt_us.p50",
+        "goodput_bps",
+        "link_utilisation",
+        "heartbeat.sent",
+        "heartbeat.received",
+        "heartbeat.superseded",
+    ];
     Ok((delays.into_iter().chain(goodput).collect(), columns))
 }
 
@@ -174,7 +201,7 @@ fn heartbeats(run: &Loaded) -> Result<Plots, ChartError> {
 const TIMELINE_FROM_US: f64 = 1_000.0;
 
 fn truth(run: &Loaded) -> Result<Plots, ChartError> {
-    let columns = &["variant", "event", "verdict", "verdict_after_us", "answered", "sent"];
+    let columns = &["verdict", "verdict_after_us", "answered", "sent", "false_verdicts"];
     let latest = run.results().filter_map(|row| row.number("verdict_after_us")).fold(0.0, f64::max);
     let length = run.parameter("seconds").map_or(10.0 * latest, |seconds| seconds * 1e6);
     let to = length.max(2.0 * latest).max(10.0 * TIMELINE_FROM_US);
@@ -194,8 +221,8 @@ fn truth(run: &Loaded) -> Result<Plots, ChartError> {
     }
     let heading = Heading {
         title: "What is said after something has happened",
-        axis: "time since the event (ms, s: each step is ten times)",
-        unit: micros,
+        axis: "time since the event (ms, s; logarithmic)",
+        unit: |value| micros(if value < 1e6 { (value / 1e3).round() * 1e3 } else { value }),
     };
     let svg = chart::timelines(heading, (TIMELINE_FROM_US, to), &rows)?;
     let caption = "Grey is the time in which a design misleads whoever asks it.";
@@ -223,7 +250,7 @@ fn throughput(run: &Loaded) -> Result<Plots, ChartError> {
     if !by_loss.is_empty() {
         let heading = Heading { title: "Goodput by loss", axis: "goodput (bit/s)", unit: bits };
         let svg = chart::lines(heading, ("frames lost (%)", percent), &by_loss)?;
-        plots.push(Plot { svg, caption: "Higher is better; both axes go by tens." });
+        plots.push(Plot { svg, caption: "Higher is better." });
     }
     let by_connections = curves(run, "connections", "cpu_ns_per_segment");
     if !by_connections.is_empty() {
@@ -232,7 +259,19 @@ fn throughput(run: &Loaded) -> Result<Plots, ChartError> {
     if plots.is_empty() {
         plots.extend(goodput_bars(run)?);
     }
-    Ok((plots, &["variant", "goodput_bps", "longest_stall_us", "cpu_ns_per_segment"]))
+    Ok((
+        plots,
+        &[
+            "goodput_bps",
+            "messages_per_second",
+            "longest_stall_us",
+            "cpu_ns_per_segment",
+            "cpu_ns_per_byte",
+            "retransmits",
+            "share",
+            "jain",
+        ],
+    ))
 }
 
 fn goodput_bars(run: &Loaded) -> Result<Option<Plot>, ChartError> {
@@ -265,11 +304,10 @@ fn nanos(value: f64) -> String {
 }
 
 fn round_trips(run: &Loaded) -> Result<Plots, ChartError> {
-    let heading =
-        Heading { title: "Round trip", axis: "round trip (us: each step is ten times)", unit: micros };
+    let heading = Heading { title: "Round trip", axis: "round trip (us; logarithmic)", unit: micros };
     let svg = ranges(run, "rtt_us", heading)?;
     let plots = svg.map(|svg| Plot { svg, caption: "Further left is sooner; the raw port is the floor." });
-    Ok((plots.into_iter().collect(), &["variant", "rtt_us.p50", "rtt_us.p99"]))
+    Ok((plots.into_iter().collect(), &["rtt_us.p50", "rtt_us.p99", "rtt_us.max", "rounds"]))
 }
 
 fn scale(run: &Loaded) -> Result<Plots, ChartError> {
@@ -310,9 +348,7 @@ fn cluster(run: &Loaded) -> Result<Plots, ChartError> {
             .results()
             .filter_map(|row| {
                 let value = row.number(path)?;
-                let note = if value < 100.0 { format!("{value:.3}") } else { count(value.round()) };
-                let note = note.trim_end_matches(".000").to_owned();
-                bar(&row, path, label(&row, &["connections"]), note)
+                bar(&row, path, label(&row, &["connections"]), count(value))
             })
             .collect();
         plots.extend(bar_plot(Heading { title, axis, unit: count }, &bars, caption)?);
@@ -321,15 +357,22 @@ fn cluster(run: &Loaded) -> Result<Plots, ChartError> {
 }
 
 fn detection(run: &Loaded) -> Result<Plots, ChartError> {
-    let heading = Heading {
-        title: "Time to detect",
-        axis: "since the event (ms: each step is ten times)",
-        unit: micros,
-    };
+    let heading =
+        Heading { title: "Time to detect", axis: "since the event (ms; logarithmic)", unit: micros };
     let svg = ranges(run, "detected_after_us", heading)?;
     let plots =
         svg.map(|svg| Plot { svg, caption: "Further left is sooner; false alarms are in the table." });
-    Ok((plots.into_iter().collect(), &["variant", "detected_after_us.p50", "false_positives"]))
+    Ok((
+        plots.into_iter().collect(),
+        &[
+            "detected_after_us.p50",
+            "detected_after_us.max",
+            "trials",
+            "missed",
+            "false_positives",
+            "calm_seconds",
+        ],
+    ))
 }
 
 fn pump(run: &Loaded) -> Result<Plots, ChartError> {
@@ -342,5 +385,5 @@ fn pump(run: &Loaded) -> Result<Plots, ChartError> {
         .collect();
     let heading = Heading { title: "Frames through the bare port", axis: "frames/s", unit: count };
     let plot = bar_plot(heading, &bars, "What the port does without TCP; longer is better.")?;
-    Ok((plot.into_iter().collect(), &["variant", "link", "direction", "frames_per_second"]))
+    Ok((plot.into_iter().collect(), &["frames_per_second", "bits_per_second", "cpu_ns_per_frame"]))
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::figures::median;
+use super::figures::{median, widening};
 use crate::error::BenchError;
 use crate::table;
 
@@ -19,7 +19,7 @@ const TOLERANCE_MAX: f64 = 0.5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
-    /// The medians differ by no more than the spreads of both together.
+    /// The medians differ by no more than the spreads of both together, widened if the runs were few.
     Agrees,
     /// They differ by more than that, and by more than the noise of the machine.
     Differs,
@@ -37,7 +37,7 @@ struct Compared {
     now: f64,
     /// How much larger it is now, as a share of what it was.
     change: f64,
-    /// By how much it may differ: the spreads of both together.
+    /// By how much it may differ: the spreads of both together, widened if the runs were few.
     tolerance: Option<f64>,
     verdict: Verdict,
 }
@@ -118,8 +118,8 @@ fn compare(label: &str, figure: &str, then: &[f64], now: &[f64], noise: f64) -> 
     let share =
         |difference: f64| if before == 0.0 { difference.abs().min(1.0) } else { difference / before.abs() };
     let change = share(after - before);
-    let once = then.len().min(now.len()) < 2;
-    let tolerance = (!once).then(|| share(range(then) + range(now)));
+    let fewest = then.len().min(now.len());
+    let tolerance = (fewest > 1).then(|| widening(fewest) * share(range(then) + range(now)));
     let verdict = match tolerance {
         None => Verdict::Inconclusive,
         Some(tolerance) if change.abs() <= tolerance && tolerance > TOLERANCE_MAX => Verdict::Inconclusive,
@@ -206,7 +206,7 @@ impl Against {
                 ]
             })
             .collect();
-        let header = ["figure", "then", "now", "change", "spread of both", "verdict"];
+        let header = ["figure", "then", "now", "change", "may differ by", "verdict"];
         let mut text =
             format!("\nAgainst the earlier run (commit {})\n{}", self.commit, table::numbers(&header, &rows));
         if !self.other_parameters.is_empty() {
@@ -249,6 +249,7 @@ mod tests {
     #[test]
     fn medians_agree_within_the_spreads_of_both_and_differ_beyond_them() {
         assert_eq!(verdict(&[90.0, 100.0, 105.0], &[108.0, 110.0, 112.0], 0.0), Verdict::Agrees);
+        assert_eq!(verdict(&[98.0, 100.0], &[106.0, 108.0], 0.0), Verdict::Agrees, "two runs show little");
         assert_eq!(verdict(&[99.0, 100.0, 101.0], &[109.0, 110.0, 111.0], 0.0), Verdict::Differs);
         assert_eq!(verdict(&[99.0, 100.0, 101.0], &[109.0, 110.0, 111.0], 0.15), Verdict::Inconclusive);
         assert_eq!(verdict(&[100.0], &[100.0], 0.0), Verdict::Inconclusive, "one run states no spread");
@@ -259,14 +260,14 @@ mod tests {
 
     #[test]
     fn a_machine_that_became_slower_is_noise() {
-        let (then, mut now) = (report(&[99.0, 101.0], 0.0), report(&[109.0, 111.0], 0.0));
+        let (then, mut now) = (report(&[99.9, 100.1], 0.0), report(&[109.9, 110.1], 0.0));
         now["noise"]["calibration_us"]["p50"] = json!(125.0);
         assert_eq!(Against::new(&then, &now).unwrap().verdict(), Verdict::Inconclusive);
     }
 
     #[test]
     fn other_parameters_and_lone_results_are_named() {
-        let (mut then, now) = (report(&[10.0, 11.0], 0.0), report(&[10.0, 11.0], 0.0));
+        let (mut then, now) = (report(&[10.0, 10.2], 0.0), report(&[10.0, 10.2], 0.0));
         then["parameters"]["seed"] = json!(2);
         then["results"].as_array_mut().unwrap().push(json!({"label": "fifo"}));
         let text = Against::new(&then, &now).unwrap().table();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::figures::{Repeated, Told, label};
+use super::figures::{Repeated, Told, label, widening};
 use crate::table::{self, times};
 
 /// A figure to compare.
@@ -46,8 +46,8 @@ pub(crate) struct Ratio {
 
 /// One run cannot tell a difference from chance.
 const ONE_RUN: &str = "one run has no spread; give --repeat 3 or more";
-/// The runs of both lie partly between the same values.
-const OVERLAP: &str = "the runs of both overlap";
+/// Chance could have made it: the runs of one variant differ among themselves about as much as the variants.
+const SPREAD: &str = "the runs differ among themselves by about as much";
 /// The machine was less steady than the difference is large.
 const NOISE: &str = "the machine varied by more";
 
@@ -113,8 +113,10 @@ fn refusal(first: &Told, second: &Told, value: f64, noise: f64) -> Option<&'stat
     if is_exact(first) && is_exact(second) {
         return None;
     }
-    if first.least <= second.most && second.least <= first.most {
-        return Some(OVERLAP);
+    // On a logarithmic scale, as ratios are: what is many times as large is so however wide the spread of the smaller.
+    let spread = |told: &Told| if told.least > 0.0 { (told.most / told.least).ln() } else { f64::INFINITY };
+    if value.ln().abs() <= widening(first.runs.min(second.runs)) * (spread(first) + spread(second)) {
+        return Some(SPREAD);
     }
     let difference = value.max(1.0 / value) - 1.0;
     (difference <= noise).then_some(NOISE)
@@ -184,7 +186,8 @@ mod tests {
     #[test]
     fn what_chance_or_the_machine_could_have_made_is_refused() {
         for (above, below, noise, reason) in [
-            (&[10.0, 14.0][..], &[11.0, 12.0][..], 0.0, OVERLAP),
+            (&[10.0, 14.0][..], &[11.0, 12.0][..], 0.0, SPREAD),
+            (&[10.0, 11.0, 12.0], &[12.1, 12.5, 13.0], 0.0, SPREAD),
             (&[11.0, 11.1], &[10.0, 10.1], 0.2, NOISE),
             (&[10.0, 10.1], &[11.0, 11.1], 0.2, NOISE),
             (&[20.0], &[10.0], 0.0, ONE_RUN),
@@ -201,16 +204,16 @@ mod tests {
     fn the_table_says_why_a_ratio_is_missing() {
         let repeated = |values: &[f64]| combine(values.iter().copied().map(Sample).collect()).unwrap();
         let ratio = |above: &[f64]| {
-            let both = [&repeated(above), &repeated(&[10.0, 11.0])];
+            let both = [&repeated(above), &repeated(&[10.0, 10.5])];
             Ratio::between("a/b", &Map::new(), both, &KEYS, 0.0)
         };
         let text =
-            ratio_table(&[ratio(&[20.0, 22.0]), ratio(&[9.0, 12.0])], &[("delay", "delay"), ("no", "no")]);
+            ratio_table(&[ratio(&[20.0, 21.0]), ratio(&[9.0, 12.0])], &[("delay", "delay"), ("no", "no")]);
         assert!(
-            text.contains("2.00 (1.82 to 2.20)") && text.contains("inconclusive (0.82 to 1.20)"),
+            text.contains("2.00 (1.90 to 2.10)") && text.contains("inconclusive (0.86 to 1.20)"),
             "{text}"
         );
-        assert!(text.contains(OVERLAP) && !text.contains(" no"), "{text}");
+        assert!(text.contains(SPREAD) && !text.contains(" no"), "{text}");
         assert_eq!(ratio_table(&[], &[]), "");
     }
 }

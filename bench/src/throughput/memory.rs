@@ -263,7 +263,7 @@ impl Run {
                 Load::Turns(load)
             }
         };
-        world.hosts.begin(world.now);
+        world.hosts.received().begin(world.now);
         let (before, began) = (world.hosts.counters(world.now), world.now);
         Ok(Run { stack, world, load, before, began, cpu: Duration::ZERO })
     }
@@ -295,7 +295,7 @@ impl Run {
         let seconds = (world.now - self.began).as_secs_f64();
         let cpu_nanos = self.cpu.as_nanos() as f64;
         let per = |count: u64| (count > 0).then(|| cpu_nanos / count as f64);
-        let longest_stall_us = world.hosts.longest_stall(world.now).as_secs_f64() * 1e6;
+        let longest_stall_us = world.hosts.received().longest_stall(world.now).as_secs_f64() * 1e6;
         let (name, point, goodput_bps) =
             (self.stack.name(), scene.name.clone(), bytes as f64 * 8.0 / seconds);
         Ok(ThroughputResult {

@@ -108,6 +108,7 @@ fn a_side_with_nothing_registered_echoes_once_and_is_not_echoed_in_turn() {
     assert!(left.oobs[0].parts.is_empty());
     assert_eq!(left.oobs[0].round_trip(), Some(2 * MS));
     assert_eq!(right.oobs[0].round_trip(), None, "it had sent nothing that could be echoed");
+    assert_eq!(left.session.heartbeat_rtt(), Some(2 * MS));
 }
 
 #[test]
