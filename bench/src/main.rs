@@ -22,6 +22,7 @@ mod page;
 mod pingpong;
 mod place;
 mod progress;
+mod pump;
 mod report;
 mod runs;
 mod settings;

@@ -150,7 +150,9 @@ fn over_one_tap_offloads_are_set_against_none() {
 #[test]
 fn what_cannot_work_is_refused_in_one_line() {
     for (line, wanted) in [
-        ("throughput --link afxdp", "memory and tap"),
+        ("throughput --link afxdp --delay 1ms", "--link memory"),
+        ("throughput --link afxdp --connections 10", "--link memory"),
+        ("throughput --link afxdp --congestion dctcp", "marks"),
         ("throughput --link tap --delay 1ms", "--link memory"),
         ("throughput --link tap --connections 10", "--link memory"),
         ("throughput --competitor cubic", "--link tap"),

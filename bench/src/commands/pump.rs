@@ -1,37 +1,27 @@
 //! `pump`: frames through the bare port, as fast as it takes them. What TCP can reach at most.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use outrider_drivers::port::{Port, PortError, TxOffload};
 use outrider_stack::tcp::congestion::Algorithm;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
 use crate::error::BenchError;
-use crate::host::cpu_seconds;
-use crate::lab::{Lab, LinkKind};
-use crate::node::now;
+use crate::lab::LinkKind;
+use crate::pump::{Direction, Pump, Pumped, WARM_UP};
 use crate::report::{Report, check_writable, publish};
 use crate::runs::{Figure, Figures, REPEAT, Repeated, Repeating, Session, Visit, spread_table};
-use crate::stop;
 use crate::table;
 use crate::under_load::Point;
 use crate::units::{Rate, Share, Size, Span};
 
 /// Measured in each run unless `--seconds` says otherwise.
 const SECONDS: f64 = 1.0;
-/// Time for queues to fill before anything counts.
-const WARM_UP: Duration = Duration::from_millis(200);
-/// Frames between two doorbells at most.
-const BURST_FRAMES: usize = 64;
 /// Smallest and largest frame without its check sequence.
 const FRAME_BYTES_MIN: usize = 60;
 const ETHERNET_HEADER_BYTES: usize = 14;
-/// An ethertype for experiments (IEEE 802), so that no kernel on the way takes a frame for its own.
-const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 
 /// Options of `pump`. Those marked (list) take several values separated by commas: one result for each.
 #[derive(Clone, Debug, Args)]
@@ -52,14 +42,6 @@ pub(crate) struct Arguments {
     /// Queue at the bottleneck
     #[arg(long, default_value = "1MB")]
     queue: Size,
-}
-
-/// Who sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
-    There,
-    Back,
-    Both,
 }
 
 const DIRECTIONS: [(Direction, &str); 3] =
@@ -129,7 +111,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
                 let seed = turn.seed(common.seed);
                 let pumped = Pump { point, frame_bytes, length, seed }.run(*direction)?;
                 progress.advance(WARM_UP + length);
-                Ok(pumped.result(point.link.name(), name, frame.0))
+                Ok(PumpResult::of(pumped, point.link.name(), name, frame.0))
             })?);
         }
     }
@@ -175,7 +157,7 @@ impl Arguments {
 }
 
 /// A point that says only what the link is.
-pub(super) fn bare_point(link: LinkKind, rate: Rate, queue: Size) -> Point {
+pub(crate) fn bare_point(link: LinkKind, rate: Rate, queue: Size) -> Point {
     Point {
         link,
         rate,
@@ -189,107 +171,10 @@ pub(super) fn bare_point(link: LinkKind, rate: Rate, queue: Size) -> Point {
     }
 }
 
-/// One run.
-struct Pump<'a> {
-    point: &'a Point,
-    frame_bytes: usize,
-    length: Duration,
-    seed: u64,
-}
-
-/// What all threads of a run share.
-#[derive(Default)]
-struct Counts {
-    /// Frames count from here on.
-    measuring: AtomicBool,
-    stop: AtomicBool,
-    sent: AtomicU64,
-    received: AtomicU64,
-}
-
-struct Pumped {
-    sent: u64,
-    received: u64,
-    seconds: f64,
-    cpu_seconds: f64,
-    ports: [String; 2],
-}
-
-impl Pump<'_> {
-    fn run(&self, direction: Direction) -> Result<Pumped, BenchError> {
-        let mut lab = Lab::of_ports(self.point, self.seed)?;
-        let (a, b) = lab.take_ports();
-        let ports = [a.info().name.clone(), b.info().name.clone()];
-        let (to_b, to_a) = (self.frame(&*a, &*b), self.frame(&*b, &*a));
-        let counts = Counts::default();
-        let (sends_a, sends_b) = (direction != Direction::Back, direction != Direction::There);
-        let (seconds, cpu_seconds) = std::thread::scope(|scope| {
-            let ends = [(a, sends_a.then_some(to_b)), (b, sends_b.then_some(to_a))].map(|(port, frame)| {
-                let counts = &counts;
-                scope.spawn(move || pump(port, frame.as_deref(), counts))
-            });
-            // The ends are stopped whether or not a signal comes meanwhile.
-            let warm = stop::sleep(WARM_UP);
-            let (began, cpu) = (now(), cpu_seconds());
-            counts.measuring.store(true, Ordering::SeqCst);
-            let passed = warm.and_then(|()| stop::sleep(self.length));
-            counts.measuring.store(false, Ordering::SeqCst);
-            let measured = ((now() - began).as_secs_f64(), cpu_seconds() - cpu);
-            counts.stop.store(true, Ordering::SeqCst);
-            for end in ends {
-                match end.join().expect("pumping does not panic") {
-                    // The other end of a cable may be gone first.
-                    Ok(()) | Err(PortError::Gone { .. }) => {}
-                    Err(error) => return Err(BenchError::failed(error.to_string())),
-                }
-            }
-            passed.map(|()| measured)
-        })?;
-        let (sent, received) = (counts.sent.into_inner(), counts.received.into_inner());
-        Ok(Pumped { sent, received, seconds, cpu_seconds, ports })
-    }
-
-    fn frame(&self, from: &dyn Port, to: &dyn Port) -> Vec<u8> {
-        let mut frame = [&to.info().mac[..], &from.info().mac, &ETHERTYPE].concat();
-        frame.resize(self.frame_bytes, 0x5a);
-        frame
-    }
-}
-
-/// Sends `frame` without end, if there is one, and counts what arrives.
-fn pump(mut port: Box<dyn Port>, frame: Option<&[u8]>, counts: &Counts) -> Result<(), PortError> {
-    while !counts.stop.load(Ordering::Relaxed) {
-        let mut sent = 0;
-        if let Some(frame) = frame {
-            let room = port.transmit_room(now()).frames.min(BURST_FRAMES);
-            while sent < room
-                && port.transmit(now(), frame.len(), TxOffload::default(), &mut |buffer| {
-                    buffer.copy_from_slice(frame);
-                    frame.len()
-                })?
-            {
-                sent += 1;
-            }
-            port.flush(now())?;
-        }
-        let mut received = 0;
-        port.receive(now(), BURST_FRAMES, &mut |frame| {
-            received += u64::from(frame.bytes[12..14] == ETHERTYPE);
-        })?;
-        if counts.measuring.load(Ordering::Relaxed) {
-            counts.sent.fetch_add(sent as u64, Ordering::Relaxed);
-            counts.received.fetch_add(received, Ordering::Relaxed);
-        }
-        if sent == 0 && received == 0 {
-            std::thread::yield_now();
-        }
-    }
-    Ok(())
-}
-
-impl Pumped {
-    fn result(self, link: &'static str, direction: &'static str, frame_bytes: u64) -> PumpResult {
-        let frames_per_second = self.received as f64 / self.seconds;
+impl PumpResult {
+    fn of(pumped: Pumped, link: &'static str, direction: &'static str, frame_bytes: u64) -> Self {
+        let Pumped { sent, received, seconds, cpu_seconds, ports, longest_stall: _ } = pumped;
+        let frames_per_second = received as f64 / seconds;
         PumpResult {
             variant: "raw",
             link,
@@ -297,10 +182,10 @@ impl Pumped {
             frame_bytes,
             frames_per_second,
             bits_per_second: frames_per_second * frame_bytes as f64 * 8.0,
-            sent: self.sent,
-            received: self.received,
-            cpu_ns_per_frame: self.cpu_seconds * 1e9 / self.received.max(1) as f64,
-            ports: self.ports,
+            sent,
+            received,
+            cpu_ns_per_frame: cpu_seconds * 1e9 / received.max(1) as f64,
+            ports,
         }
     }
 }

@@ -9,10 +9,13 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
 use crate::commands::messages;
+use crate::commands::pump::bare_point;
 use crate::error::BenchError;
 use crate::lab::LinkKind;
+use crate::pingpong::Wait;
 use crate::report::{Report, check_writable, publish};
 use crate::runs::{Conditions, REPEAT, Repeated, Repeating, Session};
+use crate::throughput::afxdp;
 use crate::throughput::bridge;
 use crate::throughput::lab::KernelCongestion;
 use crate::throughput::memory::{self, Pattern, Scene, Stack, Work};
@@ -29,6 +32,8 @@ const RIVALS_SECONDS: f64 = 6.0;
 /// Bottleneck over tap, unless the options say otherwise.
 const TAP_RATE: Rate = Rate(200_000_000);
 const TAP_QUEUE: Size = Size(1_000_000);
+/// Ours over AF_XDP, unless the options say otherwise: one that fills the link, and one that keeps queues short.
+const AFXDP_CONGESTION: [Algorithm; 2] = [Algorithm::Cubic, Algorithm::Bbr];
 /// Values of a list at most.
 const VALUES_MAX: usize = 64;
 /// Connections at most: each end that connects has a port of its own.
@@ -41,11 +46,11 @@ const WINDOW_BYTES: std::ops::RangeInclusive<u64> = 8 << 10..=1 << 30;
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
-    /// What carries the frames: memory, in virtual time and beside smoltcp; tap, beside the kernel; with --size, or
-    /// several of them, or kernel: messages in real time (list)
+    /// What carries the frames: memory, in virtual time and beside smoltcp; tap, beside the kernel; afxdp, beside the
+    /// bare ports and the kernel; with --size, or several of them, or kernel: messages in real time (list)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "memory")]
     link: Vec<LinkKind>,
-    /// Rate of the bottleneck (default: 10gbit over memory, 200mbit over tap)
+    /// Rate of the bottleneck (default: 10gbit over memory, 200mbit over tap, none over afxdp)
     #[arg(long)]
     rate: Option<Rate>,
     /// Delay, one way (default: 50us over memory; tap has none)
@@ -73,9 +78,13 @@ pub(crate) struct Arguments {
     /// Time between two looks of a host at its port and timers; 0: it sees each frame at its instant (memory)
     #[arg(long, default_value = "10us")]
     poll: Span,
-    /// Our congestion control: bbr, cubic or dctcp (list with --competitor)
-    #[arg(long, value_delimiter = ',', default_value = "bbr")]
+    /// Our congestion control: bbr, cubic or dctcp (list over afxdp and with --competitor; default: bbr, over afxdp
+    /// cubic,bbr)
+    #[arg(long, value_delimiter = ',')]
     congestion: Vec<Algorithm>,
+    /// How our shards wait for frames (afxdp)
+    #[arg(long, value_enum, default_value = "adaptive")]
+    wait: Wait,
     /// Congestion control of the kernel's ends (list; tap; with --offload the first)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "cubic,bbr")]
     peer_congestion: Vec<KernelCongestion>,
@@ -115,6 +124,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     arguments.check()?;
     check_writable(&arguments.common)?;
     match arguments.link() {
+        LinkKind::Afxdp => over_afxdp(arguments),
         LinkKind::Tap if !arguments.offload.is_empty() => with_offloads(arguments),
         LinkKind::Tap => match arguments.competitor {
             Some(competitor) => beside_competitor(arguments, competitor),
@@ -137,9 +147,8 @@ impl Arguments {
                 return usage("--connections is measured in virtual time; use --link memory".to_owned());
             }
             LinkKind::Tap => {}
-            other => {
-                return usage(format!("--link {} is not available here; memory and tap are", other.name()));
-            }
+            LinkKind::Afxdp => self.check_over_afxdp()?,
+            LinkKind::Kernel => return usage("--link kernel carries messages here; give --size".to_owned()),
         }
         if self.competitor.is_none() {
             self.check_alone()?;
@@ -174,20 +183,46 @@ impl Arguments {
         self.link.first().copied().unwrap_or(LinkKind::Memory)
     }
 
+    /// Refuses what the lab of AF_XDP does not make.
+    fn check_over_afxdp(&self) -> Result<(), BenchError> {
+        let usage = |text: &str| Err(BenchError::usage(text.to_owned()));
+        if self.delay.is_some_and(|delay| !delay.0.is_zero()) {
+            return usage("--delay cannot be made over afxdp; use --link memory");
+        }
+        if !self.connections.is_empty() {
+            return usage("--connections is measured in virtual time; use --link memory");
+        }
+        if self.congestion.contains(&Algorithm::Dctcp) {
+            return usage("--congestion dctcp needs a link that marks; give bbr or cubic");
+        }
+        Ok(())
+    }
+
     /// What takes a list only beside a competitor.
     fn check_alone(&self) -> Result<(), BenchError> {
         let usage = |text: &str| Err(BenchError::usage(text.to_owned()));
         match (self.congestion.as_slice(), self.queue.len()) {
             ([Algorithm::Dctcp], _) => usage("--congestion dctcp needs a link that marks; give bbr or cubic"),
-            ([_], 0 | 1) => Ok(()),
-            ([_], _) => usage("--queue takes a list only with --competitor; give one"),
-            _ => usage("--congestion takes a list only with --competitor; give one"),
+            ([] | [_], 0 | 1) => Ok(()),
+            ([] | [_], _) => usage("--queue takes a list only with --competitor; give one"),
+            (_, 0 | 1) if self.link() == LinkKind::Afxdp => Ok(()),
+            _ => usage("--congestion takes a list only with --competitor or over afxdp; give one"),
         }
     }
 
     /// Our congestion control, where there is one.
     fn congestion(&self) -> Algorithm {
         self.congestion.first().copied().unwrap_or_default()
+    }
+
+    /// Ours, where several are compared.
+    fn own_congestion(&self) -> Vec<Algorithm> {
+        if self.congestion.is_empty() { vec![self.congestion()] } else { self.congestion.clone() }
+    }
+
+    /// The kernel's congestion control, where there is one.
+    fn first_peer_congestion(&self) -> KernelCongestion {
+        self.peer_congestion.first().copied().unwrap_or(KernelCongestion::Cubic)
     }
 
     fn queue(&self, default: Size) -> Size {
@@ -279,6 +314,38 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
     publish_results(arguments, (title, key), parameters, results, session.end())
 }
 
+fn over_afxdp(arguments: &Arguments) -> Result<(), BenchError> {
+    let (rate, queue) = (arguments.rate.unwrap_or(Rate(0)), arguments.queue(TAP_QUEUE));
+    let length = arguments.length(TAP_SECONDS);
+    let congestion = match arguments.congestion.as_slice() {
+        [] => AFXDP_CONGESTION.to_vec(),
+        chosen => chosen.to_vec(),
+    };
+    let spelled: Vec<&str> = congestion.iter().map(|one| one.name()).collect();
+    let plan = afxdp::Plan {
+        point: bare_point(LinkKind::Afxdp, rate, queue),
+        congestion,
+        wait: arguments.wait,
+        peer_congestion: arguments.first_peer_congestion(),
+        length,
+        seed: arguments.common.seed,
+    };
+    let mut session = arguments.session(plan.duration())?;
+    let results = afxdp::run(&plan, &mut session)?;
+    let parameters = arguments.parameters(
+        length,
+        [
+            ("rate_bps", json!(rate.0)),
+            ("queue_bytes", json!(queue.0)),
+            ("congestion", json!(spelled)),
+            ("wait", json!(plan.wait.name())),
+            ("peer_congestion", json!(plan.peer_congestion.name())),
+        ],
+    );
+    let heading = ("Bulk, over AF_XDP at both ends", "congestion");
+    publish_results(arguments, heading, parameters, results, session.end())
+}
+
 fn over_tap(arguments: &Arguments) -> Result<(), BenchError> {
     let rate = arguments.rate.unwrap_or(TAP_RATE);
     let queue = arguments.queue(TAP_QUEUE);
@@ -316,7 +383,7 @@ fn with_offloads(arguments: &Arguments) -> Result<(), BenchError> {
     let plan = offload::Plan {
         offloads,
         congestion: arguments.congestion(),
-        peer_congestion: arguments.peer_congestion.first().copied().unwrap_or(KernelCongestion::Cubic),
+        peer_congestion: arguments.first_peer_congestion(),
         length,
         seed: arguments.common.seed,
     };
@@ -342,7 +409,7 @@ fn beside_competitor(arguments: &Arguments, competitor: KernelCongestion) -> Res
     let plan = rivals::Plan {
         rate_bits_per_second: rate.0,
         queue_bytes: queues.iter().map(|queue| queue.0).collect(),
-        congestion: arguments.congestion.clone(),
+        congestion: arguments.own_congestion(),
         kernel_congestion: arguments.peer_congestion.clone(),
         competitor,
         length,
@@ -350,7 +417,7 @@ fn beside_competitor(arguments: &Arguments, competitor: KernelCongestion) -> Res
     };
     let mut session = arguments.session(plan.duration())?;
     let results = rivals::run(&plan, &mut session)?;
-    let own: Vec<&str> = arguments.congestion.iter().map(|name| name.name()).collect();
+    let own: Vec<&str> = plan.congestion.iter().map(|name| name.name()).collect();
     let parameters = arguments.parameters(
         length,
         [

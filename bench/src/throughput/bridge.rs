@@ -9,24 +9,25 @@ use std::time::{Duration, Instant as WallInstant};
 
 use outrider_drivers::tap::Tap;
 use outrider_drivers::time::process_cpu_time;
-use outrider_stack::shard::Shard;
+use outrider_stack::shard::{Shard, ShardReport};
 use outrider_stack::tcp::congestion::Algorithm;
 use serde_json::{Map, Value, json};
 
 use super::flow::{Flow, Meter, Supply};
 use super::kernel::{KernelEnd, Part};
-use super::lab::{Hosts, KernelCongestion, Lab, OURS, PEER, PREFIX, Wire};
+use super::lab::{Hosts, KernelCongestion, Lab, OURS, PEER, PREFIX};
 use super::result::ThroughputResult;
 use crate::error::BenchError;
+use crate::lab::middle::Wire;
 use crate::lab::need_root;
 use crate::node::{Addressing, now, spawn_shard};
 use crate::progress::Progress;
 use crate::runs::{Repeated, Session};
 use crate::stop;
 
-const TCP_PORT: u16 = 5_001;
+pub(super) const TCP_PORT: u16 = 5_001;
 /// Bytes our receiver is always ready to take: like the kernel's largest default receive buffer (tcp_rmem).
-const ROOM_BYTES: usize = 6 << 20;
+pub(super) const ROOM_BYTES: usize = 6 << 20;
 /// Time for the start of a connection to be over, before measuring.
 pub(super) const WARM_UP: Duration = Duration::from_secs(1);
 /// How long the first byte may take.
@@ -120,6 +121,14 @@ pub(super) enum Near {
 }
 
 impl Near {
+    /// Ends it; a shard of ours leaves a report.
+    pub(super) fn stop(self) -> Option<ShardReport> {
+        match self {
+            Near::Ours(shard) => Some(shard.stop()),
+            Near::Kernel(_) => None,
+        }
+    }
+
     fn retransmits(&self) -> Option<u64> {
         let Near::Ours(shard) = self else { return None };
         Some(shard.handle().statistics().connections.iter().map(|one| one.send.retransmits).sum())

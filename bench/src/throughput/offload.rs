@@ -16,19 +16,18 @@ use outrider_drivers::tap::{Tap, TapOptions};
 use outrider_stack::tcp::congestion::Algorithm;
 use serde_json::{Map, Value, json};
 
-use super::bridge::{self, DIRECTIONS, Near, WARM_UP};
+use super::bridge::{self, DIRECTIONS, Near, TCP_PORT, WARM_UP};
 use super::flow::Meter;
 use super::kernel::{KernelEnd, Part};
 use super::lab::{KernelCongestion, PEER, PREFIX, choose_congestion};
 use super::result::ThroughputResult;
 use crate::error::BenchError;
-use crate::lab::need_root;
-use crate::place::run_ip;
+use crate::lab::middle::{inside, namespace_for, run_line};
+use crate::lab::{LinkKind, need_root};
 use crate::progress::Progress;
 use crate::runs::{Repeated, Session};
 
 const DEVICE: &str = "or0";
-const TCP_PORT: u16 = 5_001;
 
 /// What is to be measured.
 #[derive(Clone, Debug)]
@@ -82,11 +81,11 @@ fn open(namespace: &NetNamespace, plan: &Plan, offload: bool) -> Result<Tap, Ben
         let options = TapOptions { name, offload, seed: plan.seed, ..TapOptions::default() };
         let tap = Tap::open(&options)
             .map_err(|error| BenchError::failed(format!("cannot open the TAP device {DEVICE}: {error}")))?;
-        run_ip(&["address", "add", &format!("{PEER}/{PREFIX}"), "dev", DEVICE])?;
+        run_line(&format!("ip address add {PEER}/{PREFIX} dev {DEVICE}"))?;
         choose_congestion(DEVICE, PEER, plan.peer_congestion)?;
         Ok(tap)
     };
-    namespace.run(make).map_err(|error| BenchError::failed(format!("cannot enter the lab: {error}")))?
+    inside(namespace, make)
 }
 
 /// One run on a TAP of its own.
@@ -97,8 +96,7 @@ fn one(
     point: Map<String, Value>,
     progress: &Progress,
 ) -> Result<ThroughputResult, BenchError> {
-    let namespace = NetNamespace::create()
-        .map_err(|error| BenchError::failed(format!("no network namespace for --link tap: {error}")))?;
+    let namespace = namespace_for(LinkKind::Tap)?;
     let tap = open(&namespace, plan, offload)?;
     let received = Arc::new(Meter::default());
     let unused = Arc::new(Meter::default());

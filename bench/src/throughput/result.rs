@@ -147,6 +147,11 @@ impl Figures for ThroughputResult {
 const COST: [Key; 2] =
     [Key::new("cpu_per_byte", "cpu_ns_per_byte"), Key::new("cpu_per_segment", "cpu_ns_per_segment")];
 
+/// Whether two points agree in what both name: an option that one of them does not have makes no difference to it.
+fn is_one_point(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
+    one.iter().all(|(key, value)| other.get(key).is_none_or(|same| same == value))
+}
+
 /// The ratios of a list of results: ours over its peer at each point, then each variant over itself at the first value
 /// of `key` (which is why that value should be the undisturbed one). `virtual_time` says that goodput does not depend
 /// on the machine.
@@ -160,7 +165,9 @@ pub(crate) fn ratios(
     let keys = [goodput, COST[0], COST[1]];
     let mut ratios = Vec::new();
     for ours in results.iter().filter(|result| result.variant == "outrider") {
-        let peers = results.iter().filter(|peer| peer.variant != "outrider" && peer.point == ours.point);
+        let peers = results
+            .iter()
+            .filter(|peer| peer.variant != "outrider" && is_one_point(&peer.point, &ours.point));
         for peer in peers {
             let of = format!("{}/{}", ours.variant, peer.variant);
             ratios.push(Ratio::between(of, &ours.point, [ours, peer], &keys, noise));

@@ -39,9 +39,9 @@ pub(crate) enum Variant {
     Oob,
     /// In order, as messages of default priority.
     Fifo,
-    /// On a connection of their own.
+    /// On a connection of their own; over --link afxdp, of the kernel's sockets.
     Separate,
-    /// Out of band over a kernel socket with a low unsent mark: what `oob` is over --link kernel.
+    /// Out of band over a kernel socket with a low unsent mark: what `oob` is over --link kernel (kernel, afxdp).
     Lowat,
 }
 
@@ -58,13 +58,23 @@ impl Variant {
 
     /// Refuses what `link` cannot carry.
     pub(crate) fn check(self, link: LinkKind) -> Result<(), BenchError> {
-        if self == Variant::Lowat && link != LinkKind::Kernel {
+        if self == Variant::Lowat && !self.is_over_sockets(link) {
             return Err(BenchError::usage(format!(
-                "--variant lowat is about the kernel's sockets, and --link {} has none; give --link kernel",
+                "--variant lowat is about the kernel's sockets, and --link {} has none; give --link kernel or afxdp",
                 link.name()
             )));
         }
         Ok(())
+    }
+
+    /// Whether the ends of `link` are the kernel's sockets for it, and not ports with our own TCP: what our design is
+    /// compared with is done as it is done today.
+    pub(crate) fn is_over_sockets(self, link: LinkKind) -> bool {
+        match link {
+            LinkKind::Kernel => true,
+            LinkKind::Afxdp => matches!(self, Variant::Lowat | Variant::Separate),
+            LinkKind::Memory | LinkKind::Tap => false,
+        }
     }
 
     /// How the kernel's sockets are used where they carry it: with little left to the kernel where heartbeats go out of

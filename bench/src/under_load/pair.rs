@@ -42,7 +42,11 @@ pub(crate) struct PairPlan {
 impl PairPlan {
     /// The lab for [`Pair::connect`].
     pub(crate) fn lab(&self) -> Result<Lab, BenchError> {
-        Lab::build(&self.point, self.seed, [(SENDER, PREFIX), (RECEIVER, PREFIX)])
+        if self.variant.is_over_sockets(self.point.link) {
+            Lab::between_hosts(&self.point, [(SENDER, PREFIX), (RECEIVER, PREFIX)])
+        } else {
+            Lab::of_ports(&self.point, self.seed)
+        }
     }
 }
 
