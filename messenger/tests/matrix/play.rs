@@ -249,10 +249,13 @@ impl<'a> Play<'a> {
     }
 }
 
-/// Of peers either may dial after a loss, whoever is first.
-fn normal<'b>(told: &[&'b str], policy: &Policy) -> Vec<&'b str> {
-    let dials_both = !policy.server && policy.standby;
-    told.iter().map(|told| if dials_both && *told == "accept" { "connect" } else { told }).collect()
+impl Case {
+    /// Of peers either may dial after a loss, whoever is first. In a race nothing is lost, and it is known who wins.
+    fn normal<'b>(&self, told: &[&'b str]) -> Vec<&'b str> {
+        let (policy, fault) = (self.policy.1, self.fault.1);
+        let dials_both = !policy.server && policy.standby && fault != Fault::Race;
+        told.iter().map(|told| if dials_both && *told == "accept" { "connect" } else { told }).collect()
+    }
 }
 
 impl Play<'_> {
@@ -260,8 +263,8 @@ impl Play<'_> {
         let (policy, fault) = (self.case.policy.1, self.case.fault.1);
         let (tested, mate) = (self.life(self.tested), self.life(1 - self.tested));
         let expected = expected_callbacks(self.case.policy.0, self.case.fault.0, self.case.stage);
-        let expected = normal(&expected, &policy);
-        let as_expected = || normal(&tested.recorder.told(), &policy) == expected;
+        let expected = self.case.normal(&expected);
+        let as_expected = || self.case.normal(&tested.recorder.told()) == expected;
         self.until(&format!("callbacks {expected:?} are told"), as_expected);
         let lossless = self.policies.iter().all(|policy| !policy.lossy);
         let lives = expected.last().is_some_and(|last| ["connect", "accept"].contains(last));
