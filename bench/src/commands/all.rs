@@ -114,6 +114,12 @@ const STEPS: &[Step] = &[
         quick: "--seconds 0.5",
     },
     Step {
+        name: "throughput-afxdp",
+        needs: AFXDP,
+        command: "throughput --link afxdp",
+        quick: "--seconds 0.5",
+    },
+    Step {
         name: "throughput-messages",
         needs: LAB,
         command: "throughput --link tap,kernel",

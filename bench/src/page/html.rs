@@ -31,8 +31,9 @@ dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
 summary { cursor: pointer; margin: .4em 0; }
 @media print {
   body { max-width: none; font-size: 11pt; }
-  section { break-before: page; } section:first-of-type { break-before: auto; }
-  figure, tr { break-inside: avoid; }
+  figure, tr { break-inside: avoid; } h2, summary { break-after: avoid; }
+  figure svg { max-width: 32rem; }
+  details:not([open]) { display: none; }
   .scroll { overflow: visible; } table { font-size: 7.5pt; } th, td { white-space: normal; padding: .1em .4em; }
   nav { display: none; }
 }
@@ -90,7 +91,8 @@ impl Table {
     /// Ratios: a column for each figure, with what the runs allow.
     pub(crate) fn of_ratios(list: &[Value]) -> Self {
         let told: Vec<Value> = list.iter().map(ratio).collect();
-        Table::new(&told, &["of"], false)
+        let named: Vec<&str> = ["of"].iter().chain(&plots::POINT_KEYS).copied().collect();
+        Table::new(&told, &named, false)
     }
 
     /// `first` are the columns to begin with, and the `only` ones if it says so.
@@ -160,7 +162,7 @@ const HIDDEN: [&str; 3] = ["runs.", "spread.", "label"];
 /// What stands behind a figure of several runs: from the least to the largest, over the median.
 fn spread(result: &Value, path: &str) -> String {
     let spread = result.get("spread").and_then(|spread| spread.get(path)).and_then(Value::as_f64);
-    spread.map_or_else(String::new, |share| format!(" (\u{b1}{:.0} %)", share * 50.0))
+    spread.map_or_else(String::new, |share| format!(" (\u{b1}{:.0}\u{a0}%)", share * 50.0))
 }
 
 /// A ratio with its bounds in the same cells.

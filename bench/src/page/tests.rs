@@ -140,7 +140,7 @@ fn every_chart_has_a_title_a_legend_and_axes_with_units() {
         "spread":{"goodput_bps":1.0}}]}"#;
     let html = page(&[run("oob.json", runs)]).unwrap();
     assert!(
-        html.contains("thin line: the runs") && html.contains("(\u{b1}50 %)"),
+        html.contains("thin line: the runs") && html.contains("(\u{b1}50\u{a0}%)"),
         "the spread is shown: {html}"
     );
 }
