@@ -71,14 +71,38 @@ struct Book {
     bytes: u64,
 }
 
+/// The path between two hosts: faults that follow each other before it has recovered are one long fault to it, for
+/// TCP's timeouts double all the while.
+#[derive(Clone, Copy)]
+struct Path {
+    troubled_since: Instant,
+    /// From when on nothing that befell it before excuses silence.
+    calm_from: Instant,
+}
+
+impl Default for Path {
+    fn default() -> Self {
+        Path { troubled_since: Instant::ZERO, calm_from: Instant::ZERO }
+    }
+}
+
+impl Path {
+    fn strike(&mut self, now: Instant) {
+        if now >= self.calm_from {
+            self.troubled_since = now;
+        }
+        self.calm_from = now + RECOVERY + now.since(self.troubled_since);
+    }
+}
+
 struct World {
     cluster: Cluster,
     rng: Rng,
     lives: [u8; HOSTS as usize],
-    /// Since when a host's link swallows everything.
-    swallowing: [Option<Instant>; HOSTS as usize],
-    /// From when on nothing that befell a host before excuses it.
-    calm_from: [Instant; HOSTS as usize],
+    /// Whether a host's link swallows everything.
+    swallowing: [bool; HOSTS as usize],
+    /// What befell the path between two hosts.
+    paths: BTreeMap<(u8, u8), Path>,
     registrations: BTreeMap<(u8, u8), OobRegistration>,
     book: Book,
     cuts: u64,
@@ -104,8 +128,8 @@ impl World {
             cluster,
             rng,
             lives,
-            swallowing: [None; HOSTS as usize],
-            calm_from: [Instant::ZERO; HOSTS as usize],
+            swallowing: [false; HOSTS as usize],
+            paths: BTreeMap::new(),
             registrations: BTreeMap::new(),
             book: Book::default(),
             cuts: 0,
@@ -116,26 +140,26 @@ impl World {
 
     fn swallow(&mut self, host: u8, swallows: bool) {
         self.cluster.ports[usize::from(host) - 1].set_blackhole(swallows);
-        let now = self.cluster.now;
-        let since = &mut self.swallowing[usize::from(host) - 1];
-        let lasted = since.map_or(Duration::ZERO, |since| now.since(since));
-        *since = swallows.then(|| since.unwrap_or(now));
-        self.excuse(host, lasted);
+        self.swallowing[usize::from(host) - 1] = swallows;
+        self.strike(host);
     }
 
-    /// A host has been struck, or has been for so long.
-    fn excuse(&mut self, host: u8, lasted: Duration) {
-        self.calm_from[usize::from(host) - 1] = self.cluster.now + RECOVERY + lasted;
+    /// Something befell a host just now, or ended: all its paths have to recover from it.
+    fn strike(&mut self, host: u8) {
+        let now = self.cluster.now;
+        for other in (1..=HOSTS).filter(|other| *other != host) {
+            self.paths.entry((host.min(other), host.max(other))).or_default().strike(now);
+        }
     }
 
     /// Heartbeats flow wherever the path is up.
     fn check_flow(&mut self) {
         let now = self.cluster.now;
-        let is_calm = |host: u8| {
-            let index = usize::from(host) - 1;
-            self.swallowing[index].is_none() && self.calm_from[index] < now && self.cluster.is_up(host)
-        };
-        for (from, to) in self.registrations.keys().filter(|(from, to)| is_calm(*from) && is_calm(*to)) {
+        let is_up = |host: u8| !self.swallowing[usize::from(host) - 1] && self.cluster.is_up(host);
+        let is_calm =
+            |a: u8, b: u8| self.paths.get(&(a.min(b), a.max(b))).is_none_or(|path| path.calm_from < now);
+        let registered = self.registrations.keys();
+        for (from, to) in registered.filter(|(a, b)| is_up(*a) && is_up(*b) && is_calm(*a, *b)) {
             let connection = self.cluster.host(*from).messenger.connect_to(address(*to)).unwrap();
             if connection.is_connected() {
                 let silence = now.since(connection.last_heard().expect("it is ready"));
@@ -183,7 +207,7 @@ impl World {
         match self.rng.below(10) {
             0..6 if self.cluster.is_up(host) => {
                 self.cuts += self.cluster.host(host).reset_connections(self.cluster.now) as u64;
-                self.excuse(host, Duration::ZERO);
+                self.strike(host);
             }
             6 | 7 => {
                 let stalls = self.rng.chance(0.5);
@@ -194,6 +218,7 @@ impl World {
                 self.take_down(host, &recorder);
                 self.registrations.retain(|(from, _), _| *from != host);
                 self.restarts += 1;
+                self.strike(host);
             }
             _ if !self.cluster.is_up(host) => self.boot(host),
             _ => {}
@@ -203,7 +228,7 @@ impl World {
     fn boot(&mut self, host: u8) {
         self.lives[usize::from(host) - 1] += 1;
         self.cluster.boot(host);
-        self.excuse(host, Duration::ZERO);
+        self.strike(host);
     }
 
     fn take_down(&mut self, host: u8, recorder: &Recorder) {
