@@ -19,6 +19,8 @@ mod node;
 mod noise;
 mod packetdrill;
 mod page;
+#[cfg(feature = "peers")]
+mod peers;
 mod pingpong;
 mod place;
 mod progress;

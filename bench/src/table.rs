@@ -149,9 +149,23 @@ pub(crate) fn heartbeats(results: &[Repeated<HeartbeatResult>], ratios: &[Ratio]
         &["variant", "goodput", "link used", "occupancy p50", "max", "retransmits", "CPU s of wall s"],
         &loads,
     );
+    for (variant, note) in NOTES {
+        if results.iter().any(|result| result.variant.starts_with(variant)) {
+            text += note;
+        }
+    }
     text += &spread_table(results, &HEARTBEAT_SPREADS);
     text + &ratio_table(ratios, &HEARTBEAT_RATIOS)
 }
+
+/// What one has to know of other transports, by the beginning of their variants' names.
+const NOTES: [(&str, &str); 2] = [
+    (
+        "quinn",
+        "quinn encrypts (TLS 1.3), the others here do not; its retransmits are packets taken for lost.\n",
+    ),
+    ("h2", "h2 answers a PING without telling the receiver: round trips only, one on its way at a time.\n"),
+];
 
 /// The figures of heartbeats whose spread the table shows.
 const HEARTBEAT_SPREADS: [(&str, &str); 4] = [

@@ -142,7 +142,7 @@ impl Arguments {
         }
         for experiment in &experiments {
             oob::check(&experiment.point)?;
-            self.variant.iter().try_for_each(|variant| variant.check(self.link))?;
+            self.variant.iter().try_for_each(|variant| variant.check_ours().and(variant.check(self.link)))?;
         }
         Ok(experiments)
     }
@@ -209,6 +209,7 @@ mod tests {
             "--repeat 100 --loss 0,1%,2%,3%,4%,5%,6%,7%,8%",
             "--event consumer-stopped --load none",
             "--variant lowat",
+            "--link kernel --variant h2",
         ] {
             assert_usage(line, &arguments(line).experiments());
         }

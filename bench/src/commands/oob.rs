@@ -300,6 +300,7 @@ mod tests {
             "--send-budget 1KiB",
             "--variant lowat",
             "--link kernel,tap --variant lowat",
+            "--link tap --variant quinn-stream",
         ] {
             assert_usage(line, &arguments(line).points());
         }

@@ -124,7 +124,9 @@ impl Arguments {
             .collect();
         for point in &points {
             oob::check(point)?;
-            self.variant.iter().try_for_each(|variant| variant.check(point.link))?;
+            self.variant
+                .iter()
+                .try_for_each(|variant| variant.check_ours().and(variant.check(point.link)))?;
         }
         let least = (self.interval.0 * INTERVALS_MIN).max(self.grace() * GRACES_MIN);
         if self.length() < least {
@@ -185,6 +187,7 @@ mod tests {
             "--grace 2s",
             "--link tap --delay 1ms",
             "--variant lowat",
+            "--link kernel --variant h2",
             "--interval 10us",
             "--link afxdp --delay 1ms",
         ] {

@@ -201,7 +201,7 @@ impl Trial {
     fn judge(&self, world: &World) -> Judge {
         match self.variant {
             Variant::Oob | Variant::Lowat => Judge::Health(world.pair.connection.clone()),
-            Variant::Fifo | Variant::Separate => Judge::Grace {
+            _ => Judge::Grace {
                 tally: Arc::clone(&world.pair.tally),
                 session: Arc::clone(&world.pair.session),
                 interval: self.point.interval.0,

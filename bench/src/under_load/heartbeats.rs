@@ -79,7 +79,8 @@ impl Heartbeats {
         if matches!(variant, Variant::Oob | Variant::Lowat) {
             return register(connection, interval, tally, departures).map(Heartbeats::OutOfBand);
         }
-        InOrder::start(connection, interval, tally, right_of_way).map(Heartbeats::InOrder)
+        let send = send_in_order(connection.clone(), tally.clone(), right_of_way.clone());
+        InOrder::start(interval, tally, send).map(Heartbeats::InOrder)
     }
 
     /// Ends them. Their connection must be marked down first, or a send that waits for room waits on.
@@ -101,7 +102,7 @@ fn superseded_between(before: Instant, due: Instant, interval: Duration, tally: 
     }
 }
 
-/// A thread that sends heartbeats as messages of default priority, behind whatever is queued.
+/// A thread that sends heartbeats by a call which returns when the heartbeat has left its hands.
 #[derive(Debug)]
 pub(crate) struct InOrder {
     stop: Arc<AtomicBool>,
@@ -109,18 +110,16 @@ pub(crate) struct InOrder {
 }
 
 impl InOrder {
-    /// Begins; the first heartbeat is due one interval from now.
+    /// Begins; the first heartbeat is due one interval from now. They end when `send` gives `false`.
     pub(crate) fn start(
-        connection: &Connection,
         interval: Duration,
         tally: &Arc<Tally>,
-        right_of_way: &Arc<RightOfWay>,
+        send: impl FnMut(Stamp) -> bool + Send + 'static,
     ) -> Result<Self, BenchError> {
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new().name("heartbeats".into()).spawn({
-            let (connection, tally, stop) = (connection.clone(), tally.clone(), stop.clone());
-            let right_of_way = right_of_way.clone();
-            move || send_in_order(&connection, interval, &tally, &right_of_way, &stop)
+            let (tally, stop) = (tally.clone(), stop.clone());
+            move || send_in_turn(interval, &tally, send, &stop)
         });
         let thread = thread
             .map_err(|error| BenchError::failed(format!("cannot start a heartbeat thread: {error}")))?;
@@ -135,13 +134,22 @@ impl InOrder {
     }
 }
 
+/// Sends heartbeats as messages of default priority, behind whatever is queued.
 fn send_in_order(
-    connection: &Connection,
-    interval: Duration,
-    tally: &Tally,
-    right_of_way: &RightOfWay,
-    stop: &AtomicBool,
-) {
+    connection: Connection,
+    tally: Arc<Tally>,
+    right_of_way: Arc<RightOfWay>,
+) -> impl FnMut(Stamp) -> bool {
+    move |stamp| {
+        let held = connection.occupancy();
+        tally.occupancy(stamp.due, held.send.unsent_bytes + held.send.bytes_in_flight);
+        // As many bytes as the out-of-band heartbeat of all ops carries.
+        let message = Message::new(HEARTBEAT, stamp.encode(PART_BYTES * OPS.len()));
+        right_of_way.claim(|| connection.send_message(message)).is_ok()
+    }
+}
+
+fn send_in_turn(interval: Duration, tally: &Tally, mut send: impl FnMut(Stamp) -> bool, stop: &AtomicBool) {
     let mut due = now() + interval;
     let mut sequence = 0;
     let mut before = due;
@@ -150,11 +158,7 @@ fn send_in_order(
         superseded_between(before, due, interval, tally);
         let stamp = Stamp { due, message_due: due, sequence };
         tally.heartbeat_sent(due);
-        let held = connection.occupancy();
-        tally.occupancy(due, held.send.unsent_bytes + held.send.bytes_in_flight);
-        // As many bytes as the out-of-band heartbeat of all ops carries.
-        let message = Message::new(HEARTBEAT, stamp.encode(PART_BYTES * OPS.len()));
-        if right_of_way.claim(|| connection.send_message(message)).is_err() {
+        if !send(stamp) {
             return;
         }
         before = due;

@@ -25,12 +25,17 @@ use crate::table;
 use crate::units::{Rate, Share, Size, Span};
 
 pub(crate) use ends::{Departures, Receiver, Sender};
+#[cfg(feature = "peers")]
+pub(crate) use heartbeats::InOrder;
 pub(crate) use heartbeats::{OPS, register};
 pub(crate) use load::{Load, RightOfWay};
 pub(crate) use pair::{CONNECT_PATIENCE, PORT, Pair, PairPlan, RECEIVER, SENDER, Traffic};
-use run::Measured;
-pub(crate) use run::WARM_UP;
+#[cfg(feature = "peers")]
+pub(crate) use run::Subject;
+pub(crate) use run::{Measured, Plan, Second, WARM_UP};
 pub(crate) use tally::{Counts, Samples, Tally};
+#[cfg(feature = "peers")]
+pub(crate) use tally::{PART_BYTES, Stamp};
 
 /// How heartbeats travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,6 +48,12 @@ pub(crate) enum Variant {
     Separate,
     /// Out of band over a kernel socket with a low unsent mark: what `oob` is over --link kernel (kernel, afxdp).
     Lowat,
+    /// QUIC: on a stream of high priority beside the load's, in its connection (kernel, feature `peers`).
+    QuinnStream,
+    /// QUIC: in unreliable datagrams of the load's connection (kernel, feature `peers`).
+    QuinnDatagram,
+    /// HTTP/2: as PING frames of the load's connection (kernel, feature `peers`).
+    H2,
 }
 
 impl Variant {
@@ -53,7 +64,26 @@ impl Variant {
             Variant::Fifo => "fifo",
             Variant::Separate => "separate",
             Variant::Lowat => "lowat",
+            Variant::QuinnStream => "quinn-stream",
+            Variant::QuinnDatagram => "quinn-datagram",
+            Variant::H2 => "h2",
         }
+    }
+
+    /// Whether another transport does it all, and no node of ours.
+    pub(crate) fn is_peer(self) -> bool {
+        matches!(self, Variant::QuinnStream | Variant::QuinnDatagram | Variant::H2)
+    }
+
+    /// Refuses what a node of ours does not do.
+    pub(crate) fn check_ours(self) -> Result<(), BenchError> {
+        if self.is_peer() {
+            let name = self.name();
+            return Err(BenchError::usage(format!(
+                "--variant {name} is another transport, which only oob --link kernel measures; oob and separate work here"
+            )));
+        }
+        Ok(())
     }
 
     /// Refuses what `link` cannot carry.
@@ -61,6 +91,26 @@ impl Variant {
         if self == Variant::Lowat && !self.is_over_sockets(link) {
             return Err(BenchError::usage(format!(
                 "--variant lowat is about the kernel's sockets, and --link {} has none; give --link kernel or afxdp",
+                link.name()
+            )));
+        }
+        if self.is_peer() {
+            self.check_peer(link)?;
+        }
+        Ok(())
+    }
+
+    fn check_peer(self, link: LinkKind) -> Result<(), BenchError> {
+        let name = self.name();
+        if !cfg!(feature = "peers") {
+            return Err(BenchError::usage(format!(
+                "--variant {name}: built without the feature `peers`: cargo run --release --features peers -- oob --link \
+                 kernel --variant {name}"
+            )));
+        }
+        if link != LinkKind::Kernel {
+            return Err(BenchError::usage(format!(
+                "--variant {name} works on the kernel's sockets, and --link {} has other ends; give --link kernel",
                 link.name()
             )));
         }
@@ -84,7 +134,7 @@ impl Variant {
         let config = KernelConfig { congestion, ..KernelConfig::default() };
         match self {
             Variant::Oob | Variant::Lowat => config,
-            Variant::Fifo | Variant::Separate => KernelConfig { unsent_low_water_bytes: None, ..config },
+            _ => KernelConfig { unsent_low_water_bytes: None, ..config },
         }
     }
 }
@@ -140,7 +190,7 @@ impl Experiment<'_> {
         session.medians(self.variants, |variant, turn, progress| {
             progress.set(format!("{} over {}, run {turn}", variant.name(), self.point.link.name()));
             let seed = turn.seed(self.seed);
-            let plan = run::Plan { point: self.point, variant: *variant, seed, length: self.length };
+            let plan = Plan { point: self.point, variant: *variant, seed, length: self.length };
             let measured = plan.run(&mut |second| {
                 progress.advance(second.passed);
                 if self.live && second.measuring {
@@ -176,7 +226,7 @@ impl Experiment<'_> {
     }
 }
 
-fn live_line(variant: &str, second: &run::Second) -> String {
+fn live_line(variant: &str, second: &Second) -> String {
     let delays = match second.recent.one_way.percentiles() {
         Some(delays) => format!("p50 {:>9}  max {:>9}", table::micros(delays.p50), table::micros(delays.max)),
         None => "none arrived".to_owned(),

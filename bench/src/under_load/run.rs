@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::pair::{Pair, PairPlan};
-use super::tally::{Counts, Recent, Samples};
+use super::tally::{Counts, Recent, Samples, Tally};
 use super::{Point, Variant};
 use crate::error::BenchError;
 use crate::host::cpu_seconds;
-use crate::node::now;
+use crate::node::{Signal, now};
 use crate::stop;
 
 /// Load runs this long before anything counts: congestion control has found the rate by then.
@@ -24,17 +24,17 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// What one run is to do.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
-    pub(super) point: Point,
-    pub(super) variant: Variant,
-    pub(super) seed: u64,
+pub(crate) struct Plan {
+    pub(crate) point: Point,
+    pub(crate) variant: Variant,
+    pub(crate) seed: u64,
     /// Measured; the warm-up comes before it.
-    pub(super) length: Duration,
+    pub(crate) length: Duration,
 }
 
 /// A live report.
 #[derive(Clone, Debug)]
-pub(super) struct Second {
+pub(crate) struct Second {
     /// Time since the last one.
     pub(super) passed: Duration,
     /// Whether it counts, or belongs to the warm-up.
@@ -58,9 +58,43 @@ pub(crate) struct Measured {
     pub(crate) retransmits: u64,
 }
 
-/// The pair while it is measured.
-struct World {
-    pair: Pair,
+/// What is measured: two ends with load and heartbeats between them.
+pub(crate) trait Subject {
+    /// What both ends count in.
+    fn tally(&self) -> &Tally;
+    /// Raised when the connection is lost.
+    fn lost(&self) -> &Signal;
+    /// Frame bytes that the receiver took off the link.
+    fn link_bytes(&self) -> u64;
+    /// Segments that the sender has repeated; of QUIC, packets that it took for lost.
+    fn retransmits(&self) -> u64;
+}
+
+impl Subject for Pair {
+    fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    fn lost(&self) -> &Signal {
+        &self.session.lost
+    }
+
+    fn link_bytes(&self) -> u64 {
+        match (self.lab.hosts(), self.receiver.shards()) {
+            (Some(hosts), _) => hosts.received_bytes(),
+            (None, Some(shards)) => shards.statistics().port().rx_bytes,
+            (None, None) => 0,
+        }
+    }
+
+    fn retransmits(&self) -> u64 {
+        self.connection.occupancy().send.retransmits
+    }
+}
+
+/// The subject while it is measured.
+struct World<'a> {
+    subject: &'a dyn Subject,
 }
 
 /// Readings at an instant; differences of two are what was measured between them.
@@ -76,23 +110,33 @@ impl Plan {
     /// Runs it; `each_second` is called about every second.
     pub(super) fn run(&self, each_second: &mut dyn FnMut(&Second)) -> Result<Measured, BenchError> {
         let Plan { point, variant, seed, .. } = *self;
+        #[cfg(feature = "peers")]
+        if variant.is_peer() {
+            return crate::peers::run(self, each_second);
+        }
         let plan = PairPlan { point, variant, seed, health: None };
         let mut pair = Pair::connect(plan, plan.lab()?, |receiver| Arc::new(receiver))?;
         pair.connect_separately()?;
         let traffic = pair.start(true)?;
-        let world = World { pair };
-        let measured = self.measure(&world, each_second);
-        world.pair.take_down(traffic)?;
+        let measured = self.measure(&pair, each_second);
+        pair.take_down(traffic)?;
         measured
     }
 
-    fn measure(&self, world: &World, each_second: &mut dyn FnMut(&Second)) -> Result<Measured, BenchError> {
+    /// Measures what is running, load and heartbeats included.
+    pub(crate) fn measure(
+        &self,
+        subject: &dyn Subject,
+        each_second: &mut dyn FnMut(&Second),
+    ) -> Result<Measured, BenchError> {
+        let world = World { subject };
+        let window = &subject.tally().window;
         world.pass(WARM_UP, false, each_second)?;
         // Both ends of the window are settled before the first heartbeat in it is due: then no heartbeat is counted
         // by one node and not by the other.
         let from = now() + WINDOW_LEAD;
-        world.pair.tally.window.open(from);
-        world.pair.tally.window.close(from + self.length);
+        window.open(from);
+        window.close(from + self.length);
         world.pass(from - now(), false, each_second)?;
         let before = world.read();
         world.pass(from + self.length - now(), true, each_second)?;
@@ -102,7 +146,7 @@ impl Plan {
     }
 }
 
-impl World {
+impl World<'_> {
     /// Lets `length` pass, reporting about every second.
     fn pass(
         &self,
@@ -113,21 +157,21 @@ impl World {
         let end = now() + length;
         loop {
             stop::check()?;
-            let (began, bytes) = (now(), self.pair.tally.payload_bytes());
+            let (began, bytes) = (now(), self.subject.tally().payload_bytes());
             let left = end - began;
             if left.is_zero() {
                 return Ok(());
             }
-            if self.pair.session.lost.wait(left.min(SECOND)) {
+            if self.subject.lost().wait(left.min(SECOND)) {
                 return Err(BenchError::failed("the connection was lost while it was measured"));
             }
             let passed = now() - began;
-            let received = self.pair.tally.payload_bytes() - bytes;
+            let received = self.subject.tally().payload_bytes() - bytes;
             each_second(&Second {
                 passed,
                 measuring,
                 goodput_bps: received as f64 * 8.0 / passed.as_secs_f64(),
-                recent: self.pair.tally.take_recent(),
+                recent: self.subject.tally().take_recent(),
             });
         }
     }
@@ -135,19 +179,10 @@ impl World {
     fn read(&self) -> Reading {
         Reading {
             at: now(),
-            payload_bytes: self.pair.tally.payload_bytes(),
-            link_bytes: self.link_bytes(),
-            retransmits: self.pair.connection.occupancy().send.retransmits,
+            payload_bytes: self.subject.tally().payload_bytes(),
+            link_bytes: self.subject.link_bytes(),
+            retransmits: self.subject.retransmits(),
             cpu_seconds: cpu_seconds(),
-        }
-    }
-
-    /// Frame bytes that the receiver took off the link.
-    fn link_bytes(&self) -> u64 {
-        match (self.pair.lab.hosts(), self.pair.receiver.shards()) {
-            (Some(hosts), _) => hosts.received_bytes(),
-            (None, Some(shards)) => shards.statistics().port().rx_bytes,
-            (None, None) => 0,
         }
     }
 
@@ -155,7 +190,7 @@ impl World {
     fn drain(&self) {
         let deadline = now() + DRAIN_PATIENCE;
         loop {
-            let counts = self.pair.tally.counts();
+            let counts = self.subject.tally().counts();
             if counts.received >= counts.sent || now() >= deadline {
                 return;
             }
@@ -165,8 +200,8 @@ impl World {
 
     fn measured(&self, before: &Reading, after: &Reading) -> Measured {
         Measured {
-            samples: self.pair.tally.distributions(),
-            counts: self.pair.tally.counts(),
+            samples: self.subject.tally().distributions(),
+            counts: self.subject.tally().counts(),
             payload_bytes: after.payload_bytes - before.payload_bytes,
             link_bytes: after.link_bytes - before.link_bytes,
             time: after.at - before.at,

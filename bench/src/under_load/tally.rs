@@ -129,6 +129,16 @@ impl Tally {
         }
     }
 
+    /// A heartbeat that was due at `due` is known to have arrived by its answer alone, which came after `rtt`.
+    #[cfg(feature = "peers")]
+    pub(crate) fn answered(&self, due: Instant, rtt: Duration) {
+        self.echoed(due, rtt);
+        if self.window.contains(due) {
+            self.received.fetch_add(1, Ordering::Relaxed);
+            self.parts_received.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// The loaded connection held `bytes` when a heartbeat left at `at`.
     pub(crate) fn occupancy(&self, at: Instant, bytes: u64) {
         if self.window.contains(at) {
