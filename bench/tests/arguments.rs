@@ -35,6 +35,15 @@ fn what_does_not_exist_yet_is_refused_with_what_does() {
     refused("oob --variant lowat", 2, "--link kernel");
 }
 
+#[cfg(not(feature = "peers"))]
+#[test]
+fn a_transport_that_was_not_built_in_is_refused_with_how_to_build_it() {
+    for variant in ["quinn-stream", "quinn-datagram", "h2"] {
+        let line = format!("oob --link kernel --variant {variant}");
+        refused(&line, 2, &format!("--features peers -- {line}"));
+    }
+}
+
 #[test]
 fn what_cannot_work_is_refused_before_anything_runs() {
     refused("oob --link tap --delay 1ms", 2, "--link memory");
@@ -53,6 +62,7 @@ fn what_cannot_work_is_refused_before_anything_runs() {
     refused("detect --repeat 0", 2, "--repeat");
     refused("detect --event consumer-stopped --load none", 2, "--load full");
     refused("truth --variant lowat", 2, "--link kernel");
+    refused("truth --link kernel --variant h2", 2, "oob --link kernel");
     refused("truth --event earthquake", 2, "consumer-stopped");
     refused("demo --json no/such/folder/result.json", 1, "--json");
 }
