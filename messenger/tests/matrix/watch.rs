@@ -177,10 +177,6 @@ impl SegmentSource for Watching {
         self.inner.pushes()
     }
 
-    fn unsent_bytes(&self) -> u64 {
-        self.inner.unsent_bytes()
-    }
-
     fn is_out_of_credit(&self) -> bool {
         self.inner.is_out_of_credit()
     }
