@@ -1,6 +1,7 @@
 //! What a connection holds while it is idle, and that segments come and go without new memory.
 //!
 //! Memory is counted for the whole process, so this is one test, with a binary to itself.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 mod common;
 
