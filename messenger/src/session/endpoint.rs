@@ -112,8 +112,8 @@ impl<U: SessionUser> SegmentSource for Endpoint<U> {
         self.session.urgent_overtakes()
     }
 
-    fn unsent_bytes(&self) -> u64 {
-        self.session.unsent_bytes()
+    fn queued_bytes(&self) -> Option<u64> {
+        Some(self.session.unsent_bytes())
     }
 
     fn is_out_of_credit(&self) -> bool {

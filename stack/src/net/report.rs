@@ -11,7 +11,7 @@ use crate::time::Instant;
 pub struct ConnectionReport {
     /// Who it is and the state of its sender.
     pub summary: ConnectionSummary,
-    /// Bytes that wait for their turn at the source.
+    /// Bytes that wait for their turn at the source; zero from one that does not tell.
     pub unsent_bytes: u64,
     /// Its counters.
     pub statistics: ConnectionStatistics,
@@ -33,8 +33,8 @@ impl Stack {
         }
         Some(ConnectionReport {
             summary,
-            unsent_bytes: entry.user.unsent_bytes(),
-            statistics: *entry.connection.statistics(),
+            unsent_bytes: entry.user.queued_bytes().unwrap_or(0),
+            statistics: entry.connection.statistics(),
         })
     }
 }
