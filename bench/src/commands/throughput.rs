@@ -15,7 +15,7 @@ use crate::report::{Report, check_writable, publish};
 use crate::runs::{Conditions, REPEAT, Repeated, Repeating, Session};
 use crate::throughput::bridge;
 use crate::throughput::lab::KernelCongestion;
-use crate::throughput::memory::{self, Pattern, Scene, Stack, Work};
+use crate::throughput::memory::{self, Pattern, Scene, Stack, Turn, Work};
 use crate::throughput::offload;
 use crate::throughput::result::{ThroughputResult, fairness_table, ratios, tables};
 use crate::throughput::rivals;
@@ -35,6 +35,8 @@ const VALUES_MAX: usize = 64;
 const CONNECTIONS_MAX: usize = 16_000;
 /// The receive window of TCP is at most 2^30 bytes (RFC 7323 section 2.3); below this a single connection crawls.
 const WINDOW_BYTES: std::ops::RangeInclusive<u64> = 8 << 10..=1 << 30;
+/// A turn of less is hardly a message; one of more would fill the queue of the link when eight come at once.
+const TURN_BYTES_RANGE: std::ops::RangeInclusive<u64> = 64..=128 << 10;
 
 /// Options of `throughput`. Those marked (list) take several values separated by commas: one result for each.
 #[derive(Clone, Debug, Args)]
@@ -67,6 +69,9 @@ pub(crate) struct Arguments {
     /// the next, with one connection as with many (memory)
     #[arg(long, value_enum, default_value = "burst", requires = "connections")]
     pattern: Pattern,
+    /// What each of --connections is given at its turn; 1448B is a segment (memory)
+    #[arg(long, default_value = "1448B", requires = "connections")]
+    turn: Size,
     /// Whose TCP (list; memory)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "outrider,smoltcp")]
     variant: Vec<Stack>,
@@ -158,6 +163,10 @@ impl Arguments {
         if let Some(count) = self.connections.iter().find(|count| !(1..=CONNECTIONS_MAX).contains(*count)) {
             return usage(format!("--connections {count} is out of range; 1 to {CONNECTIONS_MAX}"));
         }
+        if !TURN_BYTES_RANGE.contains(&self.turn.0) {
+            let (least, most) = (Size(*TURN_BYTES_RANGE.start()), Size(*TURN_BYTES_RANGE.end()));
+            return usage(format!("--turn {} is out of range; {least} to {most}", self.turn));
+        }
         if !WINDOW_BYTES.contains(&self.window.0) {
             let (least, most) = (Size(*WINDOW_BYTES.start()), Size(*WINDOW_BYTES.end()));
             return usage(format!("--window {} is out of range; {least} to {most}", self.window));
@@ -245,7 +254,11 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
     let work: Vec<(Scene, Work)> = if by_turns {
         let counts = arguments.connections.iter();
         counts
-            .map(|count| (scene(0.0, "connections", json!(count)), Work::Turns(*count, arguments.pattern)))
+            .map(|count| {
+                let Arguments { pattern, turn, .. } = *arguments;
+                let turn = Turn { connections: *count, pattern, bytes: turn.0 };
+                (scene(0.0, "connections", json!(count)), Work::Turns(turn))
+            })
             .collect()
     } else {
         let losses = arguments.loss.iter();
@@ -271,10 +284,11 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
     if by_turns {
         parameters.insert("connections".into(), json!(arguments.connections));
         parameters.insert("pattern".into(), json!(arguments.pattern.name()));
+        parameters.insert("turn_bytes".into(), json!(arguments.turn.0));
     } else {
         parameters.insert("loss".into(), json!(arguments.losses()));
     }
-    let title = if by_turns { "A segment for each connection in turn" } else { "Bulk, in virtual time" };
+    let title = if by_turns { "Each connection in turn" } else { "Bulk, in virtual time" };
     let key = if by_turns { "connections" } else { "loss" };
     publish_results(arguments, (title, key), parameters, results, session.end())
 }
