@@ -11,7 +11,7 @@ use crate::cli::Common;
 use crate::error::BenchError;
 use crate::host::Host;
 use crate::lab::LinkKind;
-use crate::messages::{MessagesRatio, MessagesResult, Plan, SHAPES, Shape, ratios, tables};
+use crate::messages::{Carrier, MessagesRatio, MessagesResult, Plan, SHAPES, Shape, ratios, tables};
 use crate::progress::Progress;
 use crate::report::{Report, publish};
 use crate::units::{Rate, Size};
@@ -36,9 +36,22 @@ pub(crate) struct Options {
 /// What the experiment takes of the command's other options.
 pub(crate) struct Setting {
     pub(crate) links: Vec<LinkKind>,
+    /// Of the TAPs: with segmentation and checksum offload or without, or both in turn.
+    pub(crate) offloads: Vec<bool>,
     pub(crate) rate: Option<Rate>,
     pub(crate) queue: Option<Size>,
     pub(crate) congestion: Algorithm,
+}
+
+impl Setting {
+    fn carriers(&self) -> Vec<Carrier> {
+        let offloads: &[bool] = if self.offloads.is_empty() { &[true] } else { &self.offloads };
+        let of_link = |link: &LinkKind| {
+            let offloads = if *link == LinkKind::Tap { offloads } else { &[true] };
+            offloads.iter().map(|offload| Carrier { link: *link, offload: *offload }).collect::<Vec<_>>()
+        };
+        self.links.iter().flat_map(of_link).collect()
+    }
 }
 
 impl Options {
@@ -72,7 +85,7 @@ impl Options {
 /// Runs it.
 pub(crate) fn run(options: &Options, setting: Setting, common: &Common) -> Result<(), BenchError> {
     let plan = Plan {
-        links: setting.links,
+        carriers: setting.carriers(),
         shapes: options.shapes()?,
         rate: setting.rate.unwrap_or(Rate(0)),
         queue: setting.queue.unwrap_or(QUEUE),
@@ -84,7 +97,7 @@ pub(crate) fn run(options: &Options, setting: Setting, common: &Common) -> Resul
     let progress = Progress::new(plan.duration());
     let results = plan.run(&progress)?;
     drop(progress);
-    let names: Vec<&str> = plan.links.iter().map(|link| link.name()).collect();
+    let names: Vec<&str> = plan.carriers.iter().map(|carrier| carrier.name()).collect();
     let ratios = ratios(&results);
     let table = tables(&results, &ratios);
     let report = Report {

@@ -72,11 +72,18 @@ impl Lab {
     pub(crate) fn build(point: &Point, seed: u64, addresses: [(IpAddr, u8); 2]) -> Result<Self, BenchError> {
         point.link.check(point)?;
         match point.link {
-            LinkKind::Tap => tap::build(point, seed),
+            LinkKind::Tap => tap::build(point, seed, false),
             LinkKind::Kernel => kernel::build(point, addresses),
             LinkKind::Afxdp => afxdp::build(point),
             _ => Ok(memory::build(point, seed)),
         }
+    }
+
+    /// Builds the link of `point`, which is of TAPs, with segmentation and checksum offload or without. Elsewhere a
+    /// lab of TAPs has none: it shapes and loses single frames.
+    pub(crate) fn of_taps(point: &Point, seed: u64, offload: bool) -> Result<Self, BenchError> {
+        point.link.check(point)?;
+        tap::build(point, seed, offload)
     }
 
     /// Of two ports, and whatever has to live as long as they do.

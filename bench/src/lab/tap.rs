@@ -37,11 +37,11 @@ pub(super) fn check(point: &Point) -> Result<(), BenchError> {
 }
 
 /// Builds it. It vanishes with the devices and the namespace.
-pub(super) fn build(point: &Point, seed: u64) -> Result<Lab, BenchError> {
+pub(super) fn build(point: &Point, seed: u64, offload: bool) -> Result<Lab, BenchError> {
     need_root("--link tap", "--link memory shows the same")?;
     let namespace = NetNamespace::create().map_err(|error| unable(&error))?;
     let made = namespace.run(|| {
-        let taps = [open(DEVICES[0], seed)?, open(DEVICES[1], seed.wrapping_add(1))?];
+        let taps = [open(DEVICES[0], seed, offload)?, open(DEVICES[1], seed.wrapping_add(1), offload)?];
         join(DEVICES, point)?;
         Ok::<_, BenchError>(taps)
     });
@@ -53,8 +53,8 @@ fn unable(error: &NetnsError) -> BenchError {
     BenchError::failed(format!("no network namespace for --link tap: {error}; --link memory needs none"))
 }
 
-fn open(name: &str, seed: u64) -> Result<Tap, BenchError> {
-    let options = TapOptions { name: Some(name.to_owned()), seed, ..TapOptions::default() };
+fn open(name: &str, seed: u64, offload: bool) -> Result<Tap, BenchError> {
+    let options = TapOptions { name: Some(name.to_owned()), seed, offload, ..TapOptions::default() };
     Tap::open(&options)
         .map_err(|error| BenchError::failed(format!("cannot open the TAP device {name}: {error}")))
 }

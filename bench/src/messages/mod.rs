@@ -33,6 +33,25 @@ pub(crate) struct Shape {
     pub(crate) depth: usize,
 }
 
+/// What carries the messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Carrier {
+    /// The link.
+    pub(crate) link: LinkKind,
+    /// Segmentation and checksum offload, where the link is of TAPs; on kernel sockets they are as the system has them.
+    pub(crate) offload: bool,
+}
+
+impl Carrier {
+    /// As tables spell it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Carrier { link: LinkKind::Tap, offload: false } => "plain tap",
+            Carrier { link, .. } => link.name(),
+        }
+    }
+}
+
 /// What is measured when nothing else is said: the sizes and depths that Ceph's messenger was measured at.
 pub(crate) const SHAPES: [Shape; 3] = [
     Shape { message_bytes: 4 << 10, depth: 32 },
@@ -60,8 +79,8 @@ const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2));
 /// What is to be measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// Over which links, in turn.
-    pub(crate) links: Vec<LinkKind>,
+    /// Over what, in turn.
+    pub(crate) carriers: Vec<Carrier>,
     /// What, one after the other.
     pub(crate) shapes: Vec<Shape>,
     /// Rate of the link; zero for as fast as it goes.
@@ -83,7 +102,7 @@ impl Plan {
 
     /// Wall time it will take, for the progress bar.
     pub(crate) fn duration(&self) -> Duration {
-        let runs = self.links.len() * self.shapes.len();
+        let runs = self.carriers.len() * self.shapes.len();
         (self.length + WARM_UP * self.rounds()) * u32::try_from(runs).unwrap_or(u32::MAX)
     }
 
@@ -120,7 +139,7 @@ impl Plan {
                 )));
             }
         }
-        self.links.iter().try_for_each(|link| link.check(&self.point(*link)))
+        self.carriers.iter().try_for_each(|carrier| carrier.link.check(&self.point(carrier.link)))
     }
 
     /// Runs it. Results come by shape, and by link within.
@@ -128,22 +147,22 @@ impl Plan {
         let mut results = Vec::new();
         let mut seed = self.seed;
         for shape in &self.shapes {
-            let mut rounds: Vec<Vec<exchange::Round>> = vec![Vec::new(); self.links.len()];
+            let mut rounds: Vec<Vec<exchange::Round>> = vec![Vec::new(); self.carriers.len()];
             for number in 1..=self.rounds() {
-                for (link, rounds) in self.links.iter().zip(&mut rounds) {
+                for (carrier, rounds) in self.carriers.iter().zip(&mut rounds) {
                     progress.set(format!(
                         "{} x {} over {}, {number} of {}",
                         Size(shape.message_bytes as u64),
                         shape.depth,
-                        link.name(),
+                        carrier.name(),
                         self.rounds()
                     ));
-                    rounds.push(self.round(*link, *shape, seed, progress)?);
+                    rounds.push(self.round(*carrier, *shape, seed, progress)?);
                     seed = seed.wrapping_add(1);
                 }
             }
-            let of_links = self.links.iter().zip(&rounds);
-            results.extend(of_links.map(|(link, rounds)| MessagesResult::of(*link, *shape, rounds)));
+            let of_carriers = self.carriers.iter().zip(&rounds);
+            results.extend(of_carriers.map(|(carrier, rounds)| MessagesResult::of(*carrier, *shape, rounds)));
         }
         Ok(results)
     }
@@ -151,12 +170,16 @@ impl Plan {
     /// One round in a lab of its own.
     fn round(
         &self,
-        link: LinkKind,
+        carrier: Carrier,
         shape: Shape,
         seed: u64,
         progress: &Progress,
     ) -> Result<exchange::Round, BenchError> {
-        let mut lab = Lab::build(&self.point(link), seed, [(CLIENT, PREFIX), (SERVER, PREFIX)])?;
+        let point = self.point(carrier.link);
+        let mut lab = match carrier {
+            Carrier { link: LinkKind::Tap, offload } => Lab::of_taps(&point, seed, offload)?,
+            _ => Lab::build(&point, seed, [(CLIENT, PREFIX), (SERVER, PREFIX)])?,
+        };
         let exchange = Exchange::new(shape, SERVER);
         let [client, server] = [exchange.client(), exchange.server()];
         let [client, server] = self.start_nodes(&mut lab, seed, [client, server])?;

@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
-use super::Shape;
 use super::exchange::Round;
+use super::{Carrier, Shape};
 use crate::lab::LinkKind;
 use crate::table;
+use crate::throughput::offload::spelled;
 
 /// One link with one shape of load.
 #[derive(Clone, Debug, Serialize)]
@@ -14,6 +15,12 @@ pub(crate) struct MessagesResult {
     pub(crate) variant: &'static str,
     /// What carried it.
     pub(crate) link: &'static str,
+    /// `on` or `off`: segmentation and checksum offload, over TAPs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) offload: Option<&'static str>,
+    /// As the table spells it.
+    #[serde(skip)]
+    name: &'static str,
     /// Payload of a message.
     pub(crate) message_bytes: usize,
     /// Requests outstanding.
@@ -37,16 +44,19 @@ pub(crate) struct MessagesResult {
 }
 
 impl MessagesResult {
-    pub(super) fn of(link: LinkKind, shape: Shape, rounds: &[Round]) -> Self {
+    pub(super) fn of(carrier: Carrier, shape: Shape, rounds: &[Round]) -> Self {
         let messages: u64 = rounds.iter().map(|round| round.messages).sum();
         let seconds: f64 = rounds.iter().map(|round| round.time.as_secs_f64()).sum();
         let cpu_seconds: f64 = rounds.iter().map(|round| round.cpu.as_secs_f64()).sum();
         let rates = rounds.iter().map(|round| round.messages as f64 / round.time.as_secs_f64());
         let bytes = messages as f64 * shape.message_bytes as f64;
         let per = |count: f64| (count > 0.0).then(|| cpu_seconds / count);
+        let Carrier { link, offload } = carrier;
         MessagesResult {
             variant: if link == LinkKind::Kernel { "kernel" } else { "userspace" },
             link: link.name(),
+            offload: (link == LinkKind::Tap).then(|| spelled(offload)),
+            name: carrier.name(),
             message_bytes: shape.message_bytes,
             depth: shape.depth,
             messages_per_second: messages as f64 / seconds,
@@ -82,7 +92,7 @@ pub(crate) fn ratios(results: &[MessagesResult]) -> Vec<MessagesRatio> {
     of_shape
         .flat_map(|(base, others)| {
             others.iter().filter(|_| base.messages_per_second > 0.0).map(|other| MessagesRatio {
-                of: format!("{}/{}", other.link, base.link),
+                of: format!("{}/{}", other.name, base.name),
                 message_bytes: other.message_bytes,
                 depth: other.depth,
                 messages_per_second: other.messages_per_second / base.messages_per_second,
@@ -99,7 +109,7 @@ pub(crate) fn tables(results: &[MessagesResult], ratios: &[MessagesRatio]) -> St
         .iter()
         .map(|result| {
             vec![
-                format!("{} over {}", load(result.message_bytes, result.depth), result.link),
+                format!("{} over {}", load(result.message_bytes, result.depth), result.name),
                 format!("{:.0}", result.messages_per_second),
                 format!("{:.0}", result.messages_per_second_min),
                 format!("{:.0}", result.messages_per_second_max),
@@ -140,7 +150,7 @@ mod tests {
         let shapes = [Shape { message_bytes: 1000, depth: 4 }, Shape { message_bytes: 0, depth: 1 }];
         let result = |link, shape, counts: &[u64]| {
             let rounds: Vec<Round> = counts.iter().copied().map(round).collect();
-            MessagesResult::of(link, shape, &rounds)
+            MessagesResult::of(Carrier { link, offload: true }, shape, &rounds)
         };
         let results = [
             result(LinkKind::Tap, shapes[0], &[100, 300]),
