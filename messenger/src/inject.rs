@@ -173,12 +173,16 @@ impl<E: endpoint::Endpoint> SegmentSource for Injected<E> {
         self.inner.urgent_overtakes()
     }
 
-    fn unsent_bytes(&self) -> u64 {
-        self.inner.unsent_bytes()
+    fn queued_bytes(&self) -> Option<u64> {
+        self.inner.queued_bytes()
     }
 
     fn is_out_of_credit(&self) -> bool {
         self.inner.is_out_of_credit()
+    }
+
+    fn heartbeat_rtt(&self) -> Option<Duration> {
+        self.inner.heartbeat_rtt()
     }
 
     fn pushes(&self) -> Option<bool> {

@@ -535,6 +535,11 @@ impl Session {
         self.life.queue.is_out_of_credit()
     }
 
+    /// Round trip of our last OOB message that was answered on this connection, less the time the peer held it.
+    pub fn heartbeat_rtt(&self) -> Option<Duration> {
+        self.life.oob.round_trip()
+    }
+
     /// The sending side, with what the transport says about its own.
     pub fn send_report(&self, state: &SendState) -> SendReport {
         let lanes = self.life.queue.report();

@@ -1,5 +1,6 @@
 //! A session's OOB state: what it sends when, and what it has received.
 
+use core::time::Duration;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -36,6 +37,8 @@ pub(super) struct OobState {
     last_parts_at: Option<Instant>,
     /// When the peer shall have its echo at the latest.
     echo_due: Option<Instant>,
+    /// Of our last message that the peer answered.
+    round_trip: Option<Duration>,
     last_in_order: u64,
     ahead: BTreeSet<u64>,
     statistics: OobStatistics,
@@ -49,6 +52,7 @@ impl OobState {
             heard: None,
             last_parts_at: None,
             echo_due: None,
+            round_trip: None,
             last_in_order: 0,
             ahead: BTreeSet::new(),
             statistics: OobStatistics::default(),
@@ -76,6 +80,7 @@ impl OobState {
         self.heard = None;
         self.last_parts_at = None;
         self.echo_due = None;
+        self.round_trip = None;
         self.last_in_order = 0;
         self.ahead.clear();
     }
@@ -97,6 +102,10 @@ impl OobState {
         let interval = self.last_parts_at.replace(now).map(|last| now.since(last)).unwrap_or_default();
         let due = self.registry.earliest().filter(|due| *due <= now + interval).unwrap_or(now);
         self.echo_due = Some(self.echo_due.map_or(due, |owed| owed.min(due)));
+    }
+
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
     }
 
     fn echo(&self, now: Instant) -> Option<Echo> {
@@ -217,6 +226,9 @@ impl Session {
         self.life.oob.hear(now, &payload);
         let OobPayload { report, parts } = payload;
         let message = OobMessage { parts, report, arrived_at: now, ahead_of_gap };
+        if let Some(round_trip) = message.round_trip() {
+            self.life.oob.round_trip = Some(round_trip);
+        }
         self.events.push_back(SessionEvent::Oob(Box::new(message)));
     }
 }

@@ -1,5 +1,7 @@
 //! What an observer is told of one connection, by its place in the table.
 
+use core::time::Duration;
+
 use super::Stack;
 use super::table::ConnectionSummary;
 use crate::tcp::source::Blocked;
@@ -11,8 +13,10 @@ use crate::time::Instant;
 pub struct ConnectionReport {
     /// Who it is and the state of its sender.
     pub summary: ConnectionSummary,
-    /// Bytes that wait for their turn at the source.
+    /// Bytes that wait for their turn at the source; zero from one that does not tell.
     pub unsent_bytes: u64,
+    /// Round trip of the last heartbeat that was answered, where the source sends any.
+    pub heartbeat_rtt: Option<Duration>,
     /// Its counters.
     pub statistics: ConnectionStatistics,
 }
@@ -33,8 +37,9 @@ impl Stack {
         }
         Some(ConnectionReport {
             summary,
-            unsent_bytes: entry.user.unsent_bytes(),
-            statistics: *entry.connection.statistics(),
+            unsent_bytes: entry.user.queued_bytes().unwrap_or(0),
+            heartbeat_rtt: entry.user.heartbeat_rtt(),
+            statistics: entry.connection.statistics(),
         })
     }
 }

@@ -101,9 +101,10 @@ pub trait SegmentSource {
     /// When [`Self::demand`] may rise by the passing of time alone (the next heartbeat is due).
     fn next_demand(&self) -> Option<Instant>;
 
-    /// Bytes that wait to be cut, where the source can tell at no cost. Then a last piece that is smaller than a
-    /// segment leaves into a small window if all of it fits (RFC 9293 section 3.8.6.2.1, rule 2), and need not wait
-    /// until the persist timer overrides.
+    /// Bytes that wait to be cut, without what the cut itself adds to them; `None` from a source that cannot tell at no
+    /// cost. With those in flight they are the occupancy of the connection, for observers. And a last piece that is
+    /// smaller than a segment leaves into a small window if all of it fits (RFC 9293 section 3.8.6.2.1, rule 2), and
+    /// need not wait until the persist timer overrides.
     fn queued_bytes(&self) -> Option<u64> {
         None
     }
@@ -122,15 +123,14 @@ pub trait SegmentSource {
         None
     }
 
-    /// Bytes that wait here for their turn: with those in flight they are the occupancy of the connection. For
-    /// observers; zero from a source that does not know.
-    fn unsent_bytes(&self) -> u64 {
-        0
-    }
-
     /// Whether what waits here is held back by the peer's receive credit ([`Blocked::Credit`]). For observers.
     fn is_out_of_credit(&self) -> bool {
         false
+    }
+
+    /// Round trip of the last heartbeat that was answered, where the source sends any. For observers.
+    fn heartbeat_rtt(&self) -> Option<Duration> {
+        None
     }
 
     /// Whether the source has sent its last byte and wants FIN to follow once [`Self::demand`] is `Nothing`.
