@@ -100,7 +100,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, conflicts_with_all = ["loss", "connections"])]
     competitor: Option<KernelCongestion>,
     /// Instead of across a bridge, over one TAP without limit, with the kernel on its other side, once with segmentation
-    /// and checksum offload and once without (list; tap)
+    /// and checksum offload and once without (list; tap). Of messages over tap: with it unless this says otherwise
     #[arg(long, value_enum, value_delimiter = ',', conflicts_with_all = ["loss", "connections", "competitor", "rate"])]
     offload: Vec<Switch>,
     #[command(flatten)]
@@ -120,6 +120,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
         check_writable(&arguments.common)?;
         let setting = messages::Setting {
             links: arguments.link.clone(),
+            offloads: arguments.offloads(),
             rate: arguments.rate,
             queue: arguments.queue.first().copied(),
             congestion: arguments.congestion(),
@@ -236,6 +237,14 @@ impl Arguments {
 
     fn queue(&self, default: Size) -> Size {
         self.queue.first().copied().unwrap_or(default)
+    }
+
+    /// What is set against it comes first, whatever the order on the command line.
+    fn offloads(&self) -> Vec<bool> {
+        let mut offloads: Vec<bool> = self.offload.iter().map(|switch| *switch == Switch::On).collect();
+        offloads.sort_unstable();
+        offloads.dedup();
+        offloads
     }
 
     fn length(&self, seconds: f64) -> Duration {
@@ -390,12 +399,8 @@ fn over_tap(arguments: &Arguments) -> Result<(), BenchError> {
 
 fn with_offloads(arguments: &Arguments) -> Result<(), BenchError> {
     let length = arguments.length(TAP_SECONDS);
-    // What is set against it comes first, whatever the order on the command line.
-    let mut offloads: Vec<bool> = arguments.offload.iter().map(|switch| *switch == Switch::On).collect();
-    offloads.sort_unstable();
-    offloads.dedup();
     let plan = offload::Plan {
-        offloads,
+        offloads: arguments.offloads(),
         congestion: arguments.congestion(),
         peer_congestion: arguments.first_peer_congestion(),
         length,

@@ -1,7 +1,9 @@
 //! The send queue: four lanes, strict between them, first in first out within one, cut into chunks on demand.
 
+use core::ops::Range;
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use outrider_stack::tcp::source::Cut;
 
 use crate::codec::{
@@ -43,6 +45,11 @@ impl<'a> Writer<'a> {
     pub(super) fn append(&mut self, bytes: &[u8]) {
         self.written += bytes.len();
         self.cut.append(bytes);
+    }
+
+    fn append_shared(&mut self, whole: &Bytes, range: Range<usize>) {
+        self.written += range.len();
+        self.cut.append_shared(whole, range);
     }
 
     /// Appends a chunk that is whole in itself, if there is room for it.
@@ -297,10 +304,10 @@ fn append_message_chunk(writer: &mut Writer<'_>, outgoing: &Outgoing, chunk: &Ch
     let header = header.encode();
     let head: &[u8] = if first { &header } else { &[] };
     let from = outgoing.cut.saturating_sub(MESSAGE_HEADER_BYTES);
-    let body = &message.payload[from..from + chunk.length - head.len()];
+    let body = from..from + chunk.length - head.len();
     let mut crc = Crc32c::default();
     crc.update(head);
-    crc.update(body);
+    crc.update(&message.payload[body.clone()]);
     let header = ChunkHeader {
         kind: ChunkKind::Message,
         flags: if first { FLAG_FIRST } else { 0 } | if chunk.last { FLAG_LAST } else { 0 },
@@ -312,5 +319,5 @@ fn append_message_chunk(writer: &mut Writer<'_>, outgoing: &Outgoing, chunk: &Ch
     };
     writer.append(&header.encode());
     writer.append(head);
-    writer.append(body);
+    writer.append_shared(&message.payload, body);
 }

@@ -40,20 +40,42 @@ impl Session {
             delivery.taken -= rest.len();
         }
         self.life.statistics.stream_bytes_received += delivery.taken as u64;
-        match result {
-            Ok(()) => Ok(delivery),
-            Err(error) => {
-                self.phase = Phase::Over;
-                self.events.push_back(SessionEvent::Fault(error));
-                if let Some(code) = error.close_code() {
-                    self.close(now, code);
-                    return Ok(delivery);
-                }
-                self.stop_sending(now);
-                self.abort = true;
-                Err(error)
-            }
+        self.judge(now, result).map(|()| delivery)
+    }
+
+    /// Where the next bytes of the stream belong, and how many of them, if that is known and they are many. Who
+    /// appends them there calls [`Self::placed`] instead of [`Self::deliver`].
+    pub fn place(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+        if self.phase == Phase::Open { self.decoder.place() } else { None }
+    }
+
+    /// Input. The next bytes of the stream are in the buffer that [`Self::place`] gave.
+    ///
+    /// # Errors
+    /// As [`Self::deliver`].
+    pub fn placed(&mut self, now: Instant, bytes: usize) -> Result<(), SessionError> {
+        self.life.last_heard = Some(now);
+        self.life.statistics.stream_bytes_received += bytes as u64;
+        let result = match self.decoder.placed() {
+            Ok(Some(decoded)) => self.on_decoded(now, decoded, &mut Delivery::default()),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
+        self.judge(now, result)
+    }
+
+    /// What an error of the peer leads to.
+    fn judge(&mut self, now: Instant, result: Result<(), SessionError>) -> Result<(), SessionError> {
+        let Err(error) = result else { return Ok(()) };
+        self.phase = Phase::Over;
+        self.events.push_back(SessionEvent::Fault(error));
+        if let Some(code) = error.close_code() {
+            self.close(now, code);
+            return Ok(());
         }
+        self.stop_sending(now);
+        self.abort = true;
+        Err(error)
     }
 
     fn take(&mut self, now: Instant, bytes: &mut &[u8], delivery: &mut Delivery) -> Result<(), SessionError> {
@@ -61,26 +83,37 @@ impl Session {
             self.take_banner(bytes)?;
         }
         while !bytes.is_empty() && !matches!(self.phase, Phase::Over | Phase::Answered) {
-            match self.decoder.decode(bytes)? {
-                None => {}
-                Some(Decoded::Chunk { kind, id, payload }) => {
-                    delivery.oob |= kind == ChunkKind::Oob;
-                    self.on_chunk(now, kind, id, &payload)?;
-                }
-                Some(Decoded::Message { message, id, credit_bytes }) => {
-                    self.expect_open(ChunkKind::Message)?;
-                    if self.closing {
-                        continue; // Nobody is there to take it any more.
-                    }
-                    self.life.received[lane_of(message.priority)] = id + 1;
-                    self.owe_ack(now, message.payload.len());
-                    self.life.statistics.messages_received += 1;
-                    self.life.statistics.bytes_received += message.payload.len() as u64;
-                    self.events.push_back(SessionEvent::Message { message, arrived_at: now, credit_bytes });
-                }
+            if let Some(decoded) = self.decoder.decode(bytes)? {
+                self.on_decoded(now, decoded, delivery)?;
             }
         }
         Ok(())
+    }
+
+    fn on_decoded(
+        &mut self,
+        now: Instant,
+        decoded: Decoded,
+        delivery: &mut Delivery,
+    ) -> Result<(), SessionError> {
+        match decoded {
+            Decoded::Chunk { kind, id, payload } => {
+                delivery.oob |= kind == ChunkKind::Oob;
+                self.on_chunk(now, kind, id, &payload)
+            }
+            Decoded::Message { message, id, credit_bytes } => {
+                self.expect_open(ChunkKind::Message)?;
+                if self.closing {
+                    return Ok(()); // Nobody is there to take it any more.
+                }
+                self.life.received[lane_of(message.priority)] = id + 1;
+                self.owe_ack(now, message.payload.len());
+                self.life.statistics.messages_received += 1;
+                self.life.statistics.bytes_received += message.payload.len() as u64;
+                self.events.push_back(SessionEvent::Message { message, arrived_at: now, credit_bytes });
+                Ok(())
+            }
+        }
     }
 
     fn take_banner(&mut self, bytes: &mut &[u8]) -> Result<(), SessionError> {

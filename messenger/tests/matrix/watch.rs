@@ -104,14 +104,6 @@ impl Transport for Watched {
         }
     }
 
-    fn listen(
-        &self,
-        local: SocketAddr,
-        acceptor: Box<dyn Acceptor>,
-    ) -> Result<Box<dyn Send>, TransportError> {
-        self.listen_at(local, acceptor).map(|listening| listening.guard)
-    }
-
     fn listen_at(&self, local: SocketAddr, acceptor: Box<dyn Acceptor>) -> Result<Listening, TransportError> {
         let watching = Door { acceptor, lives: Arc::clone(&self.lives) };
         match &*self.inner.read().unwrap() {

@@ -122,14 +122,6 @@ impl Transport for Carrier {
         Ok(())
     }
 
-    fn listen(
-        &self,
-        local: SocketAddr,
-        acceptor: Box<dyn Acceptor>,
-    ) -> Result<Box<dyn Send>, TransportError> {
-        self.listen_at(local, acceptor).map(|listening| listening.guard)
-    }
-
     fn listen_at(&self, local: SocketAddr, acceptor: Box<dyn Acceptor>) -> Result<Listening, TransportError> {
         let mut stack = self.stack.lock().unwrap();
         let id = stack.listen(local, ListenOptions::default(), acceptor);
