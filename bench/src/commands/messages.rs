@@ -83,7 +83,7 @@ impl Options {
 /// Runs it.
 pub(crate) fn run(
     options: &Options,
-    setting: Setting,
+    setting: &Setting,
     common: &Common,
     repeating: &Repeating,
 ) -> Result<(), BenchError> {

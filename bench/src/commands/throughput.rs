@@ -125,7 +125,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
             queue: arguments.queue.first().copied(),
             congestion: arguments.congestion(),
         };
-        return messages::run(&arguments.messages, setting, &arguments.common, &arguments.repeating);
+        return messages::run(&arguments.messages, &setting, &arguments.common, &arguments.repeating);
     }
     arguments.check()?;
     check_writable(&arguments.common)?;
