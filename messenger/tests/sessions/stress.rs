@@ -2,6 +2,7 @@
 //!
 //! `OUTRIDER_SEEDS=0..1000` runs other seeds than the default, `OUTRIDER_SEED=7` a single one.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -184,10 +185,9 @@ impl World {
             return;
         }
         let connection = self.cluster.host(from).messenger.connect_to(address(to)).unwrap();
-        if !self.registrations.contains_key(&(from, to)) {
+        if let Entry::Vacant(place) = self.registrations.entry((from, to)) {
             let part = |_: &_| Some(Bytes::from_static(b"alive"));
-            let registration = connection.register_oob_message(OobOp::OSD_PING, part, PING_INTERVAL).unwrap();
-            self.registrations.insert((from, to), registration);
+            place.insert(connection.register_oob_message(OobOp::OSD_PING, part, PING_INTERVAL).unwrap());
             // Until now nobody may have said a word there, and a peer that has gone may not have been missed.
             self.strike_path(from, to);
         }
