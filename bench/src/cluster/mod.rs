@@ -133,6 +133,7 @@ impl Cluster {
             held_bytes: 0,
             began: None,
         };
+        cluster.world.meters_nodes = true;
         for node in 0..setting.nodes {
             cluster.add(node)?;
         }

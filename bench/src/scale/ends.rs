@@ -106,7 +106,9 @@ impl SessionUser for Beating {
 /// Makes the ends of sessions.
 #[derive(Clone)]
 pub(super) struct Sessions {
-    pub(super) config: SessionConfig,
+    pub(super) config: Arc<SessionConfig>,
+    /// Made so far. Its number is a session's seed, which spreads the heartbeats over the interval.
+    pub(super) made: u64,
     pub(super) interval: Duration,
     pub(super) tally: Arc<Tally>,
 }
@@ -119,9 +121,9 @@ impl Sessions {
     }
 
     fn end(&mut self, role: Role, interval: Option<Duration>) -> Box<dyn Endpoint> {
-        // The seed spreads the heartbeats of the connections over the interval.
-        self.config.seed = self.config.seed.wrapping_add(1);
-        let session = Session::new(self.config.clone(), role);
+        self.made += 1;
+        let seed = self.config.seed.wrapping_add(self.made);
+        let session = Session::with_seed(Arc::clone(&self.config), role, seed);
         Box::new(SessionEndpoint::new(session, Beating { tally: Arc::clone(&self.tally), interval }))
     }
 }

@@ -280,7 +280,12 @@ impl Opener {
             kind,
             interval: setting.interval,
             tally: Arc::clone(tally),
-            sessions: Sessions { config, interval: setting.interval, tally: Arc::clone(tally) },
+            sessions: Sessions {
+                config: Arc::new(config),
+                made: 0,
+                interval: setting.interval,
+                tally: Arc::clone(tally),
+            },
             listening: Arc::new(Listening { tally: Arc::clone(tally) }),
         }
     }

@@ -17,8 +17,8 @@ pub(crate) struct ScaleResult {
     pub(crate) blocks_per_connection: f64,
     /// The same by the growth of the process, with what the system's allocator adds.
     pub(crate) resident_bytes_per_connection: f64,
-    /// Processor time of both ends and the switch between them over the segments sent, measured really; `null` where
-    /// there are no heartbeats.
+    /// Processor time of both ends, the switch between them and the clock that moves from event to event, over the segments
+    /// sent, measured really; `null` where there are no heartbeats.
     pub(crate) cpu_ns_per_segment: Option<f64>,
     /// The smallest and the largest of the parts that it was measured in.
     pub(crate) cpu_ns_per_segment_spread: Option<(f64, f64)>,

@@ -274,8 +274,8 @@ impl MessengerBuilder {
         let (bell, heard) = bounded(1);
         let throttles = self.throttles.into_iter().map(|(kind, limits)| (kind, Throttle::new(limits)));
         let core = Core {
+            announced: ArcSwap::from_pointee(session.clone()),
             session,
-            addresses: ArcSwap::default(),
             chain,
             pool,
             clock,

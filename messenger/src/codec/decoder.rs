@@ -44,17 +44,17 @@ pub enum Decoded {
     },
 }
 
-#[derive(Debug, Default)]
-struct Lane {
-    /// Number of the message in progress, or of the next.
-    next_id: u64,
-    partial: Option<Partial>,
-}
-
 #[derive(Debug)]
 struct Partial {
     header: MessageHeader,
     buffer: BytesMut,
+}
+
+/// A chunk of which the end has yet to come. Nothing of it is kept where chunks arrive whole.
+#[derive(Debug)]
+enum CutShort {
+    Header { bytes: [u8; CHUNK_HEADER_BYTES], filled: usize },
+    Body(Body),
 }
 
 /// The chunk being read.
@@ -70,7 +70,7 @@ struct Body {
 enum Target {
     Chunk(BytesMut),
     MessageHeader { bytes: [u8; MESSAGE_HEADER_BYTES], filled: usize },
-    Message,
+    Message(Partial),
 }
 
 /// The decoder of one stream, from the first chunk on. Each in-order byte is copied once, into the buffer of the
@@ -81,10 +81,11 @@ enum Target {
 #[derive(Debug)]
 pub struct Decoder {
     limits: DecoderLimits,
-    header: [u8; CHUNK_HEADER_BYTES],
-    header_filled: usize,
-    body: Option<Body>,
-    lanes: [Lane; LANES],
+    cut_short: Option<Box<CutShort>>,
+    /// By lane: the number of the message in progress, or of the next.
+    next_ids: [u64; LANES],
+    /// Messages between two of their chunks, by lane; none while no lane has one.
+    partials: Option<Box<[Option<Partial>; LANES]>>,
     spent: u64,
     completed: u64,
 }
@@ -92,23 +93,14 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder at the start of a stream (after the banner).
     pub fn new(limits: DecoderLimits) -> Self {
-        Decoder {
-            limits,
-            header: [0; CHUNK_HEADER_BYTES],
-            header_filled: 0,
-            body: None,
-            lanes: Default::default(),
-            spent: 0,
-            completed: 0,
-        }
+        Decoder { limits, cut_short: None, next_ids: [0; LANES], partials: None, spent: 0, completed: 0 }
     }
 
     /// Sets the number of the next message of each lane and the credit limit, before the first message: where a
     /// session that outlived an earlier connection goes on.
     pub fn resume(&mut self, next_ids: [u64; LANES], credit_limit: u64) {
-        for (lane, next_id) in self.lanes.iter_mut().zip(next_ids) {
-            *lane = Lane { next_id, partial: None };
-        }
+        self.next_ids = next_ids;
+        self.partials = None;
         self.limits.credit_limit = credit_limit;
     }
 
@@ -134,17 +126,18 @@ impl Decoder {
 
     /// Whether the stream stands between two chunks: where a side may end.
     pub fn is_between_chunks(&self) -> bool {
-        self.body.is_none() && self.header_filled == 0
+        self.cut_short.is_none()
     }
 
     /// Memory held for messages in progress.
     #[cfg(test)]
     pub(super) fn buffered_capacity(&self) -> usize {
-        self.lanes
-            .iter()
-            .filter_map(|lane| lane.partial.as_ref())
-            .map(|partial| partial.buffer.capacity())
-            .sum()
+        let reading = match self.cut_short.as_deref() {
+            Some(CutShort::Body(Body { target: Target::Message(partial), .. })) => partial.buffer.capacity(),
+            _ => 0,
+        };
+        let between = self.partials.iter().flat_map(|partials| partials.iter().flatten());
+        reading + between.map(|partial| partial.buffer.capacity()).sum::<usize>()
     }
 
     /// Takes bytes off the front of `input` until a unit is whole or `input` is empty.
@@ -153,13 +146,30 @@ impl Decoder {
     /// The stream is corrupt, or breaks a rule or a limit.
     pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Decoded>, CodecError> {
         loop {
-            if self.body.is_none() {
-                let Some(header) = self.take_header(input)? else { return Ok(None) };
-                let target = self.open(&header)?;
-                let remaining = header.length as usize;
-                self.body = Some(Body { header, remaining, crc: Crc32c::default(), target });
+            let mut body = match self.cut_short.take().map(|cut_short| *cut_short) {
+                Some(CutShort::Body(body)) => body,
+                Some(CutShort::Header { bytes, filled }) => match self.finish_header(bytes, filled, input)? {
+                    Some(header) => self.open(header)?,
+                    None => return Ok(None),
+                },
+                None => match input.split_first_chunk::<CHUNK_HEADER_BYTES>() {
+                    Some((head, rest)) => {
+                        *input = rest;
+                        self.open(ChunkHeader::decode(head)?)?
+                    }
+                    None if input.is_empty() => return Ok(None),
+                    None => {
+                        self.finish_header([0; CHUNK_HEADER_BYTES], 0, input)?;
+                        return Ok(None);
+                    }
+                },
+            };
+            body.fill(input, &self.limits)?;
+            if body.remaining > 0 {
+                self.cut_short = Some(Box::new(CutShort::Body(body)));
+                return Ok(None);
             }
-            if let Some(whole) = self.take_body(input)? {
+            if let Some(whole) = self.close(body)? {
                 return Ok(Some(whole));
             }
             if input.is_empty() {
@@ -168,40 +178,43 @@ impl Decoder {
         }
     }
 
-    fn take_header(&mut self, input: &mut &[u8]) -> Result<Option<ChunkHeader>, CodecError> {
-        if self.header_filled == 0
-            && let Some((head, rest)) = input.split_first_chunk::<CHUNK_HEADER_BYTES>()
-        {
-            *input = rest;
-            return ChunkHeader::decode(head).map(Some);
-        }
-        let wanted = CHUNK_HEADER_BYTES - self.header_filled;
+    /// Takes more of a header of which `filled` bytes are there; keeps what is not whole.
+    fn finish_header(
+        &mut self,
+        mut bytes: [u8; CHUNK_HEADER_BYTES],
+        filled: usize,
+        input: &mut &[u8],
+    ) -> Result<Option<ChunkHeader>, CodecError> {
+        let wanted = CHUNK_HEADER_BYTES - filled;
         let (piece, rest) = input.split_at(wanted.min(input.len()));
-        self.header[self.header_filled..self.header_filled + piece.len()].copy_from_slice(piece);
-        self.header_filled += piece.len();
+        let now_filled = filled + piece.len();
+        bytes[filled..now_filled].copy_from_slice(piece);
         *input = rest;
-        if self.header_filled < CHUNK_HEADER_BYTES {
-            return Ok(None);
+        if now_filled == CHUNK_HEADER_BYTES {
+            return ChunkHeader::decode(&bytes).map(Some);
         }
-        self.header_filled = 0;
-        ChunkHeader::decode(&self.header).map(Some)
+        self.cut_short = Some(Box::new(CutShort::Header { bytes, filled: now_filled }));
+        Ok(None)
     }
 
     /// Checks a chunk against what came before and decides where its payload goes.
-    fn open(&mut self, header: &ChunkHeader) -> Result<Target, CodecError> {
+    fn open(&mut self, header: ChunkHeader) -> Result<Body, CodecError> {
+        let target = self.target(&header)?;
+        Ok(Body { header, remaining: header.length as usize, crc: Crc32c::default(), target })
+    }
+
+    fn target(&mut self, header: &ChunkHeader) -> Result<Target, CodecError> {
         if header.kind != ChunkKind::Message {
             return Ok(Target::Chunk(BytesMut::with_capacity(header.length as usize)));
         }
-        let lane = &self.lanes[usize::from(header.lane)];
+        let lane = usize::from(header.lane);
         let first = header.flags & FLAG_FIRST != 0;
-        if header.id != lane.next_id {
-            return Err(CodecError::OutOfSequence {
-                lane: header.lane,
-                id: header.id,
-                expected: lane.next_id,
-            });
+        let expected = self.next_ids[lane];
+        if header.id != expected {
+            return Err(CodecError::OutOfSequence { lane: header.lane, id: header.id, expected });
         }
-        if first == lane.partial.is_some() {
+        let partial = self.partials.as_mut().and_then(|partials| partials[lane].take());
+        if first == partial.is_some() {
             return Err(CodecError::BadStart { lane: header.lane, id: header.id });
         }
         let needed = self.spent + u64::from(header.length);
@@ -210,7 +223,7 @@ impl Decoder {
         }
         let malformed = |what| CodecError::Malformed { kind: ChunkKind::Message, what };
         self.spent = needed;
-        match &lane.partial {
+        match partial {
             None if (header.length as usize) < MESSAGE_HEADER_BYTES => {
                 Err(malformed("first chunk shorter than the message header"))
             }
@@ -218,66 +231,71 @@ impl Decoder {
             Some(_) if header.length == 0 => Err(malformed("empty continuation")),
             Some(partial) => {
                 check_length(header, partial.buffer.len(), header.length as usize, partial.header.length)?;
-                Ok(Target::Message)
+                Ok(Target::Message(partial))
             }
         }
     }
 
-    fn take_body(&mut self, input: &mut &[u8]) -> Result<Option<Decoded>, CodecError> {
-        let Some(body) = &mut self.body else { return Ok(None) };
-        while body.remaining > 0 && !input.is_empty() {
-            let lane = &mut self.lanes[usize::from(body.header.lane)];
-            let wanted = match &body.target {
+    /// The chunk's last byte is in: verifies it and hands out what it completes.
+    fn close(&mut self, body: Body) -> Result<Option<Decoded>, CodecError> {
+        let Body { header, crc, target, .. } = body;
+        let computed = crc.value();
+        if computed != header.payload_crc {
+            let ChunkHeader { kind, id, payload_crc: received, .. } = header;
+            return Err(CodecError::PayloadCorrupt { kind, id, computed, received });
+        }
+        let lane = usize::from(header.lane);
+        let Partial { header: message, buffer } = match target {
+            Target::Chunk(buffer) => {
+                let (kind, id, payload) = (header.kind, header.id, buffer.freeze());
+                return Ok(Some(Decoded::Chunk { kind, id, payload }));
+            }
+            // A first chunk has a whole message header at least, so that it was read to the end.
+            Target::MessageHeader { .. } => return Ok(None),
+            Target::Message(partial) if header.flags & FLAG_LAST == 0 => {
+                self.partials.get_or_insert_default()[lane] = Some(partial);
+                return Ok(None);
+            }
+            Target::Message(partial) => partial,
+        };
+        if self.partials.as_ref().is_some_and(|partials| partials.iter().all(Option::is_none)) {
+            self.partials = None;
+        }
+        self.next_ids[lane] += 1;
+        let credit_bytes = (MESSAGE_HEADER_BYTES + buffer.len()) as u64;
+        self.completed += credit_bytes;
+        let MessageHeader { kind, priority, tid, length: _ } = message;
+        let message = Message { kind, priority, tid, payload: buffer.freeze() };
+        Ok(Some(Decoded::Message { message, id: header.id, credit_bytes }))
+    }
+}
+
+impl Body {
+    /// Takes what belongs to the chunk off the front of `input`.
+    fn fill(&mut self, input: &mut &[u8], limits: &DecoderLimits) -> Result<(), CodecError> {
+        while self.remaining > 0 && !input.is_empty() {
+            let wanted = match &self.target {
                 Target::MessageHeader { filled, .. } => MESSAGE_HEADER_BYTES - filled,
-                Target::Chunk(_) | Target::Message => body.remaining,
+                Target::Chunk(_) | Target::Message(_) => self.remaining,
             };
             let (piece, rest) = input.split_at(wanted.min(input.len()));
             *input = rest;
-            body.remaining -= piece.len();
-            body.crc.update(piece);
-            match &mut body.target {
+            self.remaining -= piece.len();
+            self.crc.update(piece);
+            match &mut self.target {
                 Target::Chunk(buffer) => buffer.extend_from_slice(piece),
                 Target::MessageHeader { bytes, filled } => {
                     bytes[*filled..*filled + piece.len()].copy_from_slice(piece);
                     *filled += piece.len();
                     if *filled == MESSAGE_HEADER_BYTES {
                         let message = MessageHeader::decode(bytes);
-                        lane.partial = Some(begin(&body.header, message, &self.limits)?);
-                        body.target = Target::Message;
+                        self.target = Target::Message(begin(&self.header, message, limits)?);
                     }
                 }
-                Target::Message => {
-                    if let Some(partial) = &mut lane.partial {
-                        partial.append(piece);
-                    }
-                }
+                Target::Message(partial) => partial.append(piece),
             }
         }
-        if body.remaining > 0 { Ok(None) } else { self.close() }
-    }
-
-    /// The chunk's last byte is in: verifies it and hands out what it completes.
-    fn close(&mut self) -> Result<Option<Decoded>, CodecError> {
-        let Some(Body { header, crc, target, .. }) = self.body.take() else { return Ok(None) };
-        let computed = crc.value();
-        if computed != header.payload_crc {
-            let ChunkHeader { kind, id, payload_crc: received, .. } = header;
-            return Err(CodecError::PayloadCorrupt { kind, id, computed, received });
-        }
-        if let Target::Chunk(buffer) = target {
-            return Ok(Some(Decoded::Chunk { kind: header.kind, id: header.id, payload: buffer.freeze() }));
-        }
-        if header.flags & FLAG_LAST == 0 {
-            return Ok(None);
-        }
-        let lane = &mut self.lanes[usize::from(header.lane)];
-        let Some(Partial { header: message, buffer }) = lane.partial.take() else { return Ok(None) };
-        lane.next_id += 1;
-        let credit_bytes = (MESSAGE_HEADER_BYTES + buffer.len()) as u64;
-        self.completed += credit_bytes;
-        let MessageHeader { kind, priority, tid, length: _ } = message;
-        let message = Message { kind, priority, tid, payload: buffer.freeze() };
-        Ok(Some(Decoded::Message { message, id: header.id, credit_bytes }))
+        Ok(())
     }
 }
 
