@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    cluster, connect, demo, detect, oob, packetdrill, pingpong, pump, report, scale, serve, throughput, top,
-    truth,
+    all, cluster, connect, demo, detect, oob, packetdrill, pingpong, pump, report, scale, serve, throughput,
+    top, truth,
 };
 
 /// Everything on the command line.
@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Pingpong(pingpong::Arguments),
     /// Runs packetdrill scripts against the engine, in virtual time
     Packetdrill(packetdrill::Arguments),
+    /// Every experiment that this machine allows, into a folder of JSON files for `report`
+    All(all::Arguments),
     /// What a running node does: its ports, shards and connections, live
     Top(top::Arguments),
     /// One self-contained HTML page with plots from a folder of JSON results
@@ -73,6 +75,19 @@ fn seconds(text: &str) -> Result<f64, String> {
     let wanted = format!("expected a number of seconds from {SECONDS_MIN} to {SECONDS_MAX}");
     let value: f64 = text.parse().map_err(|_| wanted.clone())?;
     if (SECONDS_MIN..=SECONDS_MAX).contains(&value) { Ok(value) } else { Err(wanted) }
+}
+
+/// The command that `line` gives.
+#[cfg(test)]
+pub(crate) fn parse(command: &str, line: &str) -> Command {
+    let words = ["bench", command].into_iter().chain(line.split_whitespace());
+    Cli::try_parse_from(words).expect("a test gives a line that is read").command
+}
+
+/// Asserts that `line` was refused as what cannot be honoured.
+#[cfg(test)]
+pub(crate) fn assert_usage<T: std::fmt::Debug>(line: &str, outcome: &Result<T, crate::error::BenchError>) {
+    assert!(matches!(outcome, Err(crate::error::BenchError::Usage(_))), "{line}: {outcome:?}");
 }
 
 #[cfg(test)]

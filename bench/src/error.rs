@@ -11,6 +11,10 @@ pub(crate) enum BenchError {
     /// The experiment could not be run or did not succeed; exit status 1.
     #[error("{0}")]
     Failed(String),
+    /// SIGINT or SIGTERM came before the work was done; what was finished by then has been told. Exit status 130, as a
+    /// shell gives to what SIGINT ended.
+    #[error("interrupted; only what was finished is told")]
+    Interrupted,
 }
 
 impl BenchError {
@@ -29,6 +33,7 @@ impl BenchError {
         match self {
             BenchError::Usage(_) => ExitCode::from(2),
             BenchError::Failed(_) => ExitCode::from(1),
+            BenchError::Interrupted => ExitCode::from(130),
         }
     }
 }

@@ -26,7 +26,7 @@ impl Host {
 }
 
 /// Clock ticks per second in `/proc/PID/stat`: USER_HZ is 100 on every Linux architecture in use.
-const TICKS_PER_SECOND: f64 = 100.0;
+pub(crate) const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Processor time, user and system, of all threads of this process so far, in seconds; to 10 ms.
 pub(crate) fn cpu_seconds() -> f64 {

@@ -1,8 +1,9 @@
 //! The measuring tool of Outrider.
 //!
 //! Contract: every command prints a table for people, writes JSON with `--json`, shows progress on a terminal only,
-//! ends by itself or on SIGINT, leaves nothing behind, and exits with 0 (done), 1 (the experiment failed) or 2 (bad
-//! arguments). An error is one line on standard error: what, where, what to do.
+//! ends by itself or on SIGINT or SIGTERM with what was finished, leaves nothing behind, and exits with 0 (done), 1 (the
+//! experiment failed), 2 (bad arguments) or 130 (interrupted). An error is one line on standard error: what, where, what
+//! to do.
 
 #![forbid(unsafe_code)]
 
@@ -16,13 +17,17 @@ mod lab;
 mod measure;
 mod messages;
 mod node;
+mod noise;
 mod packetdrill;
 mod page;
 mod pingpong;
 mod place;
 mod progress;
+mod pump;
 mod report;
+mod runs;
 mod scale;
+mod settings;
 mod stop;
 mod table;
 mod throughput;
@@ -62,6 +67,7 @@ fn main() -> ExitCode {
         Command::Pump(arguments) => commands::pump::run(arguments),
         Command::Pingpong(arguments) => commands::pingpong::run(arguments),
         Command::Packetdrill(arguments) => commands::packetdrill::run(arguments),
+        Command::All(arguments) => commands::all::run(arguments),
         Command::Top(arguments) => commands::top::run(arguments),
         Command::Report(arguments) => commands::report::run(arguments),
     };

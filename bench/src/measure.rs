@@ -7,6 +7,8 @@ use hdrhistogram::Histogram;
 use outrider_drivers::time::Instant;
 use serde::Serialize;
 
+use crate::runs::{Figure, Visit};
+
 /// Longest latency told apart; anything longer counts as this.
 const LATENCY_MAX: Duration = Duration::from_secs(120);
 /// Largest byte count told apart.
@@ -29,11 +31,6 @@ impl Latencies {
     /// Counts one.
     pub(crate) fn record(&mut self, latency: Duration) {
         self.0.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
-    }
-
-    /// Adds all of `other`.
-    pub(crate) fn merge(&mut self, other: &Latencies) {
-        self.0.add(&other.0).expect("both have the same bounds");
     }
 
     /// How many.
@@ -72,6 +69,17 @@ pub(crate) struct Percentiles {
     pub(crate) max: f64,
 }
 
+impl Percentiles {
+    /// Shows all of them as figures of a result, under `path`.
+    pub(crate) fn figures(&mut self, path: &str, visit: &mut Visit<'_>) {
+        let Percentiles { p50, p90, p99, p999, max } = self;
+        for (name, value) in [("p50", p50), ("p90", p90), ("p99", p99), ("p999", p999)] {
+            visit(&format!("{path}.{name}"), Figure::Median(value));
+        }
+        visit(&format!("{path}.max"), Figure::Largest(max));
+    }
+}
+
 /// Byte counts, to three digits.
 #[derive(Clone, Debug)]
 pub(crate) struct ByteCounts(Histogram<u64>);
@@ -86,11 +94,6 @@ impl ByteCounts {
     /// Counts one.
     pub(crate) fn record(&mut self, bytes: u64) {
         self.0.saturating_record(bytes);
-    }
-
-    /// Adds all of `other`.
-    pub(crate) fn merge(&mut self, other: &ByteCounts) {
-        self.0.add(&other.0).expect("both have the same bounds");
     }
 
     /// Median and largest, `None` without a sample.
@@ -166,13 +169,12 @@ mod tests {
     }
 
     #[test]
-    fn histograms_of_any_range_merge() {
-        let mut small = ByteCounts::default();
-        small.record(10);
-        let mut large = ByteCounts::default();
-        large.record(1 << 40);
-        small.merge(&large);
-        let spread = small.spread().unwrap();
+    fn a_histogram_holds_counts_of_any_size() {
+        let mut counts = ByteCounts::default();
+        counts.record(10);
+        counts.record(10);
+        counts.record(1 << 40);
+        let spread = counts.spread().unwrap();
         assert_eq!(spread.p50, 10);
         assert!(spread.max >= 1 << 40);
     }

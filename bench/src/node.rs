@@ -7,6 +7,7 @@ use std::time::Duration;
 use outrider_drivers::netns::NetNamespace;
 use outrider_drivers::port::{Port, PortInfo};
 use outrider_drivers::time::{Clock, MonotonicClock};
+use outrider_messenger::config::Config;
 use outrider_messenger::transport::{Kernel, KernelConfig, Transport, Userspace};
 use outrider_messenger::{Connection, Dispatcher, EntityName, HealthConfig, Messenger};
 use outrider_stack::net::StackConfig;
@@ -18,6 +19,7 @@ use outrider_stack::tcp::congestion::Algorithm;
 use outrider_stack::tcp::connection::Config as TcpConfig;
 
 use crate::error::BenchError;
+use crate::settings;
 
 /// How long an idle shard spins before it sleeps. Longer costs the processor that other threads of a small machine
 /// need; without any, each frame of a fast link pays for a wake-up.
@@ -81,11 +83,24 @@ pub(crate) fn spawn_group(
     addressing: &Addressing,
     running: Running,
 ) -> Result<ShardGroup, BenchError> {
+    spawn_group_by(ports, addressing, running, None)
+}
+
+/// The same with what a configuration file says of shards.
+fn spawn_group_by(
+    ports: Vec<Box<dyn Port>>,
+    addressing: &Addressing,
+    running: Running,
+    file: Option<&GroupConfig>,
+) -> Result<ShardGroup, BenchError> {
     let Some(info) = ports.first().map(|port| port.info().clone()) else {
         return Err(BenchError::failed("cannot run TCP without a port"));
     };
     let Running { polling, cores, publication } = running;
-    let shard = ShardConfig { polling, ..shard_config(&info, addressing) };
+    let mut shard = ShardConfig { polling, ..shard_config(&info, addressing) };
+    if let Some(file) = file {
+        settings::adjust(&mut shard, file);
+    }
     let config = GroupConfig { cores, publication, ..GroupConfig::new(shard) };
     shard::spawn_group(ports, config).map_err(|error| match error {
         GroupError::Segment(error) => {
@@ -145,26 +160,37 @@ impl Node {
         addressing: &Addressing,
         options: NodeOptions,
     ) -> Result<Self, BenchError> {
-        Node::over(spawn_group(vec![port], addressing, Running::default())?, addressing, options)
+        Node::over(spawn_group(vec![port], addressing, Running::default())?, addressing, options, None)
     }
 
-    /// Starts it on `ports`, or on this host's own sockets without them.
+    /// Starts it on `ports`, or on this host's own sockets without them, as a configuration file says if there is one.
     pub(crate) fn start_at(
         ports: Option<Vec<Box<dyn Port>>>,
         addressing: &Addressing,
         running: Running,
         options: NodeOptions,
+        config: Option<&Config>,
     ) -> Result<Self, BenchError> {
-        match ports {
-            Some(ports) => Node::over(spawn_group(ports, addressing, running)?, addressing, options),
-            None => Node::start_on_kernel(None, &KernelConfig::default(), addressing.seed, options),
-        }
+        let Some(ports) = ports else {
+            let kernel = settings::kernel(config);
+            let kernel = Kernel::start(&kernel)
+                .map_err(|error| BenchError::failed(format!("cannot start {}: {error}", options.name)))?;
+            let messenger = start_messenger(Arc::new(kernel), addressing.seed, options, config)?;
+            return Ok(Node { messenger, shards: None });
+        };
+        let shards = spawn_group_by(ports, addressing, running, settings::userspace(config))?;
+        Node::over(shards, addressing, options, config)
     }
 
     /// Starts the messenger on `shards`.
-    fn over(shards: ShardGroup, addressing: &Addressing, options: NodeOptions) -> Result<Self, BenchError> {
+    fn over(
+        shards: ShardGroup,
+        addressing: &Addressing,
+        options: NodeOptions,
+        config: Option<&Config>,
+    ) -> Result<Self, BenchError> {
         let transport = Arc::new(Userspace::over(&shards.handle()));
-        let messenger = start_messenger(transport, addressing.seed, options)?;
+        let messenger = start_messenger(transport, addressing.seed, options, config)?;
         Ok(Node { messenger, shards: Some(shards) })
     }
 
@@ -184,7 +210,7 @@ impl Node {
             None => Kernel::start(config),
         };
         let kernel = kernel.map_err(|error| failed(&error))?;
-        let messenger = start_messenger(Arc::new(kernel), nonce, options)?;
+        let messenger = start_messenger(Arc::new(kernel), nonce, options, None)?;
         Ok(Node { messenger, shards: None })
     }
 
@@ -218,12 +244,17 @@ fn start_messenger(
     transport: Arc<dyn Transport>,
     nonce: u64,
     options: NodeOptions,
+    config: Option<&Config>,
 ) -> Result<Messenger, BenchError> {
-    let mut builder = Messenger::builder(options.name)
+    let name = config.and_then(Config::name).unwrap_or(options.name);
+    let mut builder = Messenger::builder(name)
         .nonce(nonce)
         .transport(transport)
         .dispatcher(options.dispatcher)
         .dispatch_threads(1);
+    if let Some(config) = config {
+        builder = builder.configure(config);
+    }
     if let Some(address) = options.bind {
         builder = builder.bind(address);
     }
@@ -233,7 +264,7 @@ fn start_messenger(
     if let Some(health) = options.health {
         builder = builder.health(health);
     }
-    builder.start().map_err(|error| BenchError::failed(format!("cannot start {}: {error}", options.name)))
+    builder.start().map_err(|error| BenchError::failed(format!("cannot start {name}: {error}")))
 }
 
 /// What the dispatcher of a dialled connection tells those who wait for its session.

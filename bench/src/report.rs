@@ -10,6 +10,8 @@ use crate::cli::Common;
 use crate::error::BenchError;
 use crate::host::Host;
 use crate::measure::{Percentiles, Spread};
+use crate::runs::against::{Against, Verdict};
+use crate::runs::{Conditions, Figure, Figures, Ratio, Visit, label};
 
 /// The result of one run of the tool.
 #[derive(Clone, Debug, Serialize)]
@@ -22,6 +24,9 @@ pub(crate) struct Report<R> {
     pub(crate) parameters: Map<String, Value>,
     /// The machine.
     pub(crate) host: Host,
+    /// `noise` and `interrupted`, where runs were repeated.
+    #[serde(flatten)]
+    pub(crate) conditions: Option<Conditions>,
     /// One entry per variant and point.
     pub(crate) results: Vec<R>,
     /// Variants of one point set against each other.
@@ -71,37 +76,71 @@ pub(crate) struct Heartbeat {
     pub(crate) rtt_us: Option<Percentiles>,
 }
 
-/// Two variants of one point set against each other: how many times larger the first is.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Ratio {
-    /// Such as `fifo/oob`.
-    pub(crate) of: String,
-    /// The values of the list options at this point.
-    #[serde(flatten)]
-    pub(crate) point: Map<String, Value>,
-    /// Of the median one-way delay.
-    pub(crate) one_way_p50: f64,
-    /// Of the 99th percentile.
-    pub(crate) one_way_p99: f64,
-    /// Of the largest.
-    pub(crate) one_way_max: f64,
-    /// Of the goodput.
-    pub(crate) goodput: f64,
+impl Figures for HeartbeatResult {
+    fn label(&self) -> String {
+        label(self.variant, &self.point)
+    }
+
+    fn figures(&mut self, visit: &mut Visit<'_>) {
+        // Exhaustive, so that a new figure cannot be forgotten here.
+        let HeartbeatResult {
+            variant: _,
+            point: _,
+            goodput_bps,
+            link_utilisation,
+            heartbeat,
+            occupancy_bytes,
+            cpu_seconds,
+            seconds,
+            retransmits,
+        } = self;
+        let Heartbeat { sent, received, superseded, parts_per_message, one_way_us, rtt_us } = heartbeat;
+        visit("goodput_bps", Figure::Median(goodput_bps));
+        if let Some(share) = link_utilisation {
+            visit("link_utilisation", Figure::Median(share));
+        }
+        if let Some(one_way) = one_way_us {
+            one_way.figures("heartbeat.one_way_us", visit);
+        }
+        if let Some(rtt) = rtt_us {
+            rtt.figures("heartbeat.rtt_us", visit);
+        }
+        if let Some(occupancy) = occupancy_bytes {
+            visit("occupancy_bytes.p50", Figure::MedianCount(&mut occupancy.p50));
+            visit("occupancy_bytes.max", Figure::LargestCount(&mut occupancy.max));
+        }
+        visit("heartbeat.parts_per_message", Figure::Median(parts_per_message));
+        for (path, count) in [("sent", sent), ("received", received), ("superseded", superseded)] {
+            visit(&format!("heartbeat.{path}"), Figure::TotalCount(count));
+        }
+        visit("cpu_seconds", Figure::Total(cpu_seconds));
+        visit("seconds", Figure::Total(seconds));
+        visit("retransmits", Figure::TotalCount(retransmits));
+    }
 }
 
-impl Ratio {
-    /// `other` over `base`; `None` unless both have delays.
-    pub(crate) fn between(base: &HeartbeatResult, other: &HeartbeatResult) -> Option<Self> {
-        let (below, above) = (base.heartbeat.one_way_us?, other.heartbeat.one_way_us?);
-        let over = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
-        Some(Ratio {
-            of: format!("{}/{}", other.variant, base.variant),
-            point: other.point.clone(),
-            one_way_p50: over(above.p50, below.p50),
-            one_way_p99: over(above.p99, below.p99),
-            one_way_max: over(above.max, below.max),
-            goodput: over(other.goodput_bps, base.goodput_bps),
-        })
+impl<R> Report<R> {
+    /// A report of what this machine found.
+    pub(crate) fn new(
+        experiment: &'static str,
+        link: impl Into<String>,
+        parameters: Map<String, Value>,
+        results: Vec<R>,
+    ) -> Self {
+        Report {
+            experiment,
+            link: link.into(),
+            parameters,
+            host: Host::this(),
+            conditions: None,
+            results,
+            ratios: Vec::new(),
+        }
+    }
+
+    /// With what a [`crate::runs::Session`] found about the circumstances, and ratios that hold under them.
+    pub(crate) fn under(self, conditions: Conditions, ratios: Vec<Ratio>) -> Self {
+        Report { conditions: Some(conditions), ratios, ..self }
     }
 }
 
@@ -117,13 +156,66 @@ pub(crate) fn check_writable(common: &Common) -> Result<(), BenchError> {
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> BenchError {
     BenchError::failed(format!(
-        "cannot write {}: {error}; give --json a file in a folder that exists and is writable",
+        "cannot write {}: {error}; --json and DIR want a folder that exists and is writable",
         path.display()
     ))
 }
 
-/// Prints `table` for people and writes `report` where `--json` wants it.
-pub(crate) fn publish(common: &Common, report: &impl Serialize, table: &str) -> Result<(), BenchError> {
+/// Prints `table` for people and writes `report` where `--json` wants it, with how quiet the machine was and how the
+/// result agrees with an earlier one.
+///
+/// # Errors
+/// It cannot be written; then [`BenchError::Interrupted`] if the runs were; then that it differs from the earlier one.
+pub(crate) fn publish<R: Serialize>(
+    common: &Common,
+    report: &Report<R>,
+    table: &str,
+) -> Result<(), BenchError> {
+    let mut table = table.to_owned();
+    let mut against = None;
+    if let Some(Conditions { noise, interrupted, earlier }) = &report.conditions {
+        if let Some(noise) = noise {
+            table += &format!("\n{}", noise.told());
+        }
+        if *interrupted {
+            table += "Interrupted: the figures are of what was finished.\n";
+        }
+        if let Some(earlier) = earlier {
+            let value = serde_json::to_value(report).map_err(|error| cannot_serialise(&error))?;
+            against = Some(Against::new(earlier, &value));
+        }
+    }
+    let compared = against.as_ref().and_then(|against| against.as_ref().ok());
+    if let Some(compared) = compared {
+        table += &compared.table();
+    }
+    write_out(common, &Whole { report, against: compared }, &table)?;
+    if report.conditions.as_ref().is_some_and(|conditions| conditions.interrupted) {
+        return Err(BenchError::Interrupted);
+    }
+    match against.transpose()? {
+        Some(compared) if compared.verdict() == Verdict::Differs => Err(BenchError::failed(format!(
+            "it differs from the earlier run by more than the spread of both: {}",
+            compared.differing().join(", ")
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// A report, and how it agrees with an earlier one.
+#[derive(Serialize)]
+struct Whole<'a, R> {
+    #[serde(flatten)]
+    report: &'a Report<R>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    against: Option<&'a Against>,
+}
+
+fn cannot_serialise(error: &serde_json::Error) -> BenchError {
+    BenchError::failed(format!("cannot put the result into JSON: {error}"))
+}
+
+fn write_out(common: &Common, report: &impl Serialize, table: &str) -> Result<(), BenchError> {
     let to_stdout = common.json.as_deref() == Some(Path::new("-"));
     if to_stdout {
         eprint!("{table}");
@@ -131,14 +223,16 @@ pub(crate) fn publish(common: &Common, report: &impl Serialize, table: &str) -> 
         print_stdout(table)?;
     }
     let Some(path) = &common.json else { return Ok(()) };
-    let mut text = serde_json::to_string_pretty(report)
-        .map_err(|error| BenchError::failed(format!("cannot put the result into JSON: {error}")))?;
-    text.push('\n');
-    if to_stdout {
-        print_stdout(&text)
-    } else {
-        std::fs::write(path, text).map_err(|error| cannot_write(path, &error))
-    }
+    if to_stdout { print_stdout(&pretty(report)?) } else { save(path, report) }
+}
+
+fn pretty(report: &impl Serialize) -> Result<String, BenchError> {
+    serde_json::to_string_pretty(report).map(|text| text + "\n").map_err(|error| cannot_serialise(&error))
+}
+
+/// Writes `report` as JSON to a file.
+pub(crate) fn save(path: &Path, report: &impl Serialize) -> Result<(), BenchError> {
+    std::fs::write(path, pretty(report)?).map_err(|error| cannot_write(path, &error))
 }
 
 /// Writes to standard output, taking a closed pipe for the error it is (`println!` would panic).

@@ -1,7 +1,7 @@
 //! Running until someone says stop.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -12,14 +12,49 @@ use crate::node::now;
 /// Between looks at whether a signal has come.
 const STEP: Duration = Duration::from_millis(50);
 
+/// What the signal handlers raise. One for the process, for signals are sent to processes.
+static RAISED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// Whether a signal has come since the process began to listen for them.
+pub(crate) fn is_raised() -> bool {
+    RAISED.get().is_some_and(|raised| raised.load(Ordering::Relaxed))
+}
+
+/// Sleeps for `length`.
+///
+/// # Errors
+/// [`BenchError::Interrupted`] as soon as a signal has come.
+pub(crate) fn sleep(length: Duration) -> Result<(), BenchError> {
+    let end = now() + length;
+    loop {
+        check()?;
+        let left = end - now();
+        if left.is_zero() {
+            return Ok(());
+        }
+        std::thread::sleep(left.min(STEP));
+    }
+}
+
+/// For loops that wait by themselves.
+///
+/// # Errors
+/// [`BenchError::Interrupted`] once a signal has come.
+pub(crate) fn check() -> Result<(), BenchError> {
+    if is_raised() { Err(BenchError::Interrupted) } else { Ok(()) }
+}
+
 /// Raised by SIGINT and SIGTERM. A second one ends the process at once.
 #[derive(Clone, Debug)]
 pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Begins to listen for signals.
+    /// Begins to listen for signals, if the process does not yet.
     pub(crate) fn on_signals() -> Result<Self, BenchError> {
-        let raised = Arc::new(AtomicBool::new(false));
+        if let Some(raised) = RAISED.get() {
+            return Ok(Stop(Arc::clone(raised)));
+        }
+        let raised = Arc::clone(RAISED.get_or_init(Arc::default));
         for signal in [SIGINT, SIGTERM] {
             // In this order: the first signal finds the flag down, and only then raises it.
             signal_hook::flag::register_conditional_default(signal, raised.clone())

@@ -1,11 +1,10 @@
 //! Tables for people.
 
-use std::fmt::Write as _;
-
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 
 use crate::measure::Percentiles;
-use crate::report::{HeartbeatResult, Ratio};
+use crate::report::HeartbeatResult;
+use crate::runs::{Ratio, Repeated, label, ratio_table, spread_table};
 
 /// A line under the header and nothing else.
 const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('-').junction('-'));
@@ -27,6 +26,7 @@ pub(crate) fn numbers(header: &[&str], rows: &[Vec<String>]) -> String {
 /// A time given in microseconds, in the unit that reads best.
 pub(crate) fn micros(value: f64) -> String {
     match value {
+        v if v < 10.0 => format!("{v:.1} us"),
         v if v < 1_000.0 => format!("{v:.0} us"),
         v if v < 1_000_000.0 => format!("{:.2} ms", v / 1_000.0),
         v => format!("{:.2} s", v / 1_000_000.0),
@@ -39,6 +39,15 @@ pub(crate) fn bits_per_second(value: f64) -> String {
         v if v >= 1e9 => format!("{:.2} Gbit/s", v / 1e9),
         v if v >= 1e6 => format!("{:.1} Mbit/s", v / 1e6),
         v => format!("{:.1} kbit/s", v / 1e3),
+    }
+}
+
+/// How many times, to about three digits.
+pub(crate) fn times(value: f64) -> String {
+    match value {
+        v if v >= 100.0 => format!("{v:.0}"),
+        v if v >= 10.0 => format!("{v:.1}"),
+        v => format!("{v:.2}"),
     }
 }
 
@@ -56,6 +65,31 @@ pub(crate) fn percent(value: Option<f64>) -> String {
     value.map_or_else(dash, |v| format!("{:.1} %", v * 100.0))
 }
 
+/// The unit that a member's name ends in, if any level of its path has one.
+fn unit(path: &str) -> Option<&'static str> {
+    let units = ["_us", "_bps", "_bytes", "_ns", "bytes"];
+    if path.ends_with("bits_per_second") {
+        return Some("_bps");
+    }
+    let unit_of = |step: &str| units.into_iter().find(|unit| step.ends_with(unit));
+    // Nanoseconds per byte are nanoseconds.
+    path.rsplit('.').find_map(|step| unit_of(step.split("_per_").next().unwrap_or(step)))
+}
+
+/// The value of a member of a result, in the unit that the member's path names.
+pub(crate) fn quantity(path: &str, value: f64) -> String {
+    match unit(path) {
+        Some("_us") => micros(value),
+        Some("_bps") => bits_per_second(value),
+        Some("_bytes" | "bytes") if value >= 0.0 => bytes(value as u64),
+        Some("_ns") if value < 10.0 => format!("{value:.2} ns"),
+        Some("_ns") => format!("{value:.0} ns"),
+        _ if value.fract() == 0.0 => format!("{value}"),
+        _ if value.abs() >= 100.0 => format!("{value:.0}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
 fn dash() -> String {
     "-".to_owned()
 }
@@ -68,14 +102,7 @@ fn percentile_cells(percentiles: Option<Percentiles>) -> [String; 5] {
 }
 
 /// The tables of the heartbeat experiment: delays, then load, then ratios.
-pub(crate) fn heartbeats(results: &[HeartbeatResult], ratios: &[Ratio]) -> String {
-    let label = |variant: &str, point: &serde_json::Map<String, serde_json::Value>| {
-        let values = point.iter().map(|(key, value)| match value {
-            serde_json::Value::String(text) => format!(" {text}"),
-            other => format!(" {key}={other}"),
-        });
-        values.fold(variant.to_owned(), |name, value| name + &value)
-    };
+pub(crate) fn heartbeats(results: &[Repeated<HeartbeatResult>], ratios: &[Ratio]) -> String {
     // A node that has only its own clock knows round trips alone.
     let one_way = results.iter().any(|result| result.heartbeat.one_way_us.is_some());
     let mut delays = Vec::new();
@@ -122,19 +149,21 @@ pub(crate) fn heartbeats(results: &[HeartbeatResult], ratios: &[Ratio]) -> Strin
         &["variant", "goodput", "link used", "occupancy p50", "max", "retransmits", "CPU s of wall s"],
         &loads,
     );
-    for ratio in ratios {
-        let _ = writeln!(
-            text,
-            "\n{}: p50 {:.1} times, p99 {:.1} times, max {:.1} times; goodput {:.2} times",
-            label(&ratio.of, &ratio.point),
-            ratio.one_way_p50,
-            ratio.one_way_p99,
-            ratio.one_way_max,
-            ratio.goodput
-        );
-    }
-    text
+    text += &spread_table(results, &HEARTBEAT_SPREADS);
+    text + &ratio_table(ratios, &HEARTBEAT_RATIOS)
 }
+
+/// The figures of heartbeats whose spread the table shows.
+const HEARTBEAT_SPREADS: [(&str, &str); 4] = [
+    ("heartbeat.one_way_us.p50", "p50"),
+    ("heartbeat.one_way_us.p99", "p99"),
+    ("heartbeat.rtt_us.p50", "RTT p50"),
+    ("goodput_bps", "goodput"),
+];
+
+/// The columns of their ratios.
+const HEARTBEAT_RATIOS: [(&str, &str); 4] =
+    [("one_way_p50", "p50"), ("one_way_p99", "p99"), ("one_way_max", "max"), ("goodput", "goodput")];
 
 #[cfg(test)]
 mod tests {
@@ -143,6 +172,7 @@ mod tests {
     #[test]
     fn quantities_are_shown_in_the_unit_that_reads_best() {
         assert_eq!(micros(85.4), "85 us");
+        assert_eq!(micros(8.54), "8.5 us");
         assert_eq!(micros(17_400.0), "17.40 ms");
         assert_eq!(bits_per_second(941e6), "941.0 Mbit/s");
         assert_eq!(bytes(65_536), "64 KiB");

@@ -41,8 +41,7 @@ fn six_nodes_have_75_connections_with_separate_heartbeats_and_15_without() {
             assert!(number(result, key) > 0.0, "{key}: {result:#}");
         }
     }
-    let ratio = &report["ratios"][1];
-    assert_eq!((&ratio["of"], &ratio["nodes"]), (&"separate/oob".into(), &6.into()));
+    let ratio = &of(&report, 6, "separate")["over_oob"];
     assert_eq!(number(ratio, "connections"), 5.0);
     assert!(number(ratio, "packets") > 2.0 && number(ratio, "bytes") > 1.5, "{ratio:#}");
 }

@@ -11,7 +11,7 @@ fn variants(report: &Value) -> Vec<&str> {
 
 #[test]
 fn the_demo_gives_both_variants_and_their_ratio() {
-    let output = run("demo --seconds 1 --json -");
+    let output = run("demo --seconds 0.5 --repeat 2 --json -");
     let report = json(&output);
     assert_eq!(report["experiment"], "demo");
     assert_eq!(report["link"], "memory");
@@ -39,7 +39,7 @@ fn a_list_gives_one_result_per_value_named_by_it() {
     std::fs::create_dir_all(&folder).expect("a folder for temporary files");
     let file = folder.join("oob.json");
     let output = bench()
-        .args("oob --rate 200mbit --loss 0,0.5% --variant oob --seconds 0.5 --json".split(' '))
+        .args("oob --rate 200mbit --loss 0,0.5% --variant oob --seconds 0.5 --repeat 1 --json".split(' '))
         .arg(&file)
         .output()
         .expect("the tool was built beside this test");
@@ -60,7 +60,7 @@ fn the_same_runs_over_tap_devices() {
     if !may_use_namespaces() {
         return;
     }
-    let report = json(&run("oob --link tap --rate 200mbit --loss 0,0.5% --seconds 1 --json -"));
+    let report = json(&run("oob --link tap --rate 200mbit --loss 0,0.5% --seconds 1 --repeat 1 --json -"));
     assert_eq!(report["link"], "tap");
     let results = report["results"].as_array().expect("a list");
     assert_eq!(variants(&report), ["oob", "fifo", "oob", "fifo"]);

@@ -3,87 +3,16 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpStream};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::time::Duration;
+use std::process::{Command, Output};
 
-use common::{assert_success, bench, in_namespace, may_use_namespaces};
+use common::{Server, assert_success, bench, echo_through, figure, in_namespace, may_use_namespaces, must};
 use serde_json::Value;
 
 /// Bytes sent each way.
 const TRANSFER_BYTES: usize = 4 << 20;
-/// A transfer that has not moved for so long is stuck: far above any retransmission timeout that 1 % loss can cause.
-const STUCK: Duration = Duration::from_secs(60);
-
-/// Runs a command that must succeed.
-fn must(line: &str) {
-    let mut words = line.split_whitespace();
-    let program = words.next().expect("a command");
-    let output = Command::new(program).args(words).output().unwrap_or_else(|e| panic!("{line}: {e}"));
-    assert_success(line, &output);
-}
-
-/// A running `bench serve`; killed if the test fails.
-struct Server {
-    child: Child,
-    out: BufReader<ChildStdout>,
-}
-
-impl Server {
-    /// Starts it and waits until it listens.
-    fn start(line: &str) -> Self {
-        let mut child = bench()
-            .args(line.split_whitespace())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the tool was built beside this test");
-        let mut out = BufReader::new(child.stdout.take().expect("piped"));
-        let mut told = String::new();
-        out.read_line(&mut told).expect("readable");
-        assert!(told.starts_with("listening on 10.77.0.2:"), "{told:?}, {:?}", child.try_wait());
-        Server { child, out }
-    }
-
-    /// Ends it as a user would and returns what it printed after the first line.
-    fn stop(mut self) -> String {
-        must(&format!("kill -TERM {}", self.child.id()));
-        let mut rest = String::new();
-        self.out.read_to_string(&mut rest).expect("readable");
-        let status = self.child.wait().expect("it was started");
-        assert!(status.success(), "{status}: {rest}");
-        rest
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Already gone after `stop`.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The count that the table of `serve` gives for `name`.
-fn figure(table: &str, name: &str) -> u64 {
-    let row = table.lines().find(|line| line.split_whitespace().next() == Some(name));
-    let count = row.and_then(|row| row.split_whitespace().nth(1)).and_then(|count| count.parse().ok());
-    count.unwrap_or(0)
-}
-
-/// Bytes that no shift or repetition of themselves equals.
-fn pattern(length: usize) -> Vec<u8> {
-    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
-}
+/// Of the echo service that `serve` runs.
+const ADDRESS: &str = "10.77.0.2:7";
 
 /// Of the two rules that lose frames, how many have not lost any.
 fn rules_that_dropped_nothing() -> usize {
@@ -95,24 +24,7 @@ fn rules_that_dropped_nothing() -> usize {
 
 /// Sends the pattern through the echo and compares what comes back, to the end of the stream.
 fn transfer() {
-    transfer_of(TRANSFER_BYTES);
-}
-
-fn transfer_of(bytes: usize) {
-    let stream = TcpStream::connect("10.77.0.2:7").expect("the server listens");
-    stream.set_read_timeout(Some(STUCK)).expect("a valid time");
-    stream.set_write_timeout(Some(STUCK)).expect("a valid time");
-    let sent = pattern(bytes);
-    let mut back = Vec::with_capacity(bytes);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            (&stream).write_all(&sent).expect("the echo takes all");
-            stream.shutdown(Shutdown::Write).expect("an open connection");
-        });
-        (&stream).read_to_end(&mut back).expect("the echo gives all back and ends in order");
-    });
-    assert_eq!(back.len(), sent.len());
-    assert!(back == sent, "byte {:?} differs", back.iter().zip(&sent).position(|(a, b)| a != b));
+    echo_through(ADDRESS, TRANSFER_BYTES);
 }
 
 struct RemoveAtEnd<'a>(&'a Path);
@@ -205,7 +117,7 @@ fn sixty_four_mebibytes_come_back_in_frames_of_many_segments() {
         let server = Server::start(
             "serve --port tap:or0 --address 10.77.0.2/24 --host-address 10.77.0.1/24 --bytes echo",
         );
-        transfer_of(BYTES);
+        echo_through(ADDRESS, BYTES);
         let (ours, kernels) = frames_each_way("or0");
         let told = server.stop();
         assert!(figure(&told, "tx_payload_bytes") >= BYTES as u64, "{told}");

@@ -39,7 +39,7 @@ fn heartbeats_travel_in_three_ways_over_kernel_sockets() {
 
 #[test]
 fn a_heartbeat_may_have_a_connection_of_its_own_over_any_link() {
-    let report = json(&run("oob --rate 200mbit --variant oob,separate --seconds 0.5 --json -"));
+    let report = json(&run("oob --rate 200mbit --variant oob,separate --seconds 0.5 --repeat 1 --json -"));
     assert_eq!(report["ratios"][0]["of"], "separate/oob");
     assert!(number(&results(&report)[1]["heartbeat"], "received") > 0.0, "{report:#}");
 }
@@ -71,7 +71,7 @@ fn links_are_set_beside_each_other() {
     if !may_use_namespaces() {
         return;
     }
-    let report = json(&run("throughput --link tap,kernel --seconds 0.2 --json -"));
+    let report = json(&run("throughput --link tap,kernel --seconds 0.2 --repeat 1 --json -"));
     assert_eq!(report["link"], "tap,kernel");
     let names: Vec<(&str, f64)> = results(&report)
         .iter()

@@ -31,7 +31,7 @@ fn without_cpu(report: &Value) -> Vec<Value> {
 
 #[test]
 fn bulk_in_virtual_time_keeps_its_goodput_under_loss_and_follows_from_the_seed() {
-    let line = "throughput --rate 1gbit --loss 0,0.1%,1% --seconds 0.3 --seed 7 --json -";
+    let line = "throughput --rate 1gbit --loss 0,0.1%,1% --seconds 0.3 --repeat 1 --seed 7 --json -";
     let output = run(line);
     let report = json(&output);
     assert_eq!(report["experiment"], "throughput");
@@ -72,13 +72,22 @@ fn bulk_in_virtual_time_keeps_its_goodput_under_loss_and_follows_from_the_seed()
 
 #[test]
 fn segments_are_spread_over_as_many_connections_as_asked_for() {
-    let report = json(&run("throughput --connections 1,50 --json -"));
+    let report = json(&run("throughput --connections 1,50 --repeat 1 --json -"));
     assert_eq!(results(&report).len(), 4);
     for result in results(&report) {
         assert!(number(result, "cpu_ns_per_segment") > 0.0, "{result:#}");
         assert!(number(result, "goodput_bps") > 4e9, "half of 10 Gbit/s is fed: {result:#}");
     }
     assert_eq!(report["ratios"][2]["of"], "outrider/outrider at connections 1");
+}
+
+#[test]
+fn round_trips_over_the_in_process_cable_end_in_order() {
+    let report = json(&run("pingpong --link memory --seconds 0.2 --repeat 2 --json -"));
+    assert_eq!(results(&report).len(), 4, "raw and ours, busy and adaptive: {report:#}");
+    for result in results(&report) {
+        assert_eq!(result["runs"]["rtt_us.p50"].as_array().map(Vec::len), Some(2), "{result:#}");
+    }
 }
 
 #[test]
@@ -141,14 +150,16 @@ fn over_one_tap_offloads_are_set_against_none() {
 #[test]
 fn what_cannot_work_is_refused_in_one_line() {
     for (line, wanted) in [
-        ("throughput --link afxdp", "memory and tap"),
+        ("throughput --link afxdp --delay 1ms", "--link memory"),
+        ("throughput --link afxdp --connections 10", "--link memory"),
+        ("throughput --link afxdp --congestion dctcp", "marks"),
         ("throughput --link tap --delay 1ms", "--link memory"),
         ("throughput --link tap --connections 10", "--link memory"),
         ("throughput --competitor cubic", "--link tap"),
         ("throughput --link tap --competitor cubic --loss 1%", "--loss"),
         ("throughput --link tap --congestion bbr,cubic", "--competitor"),
         ("throughput --link tap --queue 1MB,1MB", "--competitor"),
-        ("throughput --link tap --repeat 0", "--repeat 0"),
+        ("throughput --link tap --repeat 0", "--repeat"),
         ("throughput --connections 0", "--connections 0"),
         ("throughput --connections 1 --loss 1%", "--loss"),
         ("throughput --loss 60%", "--loss"),

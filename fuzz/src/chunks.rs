@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 use outrider_messenger::codec::{
-    Auth, CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, CloseCode, CodecError, Decoded, Decoder, DecoderLimits,
-    FLAG_FIRST, FLAG_LAST, Hello, MessageHeader, OobPayload, crc32c, decode_u64, scan_ahead,
+    ACK_BYTES, Auth, CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, CloseCode, CodecError, Decoded, Decoder,
+    DecoderLimits, FLAG_FIRST, FLAG_LAST, Hello, MessageHeader, OobPayload, SessionTerms, crc32c, decode_ack,
+    decode_u64, encode_ack, scan_ahead,
 };
 use outrider_messenger::lane_of;
 
@@ -101,6 +102,18 @@ fn payload(bytes: &Bytes) {
         let again = OobPayload::decode(9, &Bytes::from(oob.encode()));
         assert_eq!(again, Ok(oob));
     }
+    for kind in [ChunkKind::Connect, ChunkKind::Ready] {
+        if let Ok(terms) = SessionTerms::decode(kind, bytes) {
+            assert_eq!(SessionTerms::decode(kind, &terms.encode()), Ok(terms));
+        }
+    }
+    if let Ok(received) = decode_ack(bytes) {
+        assert_eq!(
+            bytes.get(..ACK_BYTES),
+            Some(&encode_ack(&received)[..]),
+            "what is read is what was there"
+        );
+    }
     let _ = Auth::decode(bytes);
     let _ = CloseCode::decode(bytes);
     let _ = decode_u64(ChunkKind::Credit, bytes);
@@ -134,6 +147,26 @@ pub fn run(data: &[u8]) {
     }
 }
 
+/// What a session says of itself as it connects, answers and acknowledges.
+fn examples_of_sessions() -> Vec<Vec<u8>> {
+    let terms = SessionTerms {
+        lossy: false,
+        resumed: true,
+        cookie: 0x0101_0101_0101_0101,
+        peer_cookie: 0x0202_0202_0202_0202,
+        attempt: 17,
+        credit_limit: 16 << 20,
+        received: [0, 5, 1 << 40, u64::MAX],
+    };
+    let alone = |payload: &[u8]| [&[3u8, 0, 0, 0][..], payload].concat();
+    let chunk = |kind: u8, payload: &[u8]| {
+        // Kind, half the length, payload, id.
+        [&[1u8, 2, 30, 9, 2, kind, (payload.len() / 2) as u8][..], payload, &[0; 8]].concat()
+    };
+    let (connect, ack) = (terms.encode(), encode_ack(&terms.received));
+    vec![alone(&connect), alone(&ack), chunk(9, &connect), chunk(3, &connect), chunk(10, &ack)]
+}
+
 /// Handshake, a divided message with something between, an OOB message; and the payloads alone.
 pub fn examples() -> Vec<Vec<u8>> {
     let hello = Hello {
@@ -164,12 +197,14 @@ pub fn examples() -> Vec<Vec<u8>> {
         chunk
     };
     let keepalive = [2u8, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    vec![
+    let mut examples = vec![
         [&[3u8, 0, 0, 0][..], &hello.encode()].concat(),
         [&[3u8, 0, 0, 0][..], &oob.encode()].concat(),
         [&[1u8, 2, 30, 9][..], &message(FLAG_FIRST, b"hello"), &keepalive, &message(FLAG_LAST, b"abc")]
             .concat(),
         [&[0u8, 2, 30, 9][..], &message(FLAG_FIRST | FLAG_LAST, b"hello"), &keepalive, &keepalive].concat(),
         [&[0u8, 2, 30, 9, 16, 24][..], &ChunkHeader::whole(ChunkKind::Ready, 0, &[]).encode()].concat(),
-    ]
+    ];
+    examples.extend(examples_of_sessions());
+    examples
 }

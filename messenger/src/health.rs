@@ -81,6 +81,11 @@ const WEIGHT: f64 = 1.0 / 16.0;
 /// The deviation is not taken for less than this share of the mean: regular arrivals must not make a small delay
 /// suspicious. With a suspicion of 8 a regular peer is silent after about 2.4 intervals.
 const DEVIATION_MIN: f64 = 0.25;
+/// An interval counts for no more than this many deviations off the mean (Winsorised, as Huber 1964 does with what lies
+/// far out), so that one gap, however long, does not blind the detector: it adds half the least deviation at most. With
+/// [`WEIGHT`] and [`DEVIATION_MIN`] that makes gaps which are rarer than one in eight outliers, and those which are not
+/// the peer's manner, which is learnt: then each widens the limit for the next.
+const OUTLIER_DEVIATIONS: f64 = 8.0;
 /// Intervals that must be known before silence means anything.
 const INTERVALS_MIN: u32 = 2;
 
@@ -91,6 +96,8 @@ pub(crate) struct Arrivals {
     intervals: u32,
     mean_ns: f64,
     deviation_ns: f64,
+    /// The interval that the peer announced last.
+    announced: Option<Duration>,
     /// The peer has nothing registered: what it sends are echoes of ours.
     echoes_only: bool,
 }
@@ -99,23 +106,35 @@ impl Arrivals {
     /// An out-of-band message is here.
     pub(crate) fn hear(&mut self, now: Instant, report: &PingReport) {
         self.echoes_only = report.interval.is_none();
-        if let Some(last) = self.last.replace(now) {
-            let interval = now.since(last).as_nanos() as f64;
-            if self.intervals == 0 {
-                self.mean_ns = interval;
-            }
-            let off = interval - self.mean_ns;
-            self.mean_ns += WEIGHT * off;
-            self.deviation_ns += WEIGHT * (off.abs() - self.deviation_ns);
-            self.intervals = self.intervals.saturating_add(1);
+        let last = self.last.replace(now);
+        if report.interval.is_some() && report.interval != self.announced {
+            self.begin_anew(report.interval);
+        } else if let Some(last) = last {
+            self.learn(now.since(last).as_nanos() as f64);
         }
-        // An interval that the peer announces is known before any was seen.
-        if let Some(interval) = report.interval
-            && self.intervals <= INTERVALS_MIN
-        {
-            self.mean_ns = self.mean_ns.max(interval.as_nanos() as f64);
-            self.intervals = self.intervals.max(INTERVALS_MIN);
+    }
+
+    /// What was heard so far says nothing about the intervals that the peer announces now.
+    fn begin_anew(&mut self, announced: Option<Duration>) {
+        self.announced = announced;
+        self.mean_ns = announced.unwrap_or_default().as_nanos() as f64;
+        self.deviation_ns = 0.0;
+        self.intervals = INTERVALS_MIN;
+    }
+
+    fn learn(&mut self, interval_ns: f64) {
+        if self.intervals == 0 {
+            self.mean_ns = interval_ns;
         }
+        let off_max = OUTLIER_DEVIATIONS * self.deviation_at_least();
+        let off = (interval_ns - self.mean_ns).clamp(-off_max, off_max);
+        self.mean_ns += WEIGHT * off;
+        self.deviation_ns += WEIGHT * (off.abs() - self.deviation_ns);
+        self.intervals = self.intervals.saturating_add(1);
+    }
+
+    fn deviation_at_least(&self) -> f64 {
+        self.deviation_ns.max(self.mean_ns * DEVIATION_MIN).max(1.0)
     }
 
     /// A gap in the history for which the peer is not to blame: there was no transport.
@@ -134,8 +153,7 @@ impl Arrivals {
     fn suspicion(&self, now: Instant, asks: bool) -> Option<(f64, Instant)> {
         let expects = asks || !self.echoes_only;
         let last = self.last.filter(|_| self.intervals >= INTERVALS_MIN && expects)?;
-        let deviation = self.deviation_ns.max(self.mean_ns * DEVIATION_MIN).max(1.0);
-        let distance = (now.since(last).as_nanos() as f64 - self.mean_ns) / deviation;
+        let distance = (now.since(last).as_nanos() as f64 - self.mean_ns) / self.deviation_at_least();
         Some((suspicion(distance), last + self.mean()))
     }
 }

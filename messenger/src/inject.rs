@@ -181,6 +181,10 @@ impl<E: endpoint::Endpoint> SegmentSource for Injected<E> {
         self.inner.is_out_of_credit()
     }
 
+    fn heartbeat_rtt(&self) -> Option<Duration> {
+        self.inner.heartbeat_rtt()
+    }
+
     fn pushes(&self) -> Option<bool> {
         self.inner.pushes()
     }

@@ -3,6 +3,7 @@
 
 mod api;
 pub mod codec;
+pub mod config;
 mod features;
 mod health;
 mod inject;

@@ -3,18 +3,22 @@
 // Helpers of tests may unwrap like tests.
 #![allow(clippy::unwrap_used)]
 
+#[path = "shard_group/afxdp.rs"]
+mod afxdp;
 #[path = "common/endpoints.rs"]
 mod endpoints;
 
-use std::net::IpAddr;
-use std::sync::mpsc::{Sender, channel};
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use endpoints::{Checked, CheckedAcceptor, Notes, Plan};
 use outrider_drivers::memory::{LinkConfig, QueueSteering, Switch};
 use outrider_drivers::port::Port;
 use outrider_drivers::rss::Rss;
-use outrider_stack::endpoint::{Endpoint, Established, Waker};
+use outrider_stack::endpoint::{Acceptor, Endpoint, Established, Waker};
 use outrider_stack::net::{ListenError, ListenOptions, StackConfig, Steering};
 use outrider_stack::shard::segment::{Publication, Reader, WriterState};
 use outrider_stack::shard::{
@@ -42,19 +46,47 @@ fn ports(switch: &Switch, steering: QueueSteering, queues: usize) -> Vec<Box<dyn
     ports.into_iter().map(|port| Box::new(port) as Box<dyn Port>).collect()
 }
 
+/// How a connection ended, and which threads its endpoint has seen.
+type End = (CloseReason, HashSet<ThreadId>);
+
 /// Tells the test of the end.
 struct Told {
-    inner: Box<Checked>,
-    ended: Sender<CloseReason>,
+    inner: Box<dyn Endpoint>,
+    seen_by: HashSet<ThreadId>,
+    ended: Sender<End>,
+}
+
+impl Told {
+    fn new(inner: Box<dyn Endpoint>, ended: &Sender<End>) -> Box<Self> {
+        Box::new(Told { inner, seen_by: HashSet::new(), ended: ended.clone() })
+    }
+
+    fn seen(&mut self) -> &mut dyn Endpoint {
+        self.seen_by.insert(std::thread::current().id());
+        &mut *self.inner
+    }
+}
+
+/// Tells the test of what was accepted, too.
+struct ToldAcceptor {
+    inner: CheckedAcceptor,
+    ended: Sender<End>,
+}
+
+impl Acceptor for ToldAcceptor {
+    fn accept(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) -> Option<Box<dyn Endpoint>> {
+        let inner = self.inner.accept(now, local, remote)?;
+        Some(Told::new(inner, &self.ended))
+    }
 }
 
 impl SegmentSource for Told {
     fn demand(&mut self, now: Instant) -> Demand {
-        self.inner.demand(now)
+        self.seen().demand(now)
     }
 
     fn cut(&mut self, now: Instant, state: &SendState, cut: &mut dyn Cut) {
-        self.inner.cut(now, state, cut);
+        self.seen().cut(now, state, cut);
     }
 
     fn next_demand(&self) -> Option<Instant> {
@@ -68,7 +100,7 @@ impl SegmentSource for Told {
 
 impl SegmentSink for Told {
     fn deliver(&mut self, now: Instant, bytes: &[u8]) -> Result<AckUrgency, SinkFault> {
-        self.inner.deliver(now, bytes)
+        self.seen().deliver(now, bytes)
     }
 
     fn room(&self) -> usize {
@@ -76,23 +108,23 @@ impl SegmentSink for Told {
     }
 
     fn on_peer_finished(&mut self, now: Instant) {
-        self.inner.on_peer_finished(now);
+        self.seen().on_peer_finished(now);
     }
 }
 
 impl Endpoint for Told {
     fn on_attached(&mut self, now: Instant, waker: Waker) {
-        self.inner.on_attached(now, waker);
+        self.seen().on_attached(now, waker);
     }
 
     fn on_established(&mut self, now: Instant, established: &Established) {
-        self.inner.on_established(now, established);
+        self.seen().on_established(now, established);
     }
 
     fn on_closed(&mut self, now: Instant, reason: CloseReason) {
-        self.inner.on_closed(now, reason);
+        self.seen().on_closed(now, reason);
         // A test that has failed may be gone.
-        let _ = self.ended.send(reason);
+        let _ = self.ended.send((reason, core::mem::take(&mut self.seen_by)));
     }
 }
 
@@ -100,25 +132,37 @@ impl Endpoint for Told {
 fn exchange(server: &ShardGroup, client: &ShardGroup, connections: usize) {
     let acceptor = CheckedAcceptor::new(Plan::server(20_000));
     let options = ListenOptions { backlog: 1_024 };
-    let listener =
-        server.handle().listen(SERVER.parse().unwrap(), options, Box::new(acceptor.clone())).unwrap();
+    let (accepted_ended, accepted_ends) = channel();
+    let told = ToldAcceptor { inner: acceptor.clone(), ended: accepted_ended };
+    let listener = server.handle().listen(SERVER.parse().unwrap(), options, Box::new(told)).unwrap();
     assert_eq!(listener.local().to_string(), SERVER);
     let (ended, ends) = channel();
     let notes: Vec<Notes> = (0..connections).map(|_| Notes::default()).collect();
     for one in &notes {
         let inner = Checked::new(Plan::client(10_000), one);
-        client.handle().connect(listener.local(), Box::new(Told { inner, ended: ended.clone() })).unwrap();
+        client.handle().connect(listener.local(), Told::new(inner, &ended)).unwrap();
     }
-    for _ in &notes {
-        assert_eq!(ends.recv_timeout(FOREVER), Ok(CloseReason::Finished));
-    }
+    each_by_one_shard(&ends, connections, client);
+    each_by_one_shard(&accepted_ends, connections, server);
     for one in &notes {
         let record = one.get();
         assert_eq!((record.sent, record.received), (10_000, 20_000));
     }
     let accepted = acceptor.notes();
-    assert_eq!(accepted.len(), connections, "each by one shard");
+    assert_eq!(accepted.len(), connections, "each once");
     assert!(accepted.iter().all(|one| one.get().received == 10_000));
+}
+
+/// Waits until so many connections of `group` have ended in order. Each was seen by one shard only, and all shards by some.
+fn each_by_one_shard(ends: &Receiver<End>, connections: usize, group: &ShardGroup) {
+    let mut threads = HashSet::new();
+    for _ in 0..connections {
+        let (reason, seen_by) = ends.recv_timeout(FOREVER).unwrap();
+        assert_eq!(reason, CloseReason::Finished);
+        assert_eq!(seen_by.len(), 1, "a connection is one shard's");
+        threads.extend(seen_by);
+    }
+    assert_eq!(threads.len(), group.handle().shards().len(), "every shard has connections");
 }
 
 /// What a group has counted when all connections have ended.

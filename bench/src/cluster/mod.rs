@@ -13,7 +13,9 @@ use outrider_drivers::memory::LinkConfig;
 use outrider_drivers::time::Instant;
 use outrider_messenger::{Connection, Dispatcher, EntityName, Messenger, OobRegistration, Policy};
 
-pub(crate) use self::result::{ClusterRatio, ClusterResult, ratios, tables};
+pub(crate) use self::result::{compare, tables};
+
+use self::result::ClusterResult;
 
 use self::heartbeats::{Beats, Counts, OnData, OnTheirOwn, Rounds};
 use self::world::{Traffic, World, address, ip};
@@ -281,6 +283,7 @@ impl Cluster {
             },
             memory_bytes: self.held_bytes.max(0) as u64,
             seconds,
+            over_oob: None,
         })
     }
 }

@@ -32,6 +32,9 @@ pub(crate) struct ClusterResult {
     pub(crate) memory_bytes: u64,
     /// Virtual time measured.
     pub(crate) seconds: f64,
+    /// How many times more than out of band in a cluster of this size, where both were run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) over_oob: Option<Over>,
 }
 
 /// The nodes beside each other.
@@ -43,13 +46,9 @@ pub(crate) struct PerNode {
     pub(crate) max: f64,
 }
 
-/// Separate heartbeats over those out of band, in clusters of one size.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct ClusterRatio {
-    /// Such as `separate/oob`.
-    pub(crate) of: String,
-    /// Nodes of both.
-    pub(crate) nodes: usize,
+/// One design over another in clusters of one size.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Over {
     /// Of the connections.
     pub(crate) connections: f64,
     /// Of the packets per second.
@@ -60,28 +59,24 @@ pub(crate) struct ClusterRatio {
     pub(crate) cpu: f64,
 }
 
-/// Every design over `oob` where that was run too.
-pub(crate) fn ratios(results: &[ClusterResult]) -> Vec<ClusterRatio> {
-    let base = |result: &ClusterResult| {
-        results.iter().find(|other| other.variant == "oob" && other.nodes == result.nodes)
-    };
+/// Sets every other design against `oob` where that was run too.
+pub(crate) fn compare(results: &mut [ClusterResult]) {
     let over = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
-    let others = results.iter().filter(|result| result.variant != "oob");
-    others
-        .filter_map(|result| base(result).map(|base| (result, base)))
-        .map(|(result, base)| ClusterRatio {
-            of: format!("{}/{}", result.variant, base.variant),
-            nodes: result.nodes,
+    let bases: Vec<ClusterResult> =
+        results.iter().filter(|result| result.variant == "oob").cloned().collect();
+    for result in results.iter_mut().filter(|result| result.variant != "oob") {
+        let base = bases.iter().find(|base| base.nodes == result.nodes);
+        result.over_oob = base.map(|base| Over {
             connections: over(result.connections as f64, base.connections as f64),
             packets: over(result.packets_per_second, base.packets_per_second),
             bytes: over(result.bytes_per_second, base.bytes_per_second),
             cpu: over(result.cpu_seconds, base.cpu_seconds),
-        })
-        .collect()
+        });
+    }
 }
 
 /// The tables: what there is, what it costs, and the ratios.
-pub(crate) fn tables(results: &[ClusterResult], ratios: &[ClusterRatio]) -> String {
+pub(crate) fn tables(results: &[ClusterResult]) -> String {
     let mut counts = Vec::new();
     let mut costs = Vec::new();
     for result in results {
@@ -115,10 +110,12 @@ pub(crate) fn tables(results: &[ClusterResult], ratios: &[ClusterRatio]) -> Stri
         &["cluster", "CPU s", "CPU a virtual second", "a node: p50", "max", "memory a node"],
         &costs,
     );
-    for ratio in ratios {
+    for result in results {
+        let Some(Over { connections, packets, bytes, cpu }) = result.over_oob else { continue };
         text += &format!(
-            "\n{} nodes, {}: {:.1} times the connections, {:.1} the packets, {:.1} the bytes, {:.1} the processor time\n",
-            ratio.nodes, ratio.of, ratio.connections, ratio.packets, ratio.bytes, ratio.cpu
+            "\n{} nodes, {}/oob: {connections:.1} times the connections, {packets:.1} the packets, {bytes:.1} the \
+             bytes, {cpu:.1} the processor time\n",
+            result.nodes, result.variant
         );
     }
     text

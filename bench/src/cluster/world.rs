@@ -12,6 +12,7 @@ use outrider_messenger::{Driven, MessengerBuilder};
 use outrider_stack::net::{Stack, StackConfig};
 
 use crate::error::BenchError;
+use crate::stop;
 
 /// All nodes are in 10.77.0.0/16, from 10.77.0.1 on.
 const NETWORK: u32 = 10 << 24 | 77 << 16;
@@ -190,6 +191,7 @@ impl World {
         while let Some(next) =
             self.next_event().map(|event| self.look_at(event)).filter(|next| *next <= limit)
         {
+            stop::check()?;
             self.set_now(next.max(self.now));
             self.poll_due()?;
         }

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use clap::Args;
 use outrider_drivers::memory::LinkConfig;
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
-use crate::cluster::{ClusterRatio, ClusterResult, Design, Setting, ratios, run as measure, tables};
+use crate::cluster::{Design, Setting, compare, run as measure, tables};
 use crate::error::BenchError;
-use crate::host::Host;
 use crate::progress::Progress;
-use crate::report::{check_writable, publish};
+use crate::report::{Report, check_writable, publish};
+use crate::runs::Conditions;
+use crate::stop::Stop;
 use crate::units::{Size, Span};
 
 /// Virtual seconds measured per size and variant unless `--seconds` says otherwise.
@@ -48,39 +48,26 @@ pub(crate) struct Arguments {
     delay: Span,
 }
 
-/// The result of a run. Its ratios are of other things than a [`crate::report::Report`] has.
-#[derive(Debug, Serialize)]
-struct ClusterReport {
-    experiment: &'static str,
-    link: &'static str,
-    parameters: Map<String, Value>,
-    host: Host,
-    results: Vec<ClusterResult>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    ratios: Vec<ClusterRatio>,
-}
-
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     arguments.check()?;
     check_writable(&arguments.common)?;
     let runs = arguments.nodes.len() * arguments.variant.len();
+    let stop = Stop::on_signals()?;
     let progress = Progress::new(arguments.length() * runs as u32);
     let mut results = Vec::new();
     for nodes in &arguments.nodes {
-        results.extend(measure(&arguments.setting(*nodes), &arguments.variant, &progress)?);
+        match measure(&arguments.setting(*nodes), &arguments.variant, &progress) {
+            Ok(of_size) => results.extend(of_size),
+            Err(BenchError::Interrupted) => break,
+            Err(error) => return Err(error),
+        }
     }
     drop(progress);
-    let ratios = ratios(&results);
-    let table = tables(&results, &ratios);
-    let report = ClusterReport {
-        experiment: "cluster",
-        link: "memory",
-        parameters: arguments.parameters(),
-        host: Host::this(),
-        results,
-        ratios,
-    };
+    compare(&mut results);
+    let table = tables(&results);
+    let report = Report::new("cluster", "memory", arguments.parameters(), results);
+    let report = report.under(Conditions::once(stop.is_raised()), Vec::new());
     publish(&arguments.common, &report, &table)
 }
 

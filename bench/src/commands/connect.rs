@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use clap::Args;
 use outrider_drivers::port::Port;
+use outrider_messenger::config::Config;
 use outrider_messenger::{Connection, EntityName};
 use outrider_stack::tcp::congestion::Algorithm;
 use serde_json::{Map, json};
 
 use crate::cli::Common;
 use crate::error::BenchError;
-use crate::host::{Host, cpu_seconds};
+use crate::host::cpu_seconds;
 use crate::node::{Addressing, Node, NodeOptions, SessionSignals, now};
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::report::{Heartbeat, HeartbeatResult, Report, check_writable, publish};
+use crate::runs::{Conditions, Repeated};
+use crate::settings::Settings;
 use crate::stop::Stop;
 use crate::table;
 use crate::under_load::{self, Departures, Load, RightOfWay, Sender, Tally, Variant};
@@ -29,6 +32,8 @@ pub(crate) struct Arguments {
     common: Common,
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    settings: Settings,
     /// The node that runs `bench serve`
     #[arg(long, value_name = "ADDRESS:PORT")]
     peer: SocketAddr,
@@ -66,8 +71,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     };
     check_writable(common)?;
     let stop = Stop::on_signals()?;
+    let config = arguments.settings.read(place.kernel)?;
     let ports = place.open(common.seed)?;
-    let (session, node) = arguments.dial(ports, &addressing)?;
+    let (session, node) = arguments.dial(ports, &addressing, config.as_ref())?;
     let result = arguments.measure(&stop, &session);
     session.connection.mark_down();
     let shard = node.stop();
@@ -75,7 +81,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     if let Some(error) = shard.and_then(|shard| shard.error) {
         return Err(BenchError::failed(format!("{}: {error}", place.carrier())));
     }
-    arguments.publish(result)
+    // Without --seconds a signal is the end that was meant.
+    arguments.publish(result, stop.is_raised() && common.seconds.is_some())
 }
 
 impl Arguments {
@@ -83,6 +90,7 @@ impl Arguments {
         &self,
         ports: Option<Vec<Box<dyn Port>>>,
         addressing: &Addressing,
+        config: Option<&Config>,
     ) -> Result<(Session, Node), BenchError> {
         let (tally, departures) = (Arc::new(Tally::default()), Arc::new(Departures::default()));
         let signals = Arc::new(SessionSignals::default());
@@ -100,7 +108,7 @@ impl Arguments {
             health: None,
         };
         let running = self.place.running(&options.name.to_string());
-        let node = Node::start_at(ports, addressing, running, options)?;
+        let node = Node::start_at(ports, addressing, running, options, config)?;
         let connection = node
             .messenger()
             .connect_to(self.peer)
@@ -188,7 +196,7 @@ impl Arguments {
         )
     }
 
-    fn publish(&self, result: HeartbeatResult) -> Result<(), BenchError> {
+    fn publish(&self, result: HeartbeatResult, interrupted: bool) -> Result<(), BenchError> {
         let parameters = [
             ("port", json!(self.place.carrier())),
             ("address", json!(self.place.address().to_string())),
@@ -198,14 +206,9 @@ impl Arguments {
             ("congestion", json!(self.congestion.name())),
             ("seed", json!(self.common.seed)),
         ];
-        let report = Report {
-            experiment: "connect",
-            link: self.place.carrier(),
-            parameters: parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
-            host: Host::this(),
-            results: vec![result],
-            ratios: Vec::new(),
-        };
+        let parameters = parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let report = Report::new("connect", self.place.carrier(), parameters, vec![Repeated::once(result)])
+            .under(Conditions::once(interrupted), Vec::new());
         publish(&self.common, &report, &table::heartbeats(&report.results, &[]))?;
         match report.results.first() {
             Some(result) if result.heartbeat.received == 0 => {

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use clap::Args;
 use outrider_stack::tcp::congestion::Algorithm;
-use serde_json::Map;
+use serde_json::{Map, json};
 
 use crate::cli::Common;
 use crate::commands::oob::{heartbeat_report, parameters};
 use crate::error::BenchError;
 use crate::lab::LinkKind;
-use crate::progress::Progress;
 use crate::report::{check_writable, publish};
+use crate::runs::{REPEAT, Repeating, Session};
 use crate::under_load::{self, Experiment, Point, Variant};
 use crate::units::{Rate, Share, Size, Span};
 
-/// Measured per variant unless `--seconds` says otherwise.
-const SECONDS: f64 = 7.0;
+/// Measured in each run unless `--seconds` says otherwise.
+const SECONDS: f64 = 2.5;
 
 /// The setting of the demo: it has no options of its own, so that its figures can be compared.
 const POINT: Point = Point {
@@ -38,6 +38,8 @@ const VARIANTS: [Variant; 2] = [Variant::Oob, Variant::Fifo];
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    repeating: Repeating,
 }
 
 /// Runs it.
@@ -52,17 +54,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
         seed: common.seed,
         live: true,
     };
-    let progress = Progress::new(experiment.duration());
-    progress.line(&format!(
+    let mut session = Session::begin("demo", &arguments.repeating, REPEAT, experiment.duration())?;
+    session.progress().line(&format!(
         "Two nodes on an in-process cable, {}, {} one way, {} queue; {} messages saturate one direction; \
          heartbeats of three ops every {}",
         POINT.rate, POINT.delay, POINT.queue, POINT.message_size, POINT.interval
     ));
-    let results = experiment.run(&progress)?;
-    drop(progress);
+    let results = experiment.run(&mut session)?;
+    let conditions = session.end();
 
-    let parameters = parameters(&[POINT], &VARIANTS, common, experiment.length);
-    let report = heartbeat_report("demo", POINT.link.name(), parameters, results);
+    let mut parameters = parameters(&[POINT], &VARIANTS, common, experiment.length);
+    parameters.insert("repeat".into(), json!(arguments.repeating.runs(REPEAT)));
+    let report = heartbeat_report("demo", POINT.link.name(), parameters, results, conditions);
     publish(common, &report, &crate::table::heartbeats(&report.results, &report.ratios))?;
     under_load::check(&report.results)
 }

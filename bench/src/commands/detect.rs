@@ -10,10 +10,9 @@ use crate::cli::Common;
 use crate::commands::oob::{self, default_delay};
 use crate::commands::truth::grace;
 use crate::error::BenchError;
-use crate::host::Host;
 use crate::lab::LinkKind;
-use crate::progress::Progress;
 use crate::report::{Report, check_writable, publish};
+use crate::runs::{Repeating, Session};
 use crate::truth::{Detections, Event, detection_table};
 use crate::under_load::{Point, Variant};
 use crate::units::{Rate, Share, Size, Span};
@@ -23,6 +22,8 @@ const SECONDS: f64 = 0.5;
 /// A verdict is waited for so many intervals, or graces if that is longer.
 const PATIENCE_INTERVALS: u32 = 20;
 const PATIENCE_GRACES: u32 = 4;
+/// Trials of each variant at each point unless `--repeat` says otherwise.
+const TRIALS: u32 = 5;
 /// Trials of one run at most.
 const TRIALS_MAX: usize = 10_000;
 
@@ -40,6 +41,8 @@ pub(crate) enum LoadLevel {
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    repeating: Repeating,
     /// What happens; --seconds is how long nothing happens before it, in which false positives are counted (list)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "peer-killed,consumer-stopped")]
     event: Vec<Event>,
@@ -55,9 +58,6 @@ pub(crate) struct Arguments {
     /// What else the link carries; a consumer that gets nothing cannot stall (list)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "full,none")]
     load: Vec<LoadLevel>,
-    /// Trials of each variant at each point
-    #[arg(long, default_value_t = 5)]
-    repeat: u32,
     /// What carries the frames
     #[arg(long, value_enum, default_value = "memory")]
     link: LinkKind,
@@ -80,12 +80,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let common = &arguments.common;
     let experiments = arguments.experiments()?;
     check_writable(common)?;
-    let progress = Progress::new(experiments.iter().map(Detections::duration).sum());
+    let once = experiments.iter().map(Detections::duration).sum();
+    let mut session = Session::begin("detect", &arguments.repeating, TRIALS, once)?;
     let mut results = Vec::new();
     for experiment in &experiments {
-        results.extend(experiment.run(&progress)?);
+        results.extend(experiment.run(&mut session)?);
     }
-    drop(progress);
 
     let points: Vec<Point> = experiments.iter().map(|experiment| experiment.point).collect();
     let events: Vec<&str> = arguments.event.iter().map(|event| event.name()).collect();
@@ -93,15 +93,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let mut parameters = oob::parameters(&points, &arguments.variant, common, arguments.calm());
     parameters.insert("event".into(), json!(events));
     parameters.insert("load".into(), json!(loads));
-    parameters.insert("repeat".into(), json!(arguments.repeat));
-    let report = Report {
-        experiment: "detect",
-        link: arguments.link.name().to_owned(),
-        parameters,
-        host: Host::this(),
-        results,
-        ratios: Vec::new(),
-    };
+    parameters.insert("repeat".into(), json!(arguments.repeating.runs(TRIALS)));
+    let report = Report::new("detect", arguments.link.name(), parameters, results);
+    let report = report.under(session.end(), Vec::new());
     publish(common, &report, &detection_table(&report.results))
 }
 
@@ -123,9 +117,12 @@ impl Arguments {
     fn experiments(&self) -> Result<Vec<Detections<'_>>, BenchError> {
         let usage = |text: String| Err(BenchError::usage(text));
         let combinations = self.event.len() * self.interval.len() * self.loss.len() * self.load.len();
-        let trials = combinations.saturating_mul(self.variant.len()).saturating_mul(self.repeat as usize);
-        if self.repeat == 0 || trials > TRIALS_MAX {
-            return usage(format!("these are {trials} trials; give lists and --repeat of 1 to {TRIALS_MAX}"));
+        let repeat = self.repeating.runs(TRIALS) as usize;
+        let trials = combinations.saturating_mul(self.variant.len()).saturating_mul(repeat);
+        if trials > TRIALS_MAX {
+            return usage(format!(
+                "these are {trials} trials; give lists and --repeat of {TRIALS_MAX} at most"
+            ));
         }
         let mut experiments = Vec::new();
         for event in &self.event {
@@ -182,7 +179,6 @@ impl Arguments {
             calm: self.calm(),
             patience: (interval.0 * PATIENCE_INTERVALS).max(grace * PATIENCE_GRACES),
             grace,
-            repeat: self.repeat,
             seed: self.common.seed,
         }
     }
@@ -191,17 +187,11 @@ impl Arguments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, Command};
-    use clap::Parser;
+    use crate::cli::{Command, assert_usage, parse};
 
     fn arguments(line: &str) -> Arguments {
-        match Cli::try_parse_from(["bench", "detect"].into_iter().chain(line.split_whitespace()))
-            .unwrap()
-            .command
-        {
-            Command::Detect(arguments) => arguments,
-            other => panic!("{other:?}"),
-        }
+        let Command::Detect(arguments) = parse("detect", line) else { panic!("{line}") };
+        arguments
     }
 
     #[test]
@@ -215,13 +205,12 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused_before_anything_runs() {
-        for line in
-            ["--repeat 0", "--repeat 100000", "--event consumer-stopped --load none", "--variant lowat"]
-        {
-            match arguments(line).experiments() {
-                Err(BenchError::Usage(_)) => {}
-                other => panic!("{line}: {other:?}"),
-            }
+        for line in [
+            "--repeat 100 --loss 0,1%,2%,3%,4%,5%,6%,7%,8%",
+            "--event consumer-stopped --load none",
+            "--variant lowat",
+        ] {
+            assert_usage(line, &arguments(line).experiments());
         }
     }
 }

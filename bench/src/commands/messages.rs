@@ -4,20 +4,18 @@ use std::time::Duration;
 
 use clap::Args;
 use outrider_stack::tcp::congestion::Algorithm;
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
 use crate::error::BenchError;
-use crate::host::Host;
 use crate::lab::LinkKind;
-use crate::messages::{MessagesRatio, MessagesResult, Plan, SHAPES, Shape, ratios, tables};
-use crate::progress::Progress;
+use crate::messages::{Plan, SHAPES, Shape, ratios, tables};
 use crate::report::{Report, publish};
+use crate::runs::{REPEAT, Repeating, Session};
 use crate::units::{Rate, Size};
 
-/// Measured per link and shape unless `--seconds` says otherwise.
-const SECONDS: f64 = 3.0;
+/// Measured in each run unless `--seconds` says otherwise.
+const SECONDS: f64 = 1.0;
 /// Queue at the bottleneck unless `--queue` says otherwise, where there is a rate.
 const QUEUE: Size = Size(1_000_000);
 
@@ -70,7 +68,12 @@ impl Options {
 }
 
 /// Runs it.
-pub(crate) fn run(options: &Options, setting: Setting, common: &Common) -> Result<(), BenchError> {
+pub(crate) fn run(
+    options: &Options,
+    setting: Setting,
+    common: &Common,
+    repeating: &Repeating,
+) -> Result<(), BenchError> {
     let plan = Plan {
         links: setting.links,
         shapes: options.shapes()?,
@@ -81,21 +84,16 @@ pub(crate) fn run(options: &Options, setting: Setting, common: &Common) -> Resul
         seed: common.seed,
     };
     plan.check()?;
-    let progress = Progress::new(plan.duration());
-    let results = plan.run(&progress)?;
-    drop(progress);
+    let mut session = Session::begin("throughput", repeating, REPEAT, plan.duration())?;
+    let results = plan.run(&mut session)?;
+    let conditions = session.end();
     let names: Vec<&str> = plan.links.iter().map(|link| link.name()).collect();
-    let ratios = ratios(&results);
+    let ratios = ratios(&results, conditions.noise_relative());
     let table = tables(&results, &ratios);
-    let report = Report {
-        experiment: "throughput",
-        link: names.join(","),
-        parameters: parameters(&plan),
-        host: Host::this(),
-        results,
-        ratios: Vec::new(),
-    };
-    publish(common, &WithRatios { report, ratios }, &table)
+    let mut parameters = parameters(&plan);
+    parameters.insert("repeat".into(), json!(repeating.runs(REPEAT)));
+    let report = Report::new("throughput", names.join(","), parameters, results);
+    publish(common, &report.under(conditions, ratios), &table)
 }
 
 fn parameters(plan: &Plan) -> Map<String, Value> {
@@ -111,12 +109,4 @@ fn parameters(plan: &Plan) -> Map<String, Value> {
         ("seconds", json!(plan.length.as_secs_f64())),
     ];
     parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
-}
-
-/// The report: its ratios are not those of heartbeats.
-#[derive(Debug, Serialize)]
-struct WithRatios {
-    #[serde(flatten)]
-    report: Report<MessagesResult>,
-    ratios: Vec<MessagesRatio>,
 }

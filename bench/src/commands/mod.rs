@@ -1,6 +1,7 @@
 //! The commands: one file each, with its arguments and `run`. A new command is a new file here, a variant of
 //! [`crate::cli::Command`] and an arm in `main`.
 
+pub(crate) mod all;
 pub(crate) mod cluster;
 pub(crate) mod connect;
 pub(crate) mod demo;

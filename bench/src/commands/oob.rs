@@ -8,15 +8,14 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
 use crate::error::BenchError;
-use crate::host::Host;
 use crate::lab::LinkKind;
-use crate::progress::Progress;
 use crate::report::{HeartbeatResult, Report, check_writable, publish};
+use crate::runs::{Conditions, REPEAT, Repeated, Repeating, Session};
 use crate::under_load::{self, Experiment, Point, Variant, ratios};
 use crate::units::{Rate, Share, Size, Span};
 
-/// Measured per variant and point unless `--seconds` says otherwise.
-const SECONDS: f64 = 8.0;
+/// Measured in each run unless `--seconds` says otherwise.
+const SECONDS: f64 = 3.0;
 /// Points of one run at most.
 const POINTS_MAX: usize = 1_000;
 
@@ -25,6 +24,8 @@ const POINTS_MAX: usize = 1_000;
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    repeating: Repeating,
     /// What carries the frames (list)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "memory")]
     link: Vec<LinkKind>,
@@ -82,16 +83,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
             live: false,
         })
         .collect();
-    let progress = Progress::new(experiments.iter().map(Experiment::duration).sum());
+    let once = experiments.iter().map(Experiment::duration).sum();
+    let mut session = Session::begin("oob", &arguments.repeating, REPEAT, once)?;
     let mut results = Vec::new();
     for experiment in &experiments {
-        results.extend(experiment.run(&progress)?);
+        results.extend(experiment.run(&mut session)?);
     }
-    drop(progress);
+    let conditions = session.end();
 
     let links: Vec<&str> = arguments.link.iter().map(|link| link.name()).collect();
-    let parameters = parameters(&points, &arguments.variant, common, length);
-    let report = heartbeat_report("oob", &links.join(","), parameters, results);
+    let mut parameters = parameters(&points, &arguments.variant, common, length);
+    parameters.insert("repeat".into(), json!(arguments.repeating.runs(REPEAT)));
+    let report = heartbeat_report("oob", &links.join(","), parameters, results, conditions);
     publish(common, &report, &crate::table::heartbeats(&report.results, &report.ratios))?;
     under_load::check(&report.results)
 }
@@ -252,26 +255,22 @@ pub(crate) fn heartbeat_report(
     experiment: &'static str,
     link: &str,
     parameters: Map<String, Value>,
-    results: Vec<HeartbeatResult>,
-) -> Report<HeartbeatResult> {
-    let ratios = results.chunk_by(|a, b| a.point == b.point).flat_map(ratios).collect();
-    Report { experiment, link: link.to_owned(), parameters, host: Host::this(), results, ratios }
+    results: Vec<Repeated<HeartbeatResult>>,
+    conditions: Conditions,
+) -> Report<Repeated<HeartbeatResult>> {
+    let points = results.chunk_by(|a, b| a.point == b.point);
+    let ratios = points.flat_map(|point| ratios(point, conditions.noise_relative())).collect();
+    Report::new(experiment, link, parameters, results).under(conditions, ratios)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, Command};
-    use clap::Parser;
+    use crate::cli::{Command, assert_usage, parse};
 
     fn arguments(line: &str) -> Arguments {
-        match Cli::try_parse_from(["bench", "oob"].into_iter().chain(line.split_whitespace()))
-            .unwrap()
-            .command
-        {
-            Command::Oob(arguments) => arguments,
-            other => panic!("{other:?}"),
-        }
+        let Command::Oob(arguments) = parse("oob", line) else { panic!("{line}") };
+        arguments
     }
 
     #[test]
@@ -302,10 +301,7 @@ mod tests {
             "--variant lowat",
             "--link kernel,tap --variant lowat",
         ] {
-            match arguments(line).points() {
-                Err(BenchError::Usage(_)) => {}
-                other => panic!("{line}: {other:?}"),
-            }
+            assert_usage(line, &arguments(line).points());
         }
         let long = vec!["1ms"; POINTS_MAX + 1].join(",");
         assert!(arguments(&format!("--delay {long}")).points().is_err());

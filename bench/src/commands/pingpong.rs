@@ -9,19 +9,18 @@ use serde_json::{Map, Value, json};
 use super::pump::bare_point;
 use crate::cli::Common;
 use crate::error::BenchError;
-use crate::host::Host;
 use crate::lab::LinkKind;
-use crate::measure::{Latencies, Percentiles};
+use crate::measure::Percentiles;
 use crate::pingpong::{Carrier, Plan, WARM_UP, Wait};
-use crate::progress::Progress;
 use crate::report::{Report, check_writable, publish};
+use crate::runs::{
+    Figure, Figures, Key, REPEAT, Ratio, Repeated, Repeating, Session, Visit, ratio_table, spread_table,
+};
 use crate::table;
 use crate::units::{Rate, Size};
 
-/// Measured per variant unless `--seconds` says otherwise.
-const SECONDS: f64 = 3.0;
-/// Variants take turns in slices of this length, so that whatever else the machine does meets all of them alike.
-const SLICE: Duration = Duration::from_millis(500);
+/// Measured in each run unless `--seconds` says otherwise.
+const SECONDS: f64 = 1.0;
 /// What fits into one frame of an MTU of 1500 with every header of TCP.
 const BYTES_MAX: u64 = 1400;
 
@@ -30,6 +29,8 @@ const BYTES_MAX: u64 = 1400;
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    repeating: Repeating,
     /// What carries the frames
     #[arg(long, value_enum, default_value = "afxdp")]
     link: LinkKind,
@@ -56,22 +57,19 @@ struct PingResult {
     rtt_us: Option<Percentiles>,
 }
 
-/// Two carriers that waited alike, set against each other.
-#[derive(Clone, Debug, Serialize)]
-struct PingRatio {
-    /// Such as `outrider/raw`.
-    of: String,
-    poll: &'static str,
-    rtt_p50: f64,
-    rtt_p99: f64,
-}
+impl Figures for PingResult {
+    fn label(&self) -> String {
+        format!("{} {}", self.variant, self.poll)
+    }
 
-#[derive(Clone, Debug, Serialize)]
-struct PingReport {
-    #[serde(flatten)]
-    report: Report<PingResult>,
-    #[serde(rename = "ratios")]
-    rtt_ratios: Vec<PingRatio>,
+    fn figures(&mut self, visit: &mut Visit<'_>) {
+        // Exhaustive, so that a new figure cannot be forgotten here.
+        let PingResult { variant: _, poll: _, rounds, rtt_us } = self;
+        if let Some(rtt) = rtt_us {
+            rtt.figures("rtt_us", visit);
+        }
+        visit("rounds", Figure::TotalCount(rounds));
+    }
 }
 
 /// Runs it.
@@ -80,47 +78,32 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let common = &arguments.common;
     check_writable(common)?;
     let length = Duration::from_secs_f64(common.seconds.unwrap_or(SECONDS));
-    let slices = ((length.as_secs_f64() / SLICE.as_secs_f64()).round() as u32).max(1);
-    let runs = slices * (arguments.poll.len() * carriers.len()) as u32;
-    let progress = Progress::new((WARM_UP + length / slices) * runs);
     let point = bare_point(arguments.link, arguments.rate, Size(1_000_000));
     point.link.check(&point)?;
+    let once = (WARM_UP + length) * (arguments.poll.len() * carriers.len()) as u32;
+    let mut session = Session::begin("pingpong", &arguments.repeating, REPEAT, once)?;
     let mut results = Vec::new();
     for wait in &arguments.poll {
-        let mut sums = vec![Latencies::default(); carriers.len()];
-        for slice in 0..slices {
-            let plan = Plan {
-                point: &point,
-                wait: *wait,
-                bytes: usize::try_from(arguments.size.0).unwrap_or(usize::MAX),
-                length: length / slices,
-                seed: common.seed.wrapping_add(u64::from(slice)),
-            };
-            for (carrier, sum) in carriers.iter().zip(&mut sums) {
-                progress.set(format!("{} {}", carrier.name(), wait.name()));
-                sum.merge(&plan.run(*carrier)?);
-                progress.advance(WARM_UP + plan.length);
-            }
-        }
-        results.extend(carriers.iter().zip(&sums).map(|(carrier, sum)| PingResult {
-            variant: carrier.name(),
-            poll: wait.name(),
-            rounds: sum.count(),
-            rtt_us: sum.percentiles(),
-        }));
+        results.extend(session.medians(&carriers, |carrier, turn, progress| {
+            progress.set(format!("{} {}, run {turn}", carrier.name(), wait.name()));
+            let bytes = usize::try_from(arguments.size.0).unwrap_or(usize::MAX);
+            let plan = Plan { point: &point, wait: *wait, bytes, length, seed: turn.seed(common.seed) };
+            let latencies = plan.run(*carrier)?;
+            progress.advance(WARM_UP + length);
+            Ok(PingResult {
+                variant: carrier.name(),
+                poll: wait.name(),
+                rounds: latencies.count(),
+                rtt_us: latencies.percentiles(),
+            })
+        })?);
     }
-    drop(progress);
-    let rtt_ratios = ratios(&results);
-    let text = tables(&results, &rtt_ratios);
-    let report = Report {
-        experiment: "pingpong",
-        link: arguments.link.name().to_owned(),
-        parameters: arguments.parameters(&carriers, length),
-        host: Host::this(),
-        results,
-        ratios: Vec::new(),
-    };
-    publish(common, &PingReport { report, rtt_ratios }, &text)
+    let conditions = session.end();
+    let ratios = ratios(&results, conditions.noise_relative());
+    let text = tables(&results, &ratios);
+    let parameters = arguments.parameters(&carriers, length);
+    let report = Report::new("pingpong", arguments.link.name(), parameters, results);
+    publish(common, &report.under(conditions, ratios), &text)
 }
 
 impl Arguments {
@@ -155,28 +138,28 @@ impl Arguments {
             ("rate_bps", json!(self.rate.0)),
             ("seed", json!(self.common.seed)),
             ("seconds", json!(length.as_secs_f64())),
+            ("repeat", json!(self.repeating.runs(REPEAT))),
         ];
         parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 }
 
+/// What is compared.
+const RATIOS: [Key; 2] = [Key::new("rtt_p50", "rtt_us.p50"), Key::new("rtt_p99", "rtt_us.p99")];
+
 /// Each carrier over the one before it in the list, if they waited alike.
-fn ratios(results: &[PingResult]) -> Vec<PingRatio> {
+fn ratios(results: &[Repeated<PingResult>], noise: f64) -> Vec<Ratio> {
     let pairs = results.windows(2).filter(|pair| pair[0].poll == pair[1].poll);
     pairs
-        .filter_map(|pair| {
-            let (base, other) = (pair[0].rtt_us?, pair[1].rtt_us?);
-            Some(PingRatio {
-                of: format!("{}/{}", pair[1].variant, pair[0].variant),
-                poll: pair[0].poll,
-                rtt_p50: other.p50 / base.p50,
-                rtt_p99: other.p99 / base.p99,
-            })
+        .map(|pair| {
+            let of = format!("{}/{}", pair[1].variant, pair[0].variant);
+            let point = [("poll".to_owned(), json!(pair[0].poll))].into_iter().collect();
+            Ratio::between(of, &point, [&pair[1], &pair[0]], &RATIOS, noise)
         })
         .collect()
 }
 
-fn tables(results: &[PingResult], ratios: &[PingRatio]) -> String {
+fn tables(results: &[Repeated<PingResult>], ratios: &[Ratio]) -> String {
     let micros = |value: f64| format!("{value:.1} us");
     let rows: Vec<Vec<String>> = results
         .iter()
@@ -185,7 +168,7 @@ fn tables(results: &[PingResult], ratios: &[PingRatio]) -> String {
                 || vec!["-".to_owned(); 5],
                 |rtt| [rtt.p50, rtt.p90, rtt.p99, rtt.p999, rtt.max].map(micros).to_vec(),
             );
-            let mut row = vec![format!("{} {}", result.variant, result.poll)];
+            let mut row = vec![result.label()];
             row.extend(figures);
             row.push(result.rounds.to_string());
             row
@@ -193,11 +176,6 @@ fn tables(results: &[PingResult], ratios: &[PingRatio]) -> String {
         .collect();
     let header = ["variant", "p50", "p90", "p99", "p99.9", "max", "rounds"];
     let mut text = format!("\nRound trips\n{}", table::numbers(&header, &rows));
-    for ratio in ratios {
-        text += &format!(
-            "\n{} {}: p50 {:.2} times, p99 {:.2} times\n",
-            ratio.of, ratio.poll, ratio.rtt_p50, ratio.rtt_p99
-        );
-    }
-    text
+    text += &spread_table(results, &[("rtt_us.p50", "p50"), ("rtt_us.p99", "p99")]);
+    text + &ratio_table(ratios, &[("rtt_p50", "p50"), ("rtt_p99", "p99")])
 }

@@ -8,10 +8,11 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
 use crate::error::BenchError;
-use crate::host::Host;
 use crate::progress::Progress;
 use crate::report::{Report, check_writable, publish};
+use crate::runs::Conditions;
 use crate::scale::{Kind, Setting, compare, run as measure, tables, work};
+use crate::stop::Stop;
 use crate::units::Span;
 
 /// Heartbeats measured at each point unless `--heartbeats` says otherwise.
@@ -54,18 +55,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let setting = arguments.setting();
     let of_point = |connections: &usize| work(*connections) + work(arguments.heartbeats as usize);
     let length: Duration = arguments.connections.iter().map(of_point).sum();
+    let stop = Stop::on_signals()?;
     let progress = Progress::new(length * arguments.variant.len() as u32);
     let mut results = measure(&setting, &progress)?;
     drop(progress);
     compare(&mut results);
-    let report = Report {
-        experiment: "scale",
-        link: "memory".to_owned(),
-        parameters: arguments.parameters(),
-        host: Host::this(),
-        results,
-        ratios: Vec::new(),
-    };
+    let report = Report::new("scale", "memory", arguments.parameters(), results);
+    let report = report.under(Conditions::once(stop.is_raised()), Vec::new());
     publish(&arguments.common, &report, &tables(&report.results))
 }
 

@@ -19,11 +19,12 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
 use crate::error::BenchError;
-use crate::host::Host;
 use crate::node::{Addressing, Node, NodeOptions, Running, spawn_group};
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::report::{Report, check_writable, print_stdout, publish};
+use crate::runs::Conditions;
+use crate::settings::Settings;
 use crate::stop::Stop;
 use crate::table;
 
@@ -72,6 +73,8 @@ pub(crate) struct Arguments {
     common: Common,
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    settings: Settings,
     /// TCP port to listen on [default: 7077; with --bytes echo 7, with --bytes discard 9]
     #[arg(long, value_name = "PORT")]
     peer_port: Option<u16>,
@@ -102,6 +105,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
         congestion,
         seed: common.seed,
     };
+    let config = arguments.settings.read(place.kernel)?;
+    if config.is_some() && arguments.bytes.is_some() {
+        return Err(BenchError::usage("--config is for the messenger; --bytes speaks plain TCP without it"));
+    }
     let ports = place.open(common.seed)?;
     let local = SocketAddr::new(place.address().address, arguments.listening_port());
     let served = match arguments.bytes {
@@ -121,13 +128,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
                 health: None,
             };
             let running = place.running("osd.0");
-            let node = Node::start_at(ports, &addressing, running, options)?;
+            let node = Node::start_at(ports, &addressing, running, options, config.as_ref())?;
             arguments.announce(local)?;
             arguments.watch(&stop, &answering)?;
             (answering.figures(), node.stop())
         }
     };
-    arguments.publish(served)
+    // Without --seconds a signal is the end that was meant.
+    arguments.publish(served, stop.is_raised() && common.seconds.is_some())
 }
 
 /// Plain TCP while it is served.
@@ -195,7 +203,11 @@ impl Arguments {
     }
 
     /// Prints what was served. A port that failed is an error after that.
-    fn publish(&self, (mut figures, shard): (Vec<Figure>, Option<ShardReport>)) -> Result<(), BenchError> {
+    fn publish(
+        &self,
+        (mut figures, shard): (Vec<Figure>, Option<ShardReport>),
+        interrupted: bool,
+    ) -> Result<(), BenchError> {
         if let Some(shard) = &shard {
             figures.extend(shard.statistics.table().iter().map(|row| (row.name, row.value, row.unit)));
             figures.push(("port_rx_dropped", shard.port.rx_dropped, "frames"));
@@ -215,14 +227,9 @@ impl Arguments {
             ("congestion", json!(self.congestion.name())),
             ("seed", json!(self.common.seed)),
         ];
-        let report = Report {
-            experiment: "serve",
-            link: self.place.carrier(),
-            parameters: parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
-            host: Host::this(),
-            results: vec![result],
-            ratios: Vec::new(),
-        };
+        let parameters = parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let report = Report::new("serve", self.place.carrier(), parameters, vec![result])
+            .under(Conditions::once(interrupted), Vec::new());
         publish(&self.common, &report, &table::numbers(&["what", "count", "of"], &rows))?;
         match shard.and_then(|shard| shard.error) {
             Some(error) => Err(BenchError::failed(format!("{}: {error}", self.place.carrier()))),

@@ -5,34 +5,35 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use outrider_drivers::memory::LinkConfig;
 use outrider_stack::tcp::congestion::Algorithm;
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cli::Common;
 use crate::commands::messages;
+use crate::commands::pump::bare_point;
 use crate::error::BenchError;
-use crate::host::Host;
 use crate::lab::LinkKind;
-use crate::progress::Progress;
+use crate::pingpong::Wait;
 use crate::report::{Report, check_writable, publish};
+use crate::runs::{Conditions, REPEAT, Repeated, Repeating, Session};
+use crate::throughput::afxdp;
 use crate::throughput::bridge;
 use crate::throughput::lab::KernelCongestion;
 use crate::throughput::memory::{self, Pattern, Scene, Stack, Work};
 use crate::throughput::offload;
-use crate::throughput::result::{ThroughputRatio, ThroughputResult, fairness_table, ratios, tables};
+use crate::throughput::result::{ThroughputResult, fairness_table, ratios, tables};
 use crate::throughput::rivals;
 use crate::units::{Rate, Share, Size, Span};
 
-/// Measured per variant and point unless `--seconds` says otherwise: of virtual time over memory, of real over tap.
-const MEMORY_SECONDS: f64 = 3.0;
+/// Measured in each run unless `--seconds` says otherwise: of virtual time over memory, of real over tap.
+const MEMORY_SECONDS: f64 = 2.0;
 const TAP_SECONDS: f64 = 2.0;
 /// The same with a competitor, in which shares change slowly.
 const RIVALS_SECONDS: f64 = 6.0;
-/// Runs of one point at most.
-const REPEAT_MAX: u32 = 100;
 /// Bottleneck over tap, unless the options say otherwise.
 const TAP_RATE: Rate = Rate(200_000_000);
 const TAP_QUEUE: Size = Size(1_000_000);
+/// Ours over AF_XDP, unless the options say otherwise: one that fills the link, and one that keeps queues short.
+const AFXDP_CONGESTION: [Algorithm; 2] = [Algorithm::Cubic, Algorithm::Bbr];
 /// Values of a list at most.
 const VALUES_MAX: usize = 64;
 /// Connections at most: each end that connects has a port of its own.
@@ -45,11 +46,11 @@ const WINDOW_BYTES: std::ops::RangeInclusive<u64> = 8 << 10..=1 << 30;
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
-    /// What carries the frames: memory, in virtual time and beside smoltcp; tap, beside the kernel; with --size, or
-    /// several of them, or kernel: messages in real time (list)
+    /// What carries the frames: memory, in virtual time and beside smoltcp; tap, beside the kernel; afxdp, beside the
+    /// bare ports and the kernel; with --size, or several of them, or kernel: messages in real time (list)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "memory")]
     link: Vec<LinkKind>,
-    /// Rate of the bottleneck (default: 10gbit over memory, 200mbit over tap)
+    /// Rate of the bottleneck (default: 10gbit over memory, 200mbit over tap, none over afxdp)
     #[arg(long)]
     rate: Option<Rate>,
     /// Delay, one way (default: 50us over memory; tap has none)
@@ -77,9 +78,13 @@ pub(crate) struct Arguments {
     /// Time between two looks of a host at its port and timers; 0: it sees each frame at its instant (memory)
     #[arg(long, default_value = "10us")]
     poll: Span,
-    /// Our congestion control: bbr, cubic or dctcp (list with --competitor)
-    #[arg(long, value_delimiter = ',', default_value = "bbr")]
+    /// Our congestion control: bbr, cubic or dctcp (list over afxdp and with --competitor; default: bbr, over afxdp
+    /// cubic,bbr)
+    #[arg(long, value_delimiter = ',')]
     congestion: Vec<Algorithm>,
+    /// How our shards wait for frames (afxdp)
+    #[arg(long, value_enum, default_value = "adaptive")]
+    wait: Wait,
     /// Congestion control of the kernel's ends (list; tap; with --offload the first)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "cubic,bbr")]
     peer_congestion: Vec<KernelCongestion>,
@@ -93,9 +98,8 @@ pub(crate) struct Arguments {
     /// and checksum offload and once without (list; tap)
     #[arg(long, value_enum, value_delimiter = ',', conflicts_with_all = ["loss", "connections", "competitor", "rate"])]
     offload: Vec<Switch>,
-    /// Runs of each variant at each point, of which the median is told (tap)
-    #[arg(long, default_value_t = 3)]
-    repeat: u32,
+    #[command(flatten)]
+    repeating: Repeating,
 }
 
 /// A value of `--offload`.
@@ -115,11 +119,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
             queue: arguments.queue.first().copied(),
             congestion: arguments.congestion(),
         };
-        return messages::run(&arguments.messages, setting, &arguments.common);
+        return messages::run(&arguments.messages, setting, &arguments.common, &arguments.repeating);
     }
     arguments.check()?;
     check_writable(&arguments.common)?;
     match arguments.link() {
+        LinkKind::Afxdp => over_afxdp(arguments),
         LinkKind::Tap if !arguments.offload.is_empty() => with_offloads(arguments),
         LinkKind::Tap => match arguments.competitor {
             Some(competitor) => beside_competitor(arguments, competitor),
@@ -142,9 +147,8 @@ impl Arguments {
                 return usage("--connections is measured in virtual time; use --link memory".to_owned());
             }
             LinkKind::Tap => {}
-            other => {
-                return usage(format!("--link {} is not available here; memory and tap are", other.name()));
-            }
+            LinkKind::Afxdp => self.check_over_afxdp()?,
+            LinkKind::Kernel => return usage("--link kernel carries messages here; give --size".to_owned()),
         }
         if self.competitor.is_none() {
             self.check_alone()?;
@@ -153,9 +157,6 @@ impl Arguments {
         }
         if !self.offload.is_empty() && self.link() != LinkKind::Tap {
             return usage("--offload is of a TAP; use --link tap".to_owned());
-        }
-        if !(1..=REPEAT_MAX).contains(&self.repeat) {
-            return usage(format!("--repeat {} is out of range; 1 to {REPEAT_MAX}", self.repeat));
         }
         if self.loss.len().max(self.connections.len()) > VALUES_MAX {
             return usage(format!("a list has more than {VALUES_MAX} values; give fewer"));
@@ -182,20 +183,46 @@ impl Arguments {
         self.link.first().copied().unwrap_or(LinkKind::Memory)
     }
 
+    /// Refuses what the lab of AF_XDP does not make.
+    fn check_over_afxdp(&self) -> Result<(), BenchError> {
+        let usage = |text: &str| Err(BenchError::usage(text.to_owned()));
+        if self.delay.is_some_and(|delay| !delay.0.is_zero()) {
+            return usage("--delay cannot be made over afxdp; use --link memory");
+        }
+        if !self.connections.is_empty() {
+            return usage("--connections is measured in virtual time; use --link memory");
+        }
+        if self.congestion.contains(&Algorithm::Dctcp) {
+            return usage("--congestion dctcp needs a link that marks; give bbr or cubic");
+        }
+        Ok(())
+    }
+
     /// What takes a list only beside a competitor.
     fn check_alone(&self) -> Result<(), BenchError> {
         let usage = |text: &str| Err(BenchError::usage(text.to_owned()));
         match (self.congestion.as_slice(), self.queue.len()) {
             ([Algorithm::Dctcp], _) => usage("--congestion dctcp needs a link that marks; give bbr or cubic"),
-            ([_], 0 | 1) => Ok(()),
-            ([_], _) => usage("--queue takes a list only with --competitor; give one"),
-            _ => usage("--congestion takes a list only with --competitor; give one"),
+            ([] | [_], 0 | 1) => Ok(()),
+            ([] | [_], _) => usage("--queue takes a list only with --competitor; give one"),
+            (_, 0 | 1) if self.link() == LinkKind::Afxdp => Ok(()),
+            _ => usage("--congestion takes a list only with --competitor or over afxdp; give one"),
         }
     }
 
     /// Our congestion control, where there is one.
     fn congestion(&self) -> Algorithm {
         self.congestion.first().copied().unwrap_or_default()
+    }
+
+    /// Ours, where several are compared.
+    fn own_congestion(&self) -> Vec<Algorithm> {
+        if self.congestion.is_empty() { vec![self.congestion()] } else { self.congestion.clone() }
+    }
+
+    /// The kernel's congestion control, where there is one.
+    fn first_peer_congestion(&self) -> KernelCongestion {
+        self.peer_congestion.first().copied().unwrap_or(KernelCongestion::Cubic)
     }
 
     fn queue(&self, default: Size) -> Size {
@@ -206,17 +233,27 @@ impl Arguments {
         Duration::from_secs_f64(self.common.seconds.unwrap_or(seconds))
     }
 
-    /// `parameters` of the JSON that both links have.
-    fn parameters(&self, rate: Rate, queue: Size, length: Duration) -> Map<String, Value> {
-        let losses: Vec<f64> = self.loss.iter().map(|loss| loss.0).collect();
-        let mut parameters = Map::new();
-        parameters.insert("rate_bps".into(), json!(rate.0));
-        parameters.insert("queue_bytes".into(), json!(queue.0));
-        parameters.insert("loss".into(), json!(losses));
-        parameters.insert("congestion".into(), json!(self.congestion().name()));
-        parameters.insert("seed".into(), json!(self.common.seed));
-        parameters.insert("seconds".into(), json!(length.as_secs_f64()));
-        parameters
+    fn session(&self, once: Duration) -> Result<Session, BenchError> {
+        Session::begin("throughput", &self.repeating, REPEAT, once)
+    }
+
+    fn peer_congestion(&self) -> Vec<&'static str> {
+        self.peer_congestion.iter().map(|name| name.name()).collect()
+    }
+
+    /// `parameters` of the JSON: those that every experiment here has, and its own.
+    fn parameters<const N: usize>(&self, length: Duration, own: [(&str, Value); N]) -> Map<String, Value> {
+        let common = [
+            ("seed", json!(self.common.seed)),
+            ("seconds", json!(length.as_secs_f64())),
+            ("repeat", json!(self.repeating.runs(REPEAT))),
+        ];
+        own.into_iter().chain(common).map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+
+    /// The values of `--loss`.
+    fn losses(&self) -> Vec<f64> {
+        self.loss.iter().map(|loss| loss.0).collect()
     }
 }
 
@@ -250,25 +287,63 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
         losses.map(|loss| (scene(loss.0, "loss", json!(loss.0)), Work::Bulk(length))).collect()
     };
     let stacks = u32::try_from(arguments.variant.len()).unwrap_or(u32::MAX);
-    let progress = Progress::new(work.iter().map(|(_, work)| work.length() * stacks).sum());
-    let mut results: Vec<ThroughputResult> = Vec::new();
+    let mut session = arguments.session(work.iter().map(|(_, work)| work.length() * stacks).sum())?;
+    let mut results = Vec::new();
     for (scene, work) in &work {
-        progress.set(Value::Object(scene.name.clone()).to_string());
-        results.extend(memory::run(scene, &arguments.variant, *work, &progress)?);
+        results.extend(memory::run(scene, &arguments.variant, *work, &mut session)?);
     }
-    drop(progress);
-    let mut parameters = arguments.parameters(rate, queue, length);
-    parameters.insert("delay_us".into(), json!(delay.0.as_secs_f64() * 1e6));
-    parameters.insert("window_bytes".into(), json!(arguments.window.0));
-    parameters.insert("poll_us".into(), json!(arguments.poll.0.as_secs_f64() * 1e6));
+    let mut parameters = arguments.parameters(
+        length,
+        [
+            ("rate_bps", json!(rate.0)),
+            ("queue_bytes", json!(queue.0)),
+            ("congestion", json!(arguments.congestion().name())),
+            ("delay_us", json!(delay.0.as_secs_f64() * 1e6)),
+            ("window_bytes", json!(arguments.window.0)),
+            ("poll_us", json!(arguments.poll.0.as_secs_f64() * 1e6)),
+        ],
+    );
     if by_turns {
-        parameters.remove("loss");
         parameters.insert("connections".into(), json!(arguments.connections));
         parameters.insert("pattern".into(), json!(arguments.pattern.name()));
+    } else {
+        parameters.insert("loss".into(), json!(arguments.losses()));
     }
     let title = if by_turns { "A segment for each connection in turn" } else { "Bulk, in virtual time" };
     let key = if by_turns { "connections" } else { "loss" };
-    publish_results(arguments, title, key, parameters, results)
+    publish_results(arguments, (title, key), parameters, results, session.end())
+}
+
+fn over_afxdp(arguments: &Arguments) -> Result<(), BenchError> {
+    let (rate, queue) = (arguments.rate.unwrap_or(Rate(0)), arguments.queue(TAP_QUEUE));
+    let length = arguments.length(TAP_SECONDS);
+    let congestion = match arguments.congestion.as_slice() {
+        [] => AFXDP_CONGESTION.to_vec(),
+        chosen => chosen.to_vec(),
+    };
+    let spelled: Vec<&str> = congestion.iter().map(|one| one.name()).collect();
+    let plan = afxdp::Plan {
+        point: bare_point(LinkKind::Afxdp, rate, queue),
+        congestion,
+        wait: arguments.wait,
+        peer_congestion: arguments.first_peer_congestion(),
+        length,
+        seed: arguments.common.seed,
+    };
+    let mut session = arguments.session(plan.duration())?;
+    let results = afxdp::run(&plan, &mut session)?;
+    let parameters = arguments.parameters(
+        length,
+        [
+            ("rate_bps", json!(rate.0)),
+            ("queue_bytes", json!(queue.0)),
+            ("congestion", json!(spelled)),
+            ("wait", json!(plan.wait.name())),
+            ("peer_congestion", json!(plan.peer_congestion.name())),
+        ],
+    );
+    let heading = ("Bulk, over AF_XDP at both ends", "congestion");
+    publish_results(arguments, heading, parameters, results, session.end())
 }
 
 fn over_tap(arguments: &Arguments) -> Result<(), BenchError> {
@@ -278,21 +353,25 @@ fn over_tap(arguments: &Arguments) -> Result<(), BenchError> {
     let plan = bridge::Plan {
         rate_bits_per_second: rate.0,
         queue_bytes: queue.0,
-        losses: arguments.loss.iter().map(|loss| loss.0).collect(),
+        losses: arguments.losses(),
         congestion: arguments.congestion(),
         peer_congestion: arguments.peer_congestion.clone(),
         length,
-        repeat: arguments.repeat,
         seed: arguments.common.seed,
     };
-    let progress = Progress::new(plan.duration());
-    let results = bridge::run(&plan, &progress)?;
-    drop(progress);
-    let mut parameters = arguments.parameters(rate, queue, length);
-    let names: Vec<&str> = arguments.peer_congestion.iter().map(|name| name.name()).collect();
-    parameters.insert("peer_congestion".into(), json!(names));
-    parameters.insert("repeat".into(), json!(arguments.repeat));
-    publish_results(arguments, "Bulk, across a bridge", "loss", parameters, results)
+    let mut session = arguments.session(plan.duration())?;
+    let results = bridge::run(&plan, &mut session)?;
+    let parameters = arguments.parameters(
+        length,
+        [
+            ("rate_bps", json!(rate.0)),
+            ("queue_bytes", json!(queue.0)),
+            ("loss", json!(plan.losses)),
+            ("congestion", json!(plan.congestion.name())),
+            ("peer_congestion", json!(arguments.peer_congestion())),
+        ],
+    );
+    publish_results(arguments, ("Bulk, across a bridge", "loss"), parameters, results, session.end())
 }
 
 fn with_offloads(arguments: &Arguments) -> Result<(), BenchError> {
@@ -304,23 +383,23 @@ fn with_offloads(arguments: &Arguments) -> Result<(), BenchError> {
     let plan = offload::Plan {
         offloads,
         congestion: arguments.congestion(),
-        peer_congestion: arguments.peer_congestion.first().copied().unwrap_or(KernelCongestion::Cubic),
+        peer_congestion: arguments.first_peer_congestion(),
         length,
-        repeat: arguments.repeat,
         seed: arguments.common.seed,
     };
-    let progress = Progress::new(plan.duration());
-    let results = offload::run(&plan, &progress)?;
-    drop(progress);
-    let mut parameters = Map::new();
+    let mut session = arguments.session(plan.duration())?;
+    let results = offload::run(&plan, &mut session)?;
     let spelled: Vec<&str> = plan.offloads.iter().map(|offload| offload::spelled(*offload)).collect();
-    parameters.insert("offload".into(), json!(spelled));
-    parameters.insert("congestion".into(), json!(plan.congestion.name()));
-    parameters.insert("peer_congestion".into(), json!(plan.peer_congestion.name()));
-    parameters.insert("seed".into(), json!(plan.seed));
-    parameters.insert("seconds".into(), json!(length.as_secs_f64()));
-    parameters.insert("repeat".into(), json!(plan.repeat));
-    publish_results(arguments, "Bulk, over one TAP without limit", "offload", parameters, results)
+    let parameters = arguments.parameters(
+        length,
+        [
+            ("offload", json!(spelled)),
+            ("congestion", json!(plan.congestion.name())),
+            ("peer_congestion", json!(plan.peer_congestion.name())),
+        ],
+    );
+    let heading = ("Bulk, over one TAP without limit", "offload");
+    publish_results(arguments, heading, parameters, results, session.end())
 }
 
 fn beside_competitor(arguments: &Arguments, competitor: KernelCongestion) -> Result<(), BenchError> {
@@ -330,60 +409,46 @@ fn beside_competitor(arguments: &Arguments, competitor: KernelCongestion) -> Res
     let plan = rivals::Plan {
         rate_bits_per_second: rate.0,
         queue_bytes: queues.iter().map(|queue| queue.0).collect(),
-        congestion: arguments.congestion.clone(),
+        congestion: arguments.own_congestion(),
         kernel_congestion: arguments.peer_congestion.clone(),
         competitor,
         length,
-        repeat: arguments.repeat,
         seed: arguments.common.seed,
     };
-    let progress = Progress::new(plan.duration());
-    let results = rivals::run(&plan, &progress)?;
-    drop(progress);
-    let mut parameters = arguments.parameters(rate, queues[0], length);
-    let names: Vec<&str> = arguments.peer_congestion.iter().map(|name| name.name()).collect();
-    let own: Vec<&str> = arguments.congestion.iter().map(|name| name.name()).collect();
-    parameters.remove("loss");
-    parameters.insert("queue_bytes".into(), json!(plan.queue_bytes));
-    parameters.insert("congestion".into(), json!(own));
-    parameters.insert("peer_congestion".into(), json!(names));
-    parameters.insert("competitor".into(), json!(competitor.name()));
-    parameters.insert("repeat".into(), json!(arguments.repeat));
+    let mut session = arguments.session(plan.duration())?;
+    let results = rivals::run(&plan, &mut session)?;
+    let own: Vec<&str> = plan.congestion.iter().map(|name| name.name()).collect();
+    let parameters = arguments.parameters(
+        length,
+        [
+            ("rate_bps", json!(rate.0)),
+            ("queue_bytes", json!(plan.queue_bytes)),
+            ("congestion", json!(own)),
+            ("peer_congestion", json!(arguments.peer_congestion())),
+            ("competitor", json!(competitor.name())),
+        ],
+    );
     let title = format!("One bottleneck, shared with a {} flow of the kernel's", competitor.name());
     let table = fairness_table(&title, &results);
-    let report = Report {
-        experiment: "throughput",
-        link: arguments.link().name().to_owned(),
-        parameters,
-        host: Host::this(),
-        results,
-        ratios: Vec::new(),
-    };
-    publish(&arguments.common, &report, &table)
+    let report = Report::new("throughput", arguments.link().name(), parameters, results);
+    publish(&arguments.common, &report.under(session.end(), Vec::new()), &table)
 }
 
-/// Shows the results; `key` is what sets a variant against itself.
+/// Shows the results under a title; the key is what sets a variant against itself.
 fn publish_results(
     arguments: &Arguments,
-    title: &str,
-    key: &str,
+    (title, key): (&str, &str),
     parameters: Map<String, Value>,
-    results: Vec<ThroughputResult>,
+    results: Vec<Repeated<ThroughputResult>>,
+    conditions: Conditions,
 ) -> Result<(), BenchError> {
-    let ratios = ratios(&results, key);
+    let virtual_time = arguments.link() == LinkKind::Memory;
+    let ratios = ratios(&results, key, virtual_time, conditions.noise_relative());
     let table = tables(title, &results, &ratios);
-    let report = Report {
-        experiment: "throughput",
-        link: arguments.link().name().to_owned(),
-        parameters,
-        host: Host::this(),
-        results,
-        ratios: Vec::new(),
-    };
-    let whole = WithRatios { report, ratios };
-    publish(&arguments.common, &whole, &table)?;
-    match whole.report.results.iter().find(|result| result.goodput_bps <= 0.0 && result.variant != "smoltcp")
-    {
+    let report =
+        Report::new("throughput", arguments.link().name(), parameters, results).under(conditions, ratios);
+    publish(&arguments.common, &report, &table)?;
+    match report.results.iter().find(|result| result.goodput_bps <= 0.0 && result.variant != "smoltcp") {
         Some(result) => Err(BenchError::failed(format!(
             "{} delivered nothing at {}; see the table",
             result.variant,
@@ -391,12 +456,4 @@ fn publish_results(
         ))),
         None => Ok(()),
     }
-}
-
-/// The report of this command: its ratios are not those of heartbeats.
-#[derive(Debug, Serialize)]
-struct WithRatios {
-    #[serde(flatten)]
-    report: Report<ThroughputResult>,
-    ratios: Vec<ThroughputRatio>,
 }

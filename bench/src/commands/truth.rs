@@ -9,16 +9,17 @@ use serde_json::{Map, json};
 use crate::cli::Common;
 use crate::commands::oob::{self, default_delay};
 use crate::error::BenchError;
-use crate::host::Host;
 use crate::lab::LinkKind;
-use crate::progress::Progress;
 use crate::report::{Report, check_writable, publish};
+use crate::runs::{Repeating, Session};
 use crate::truth::{EVENTS, Event, Experiment, check, tables};
 use crate::under_load::{Point, Variant};
 use crate::units::{Rate, Share, Size, Span};
 
 /// An event lasts so long unless `--seconds` says otherwise.
 const SECONDS: f64 = 5.0;
+/// Runs of each event unless `--repeat` says otherwise: one takes two minutes.
+const RUNS: u32 = 1;
 /// Grace in intervals unless `--grace` says otherwise: Ceph's daemons ping every 6 s and wait for 20.
 const GRACE_INTERVALS: f64 = 20.0 / 6.0;
 /// An event must last for so many intervals and graces, or it is over before anybody could have noticed it.
@@ -30,6 +31,8 @@ const GRACES_MIN: u32 = 4;
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    repeating: Repeating,
     /// What happens; --seconds is how long each lasts (list; default: all)
     #[arg(long, value_enum, value_delimiter = ',')]
     event: Vec<Event>,
@@ -70,26 +73,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let events = if arguments.event.is_empty() { &EVENTS[..] } else { &arguments.event };
     let experiments: Vec<Experiment<'_>> =
         points.iter().map(|point| arguments.experiment(*point, events)).collect();
-    let progress = Progress::new(experiments.iter().map(Experiment::duration).sum());
+    let once = experiments.iter().map(Experiment::duration).sum();
+    let mut session = Session::begin("truth", &arguments.repeating, RUNS, once)?;
     let mut results = Vec::new();
     for experiment in &experiments {
-        results.extend(experiment.run(&progress)?);
+        results.extend(experiment.run(&mut session)?);
     }
-    drop(progress);
 
     let links: Vec<&str> = arguments.link.iter().map(|link| link.name()).collect();
     let names: Vec<&str> = events.iter().map(|event| event.name()).collect();
     let mut parameters = oob::parameters(&points, &arguments.variant, common, arguments.length());
     parameters.insert("event".into(), json!(names));
     parameters.insert("grace_us".into(), json!(arguments.grace().as_secs_f64() * 1e6));
-    let report = Report {
-        experiment: "truth",
-        link: links.join(","),
-        parameters,
-        host: Host::this(),
-        results,
-        ratios: Vec::new(),
-    };
+    parameters.insert("repeat".into(), json!(arguments.repeating.runs(RUNS)));
+    let report = Report::new("truth", links.join(","), parameters, results).under(session.end(), Vec::new());
     publish(common, &report, &tables(&report.results))?;
     check(&report.results)
 }
@@ -161,17 +158,11 @@ impl Arguments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, Command};
-    use clap::Parser;
+    use crate::cli::{Command, assert_usage, parse};
 
     fn arguments(line: &str) -> Arguments {
-        match Cli::try_parse_from(["bench", "truth"].into_iter().chain(line.split_whitespace()))
-            .unwrap()
-            .command
-        {
-            Command::Truth(arguments) => arguments,
-            other => panic!("{other:?}"),
-        }
+        let Command::Truth(arguments) = parse("truth", line) else { panic!("{line}") };
+        arguments
     }
 
     #[test]
@@ -197,10 +188,7 @@ mod tests {
             "--interval 10us",
             "--link afxdp --delay 1ms",
         ] {
-            match arguments(line).points() {
-                Err(BenchError::Usage(_)) => {}
-                other => panic!("{line}: {other:?}"),
-            }
+            assert_usage(line, &arguments(line).points());
         }
     }
 }

@@ -1,16 +1,18 @@
 //! Labs: two ports, or two hosts of the kernel's own, and the link between them, taken down when dropped.
 
 pub(crate) mod afxdp;
-pub(crate) mod kernel;
+mod hosts;
 mod memory;
-mod tap;
+pub(crate) mod middle;
+pub(crate) mod tap;
 
 use std::any::Any;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use clap::ValueEnum;
 use outrider_drivers::port::Port;
 
+pub(crate) use self::hosts::{DEVICES, Hosts};
 use crate::error::BenchError;
 use crate::host::is_root;
 use crate::under_load::Point;
@@ -43,40 +45,59 @@ impl LinkKind {
     pub(crate) fn check(self, point: &Point) -> Result<(), BenchError> {
         match self {
             LinkKind::Memory => memory::check(point),
-            LinkKind::Tap => tap::check(point),
-            LinkKind::Kernel => kernel::check(point),
-            LinkKind::Afxdp => tap::check(point),
+            LinkKind::Tap | LinkKind::Kernel | LinkKind::Afxdp => middle::check(point),
         }
     }
 }
 
 /// Two ports with a link between them, or two hosts.
 pub(crate) struct Lab {
-    hosts: Option<kernel::Hosts>,
+    hosts: Option<Hosts>,
     ports: Option<(Box<dyn Port>, Box<dyn Port>)>,
     /// What the link is made of besides the ports.
     _held: Box<dyn Any + Send>,
 }
 
 impl Lab {
-    /// Builds the link of `point`, which is between ports.
-    pub(crate) fn of_ports(point: &Point, seed: u64) -> Result<Self, BenchError> {
-        const NOBODY: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        if point.link == LinkKind::Kernel {
-            return Err(BenchError::usage("--link kernel has no ports; memory, tap and afxdp have"));
-        }
-        Lab::build(point, seed, [NOBODY; 2])
-    }
-
     /// Builds the link of `point`. Where the hosts are the kernel's they get `addresses`.
     pub(crate) fn build(point: &Point, seed: u64, addresses: [(IpAddr, u8); 2]) -> Result<Self, BenchError> {
+        match point.link {
+            LinkKind::Kernel => Lab::between_hosts(point, addresses),
+            _ => Lab::of_ports(point, seed),
+        }
+    }
+
+    /// Builds the link of `point` with a port at each end.
+    pub(crate) fn of_ports(point: &Point, seed: u64) -> Result<Self, BenchError> {
         point.link.check(point)?;
         match point.link {
+            LinkKind::Memory => Ok(memory::build(point, seed)),
             LinkKind::Tap => tap::build(point, seed),
-            LinkKind::Kernel => kernel::build(point, addresses),
             LinkKind::Afxdp => afxdp::build(point),
-            _ => Ok(memory::build(point, seed)),
+            LinkKind::Kernel => {
+                Err(BenchError::usage("--link kernel has no ports; memory, tap and afxdp have"))
+            }
         }
+    }
+
+    /// Builds the link of `point` with hosts of the kernel's at its ends, which get `addresses`.
+    pub(crate) fn between_hosts(point: &Point, addresses: [(IpAddr, u8); 2]) -> Result<Self, BenchError> {
+        point.link.check(point)?;
+        let hosts = match point.link {
+            LinkKind::Afxdp => afxdp::hosts(point)?,
+            LinkKind::Kernel => {
+                need_root("--link kernel", "--link memory shows the same over Outrider's own TCP")?;
+                Hosts::of_kernel(point)?
+            }
+            other => {
+                return Err(BenchError::usage(format!(
+                    "--link {} has no kernel sockets at its ends; kernel and afxdp have",
+                    other.name()
+                )));
+            }
+        };
+        let hosts = hosts.settled(addresses, point.congestion)?;
+        Ok(Lab { hosts: Some(hosts), ports: None, _held: Box::new(()) })
     }
 
     /// Of two ports, and whatever has to live as long as they do.
@@ -84,12 +105,8 @@ impl Lab {
         Lab { hosts: None, ports: Some((Box::new(a), Box::new(b))), _held: Box::new(held) }
     }
 
-    fn of_hosts(hosts: kernel::Hosts) -> Self {
-        Lab { hosts: Some(hosts), ports: None, _held: Box::new(()) }
-    }
-
     /// The hosts, if there are any: then nodes use the kernel's sockets in them.
-    pub(crate) fn hosts(&self) -> Option<&kernel::Hosts> {
+    pub(crate) fn hosts(&self) -> Option<&Hosts> {
         self.hosts.as_ref()
     }
 

@@ -13,6 +13,7 @@ use super::Shape;
 use crate::error::BenchError;
 use crate::node::{Node, NodeOptions, SessionSignals, now};
 use crate::progress::Progress;
+use crate::stop;
 
 const PORT: u16 = 7078;
 const REQUEST: u16 = 1;
@@ -50,7 +51,7 @@ pub(super) struct Exchange {
 
 /// Readings at an instant.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reading {
+struct Reading {
     at: Instant,
     replies: u64,
     cpu: Duration,
@@ -65,7 +66,7 @@ pub(super) struct Round {
 }
 
 impl Reading {
-    pub(super) fn since(&self, before: &Reading) -> Round {
+    fn since(&self, before: &Reading) -> Round {
         Round {
             messages: self.replies - before.replies,
             time: self.at - before.at,
@@ -133,10 +134,11 @@ impl Exchange {
 
     /// Lets `length` pass, and more if no reply has come by then: a machine that is too busy for one message is slow,
     /// and not infinitely so.
-    pub(super) fn pass(&self, length: Duration, progress: &Progress) -> Result<(), BenchError> {
+    fn pass(&self, length: Duration, progress: &Progress) -> Result<(), BenchError> {
         let before = self.read();
         let end = before.at + length;
         loop {
+            stop::check()?;
             let (at, answered) = (now(), self.read().replies > before.replies);
             if at >= end && answered {
                 return Ok(());
@@ -156,7 +158,20 @@ impl Exchange {
         }
     }
 
-    pub(super) fn read(&self) -> Reading {
+    /// What passes in `length` after the warm-up.
+    pub(super) fn measure(
+        &self,
+        warm_up: Duration,
+        length: Duration,
+        progress: &Progress,
+    ) -> Result<Round, BenchError> {
+        self.pass(warm_up, progress)?;
+        let before = self.read();
+        self.pass(length, progress)?;
+        Ok(self.read().since(&before))
+    }
+
+    fn read(&self) -> Reading {
         let replies = self.counters.replies.load(Ordering::Relaxed);
         Reading { at: now(), replies, cpu: process_cpu_time() }
     }

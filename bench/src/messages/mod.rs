@@ -18,11 +18,12 @@ use crate::error::BenchError;
 use crate::lab::{Lab, LinkKind};
 use crate::node::{Addressing, Node, NodeOptions};
 use crate::progress::Progress;
+use crate::runs::{Repeated, Session};
 use crate::under_load::Point;
 use crate::units::{Rate, Share, Size, Span};
 
 use exchange::Exchange;
-pub(crate) use result::{MessagesRatio, MessagesResult, ratios, tables};
+pub(crate) use result::{MessagesResult, ratios, tables};
 
 /// A load: how large, and how many at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +48,6 @@ pub(crate) const DEPTH_MAX: usize = 65_536;
 /// Bytes outstanding at most: the client's budget and the server's credit have to hold them.
 pub(crate) const OUTSTANDING_BYTES_MAX: usize = 1 << 30;
 
-/// The links alternate in rounds of about this long.
-const ROUND: Duration = Duration::from_secs(1);
-const ROUNDS_MAX: u32 = 100;
 /// Before anything counts.
 const WARM_UP: Duration = Duration::from_millis(300);
 
@@ -70,21 +68,17 @@ pub(crate) struct Plan {
     pub(crate) queue: Size,
     /// Congestion control of both ends.
     pub(crate) congestion: Algorithm,
-    /// Per link and shape.
+    /// Measured in each run.
     pub(crate) length: Duration,
-    /// Of the first round; each further one takes the next.
+    /// Of the first turn; each further one takes the next.
     pub(crate) seed: u64,
 }
 
 impl Plan {
-    fn rounds(&self) -> u32 {
-        ((self.length.as_secs_f64() / ROUND.as_secs_f64()).round() as u32).clamp(1, ROUNDS_MAX)
-    }
-
-    /// Wall time it will take, for the progress bar.
+    /// Wall time that one run of each takes, for the progress bar.
     pub(crate) fn duration(&self) -> Duration {
         let runs = self.links.len() * self.shapes.len();
-        (self.length + WARM_UP * self.rounds()) * u32::try_from(runs).unwrap_or(u32::MAX)
+        (self.length + WARM_UP) * u32::try_from(runs).unwrap_or(u32::MAX)
     }
 
     fn point(&self, link: LinkKind) -> Point {
@@ -124,26 +118,15 @@ impl Plan {
     }
 
     /// Runs it. Results come by shape, and by link within.
-    pub(crate) fn run(&self, progress: &Progress) -> Result<Vec<MessagesResult>, BenchError> {
+    pub(crate) fn run(&self, session: &mut Session) -> Result<Vec<Repeated<MessagesResult>>, BenchError> {
         let mut results = Vec::new();
-        let mut seed = self.seed;
         for shape in &self.shapes {
-            let mut rounds: Vec<Vec<exchange::Round>> = vec![Vec::new(); self.links.len()];
-            for number in 1..=self.rounds() {
-                for (link, rounds) in self.links.iter().zip(&mut rounds) {
-                    progress.set(format!(
-                        "{} x {} over {}, {number} of {}",
-                        Size(shape.message_bytes as u64),
-                        shape.depth,
-                        link.name(),
-                        self.rounds()
-                    ));
-                    rounds.push(self.round(*link, *shape, seed, progress)?);
-                    seed = seed.wrapping_add(1);
-                }
-            }
-            let of_links = self.links.iter().zip(&rounds);
-            results.extend(of_links.map(|(link, rounds)| MessagesResult::of(*link, *shape, rounds)));
+            results.extend(session.medians(&self.links, |link, turn, progress| {
+                let size = Size(shape.message_bytes as u64);
+                progress.set(format!("{size} x {} over {}, run {turn}", shape.depth, link.name()));
+                let round = self.round(*link, *shape, turn.seed(self.seed), progress)?;
+                Ok(MessagesResult::of(*link, *shape, &round))
+            })?);
         }
         Ok(results)
     }
@@ -162,14 +145,11 @@ impl Plan {
         let [client, server] = self.start_nodes(&mut lab, seed, [client, server])?;
         let connection = exchange.connect(&client)?;
         exchange.begin(&connection)?;
-        exchange.pass(WARM_UP, progress)?;
-        let before = exchange.read();
-        exchange.pass(self.length / self.rounds(), progress)?;
-        let round = exchange.read().since(&before);
+        let round = exchange.measure(WARM_UP, self.length, progress);
         connection.mark_down();
         client.stop_now();
         server.stop_now();
-        Ok(round)
+        round
     }
 
     fn start_nodes(

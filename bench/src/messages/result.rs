@@ -1,10 +1,12 @@
 //! What was found, as JSON and as a table.
 
 use serde::Serialize;
+use serde_json::json;
 
 use super::Shape;
 use super::exchange::Round;
 use crate::lab::LinkKind;
+use crate::runs::{Figure, Figures, Key, Ratio, Repeated, Visit, ratio_table, spread_table};
 use crate::table;
 
 /// One link with one shape of load.
@@ -18,12 +20,8 @@ pub(crate) struct MessagesResult {
     pub(crate) message_bytes: usize,
     /// Requests outstanding.
     pub(crate) depth: usize,
-    /// Requests answered, per second, over all rounds.
+    /// Requests answered, per second.
     pub(crate) messages_per_second: f64,
-    /// Of the slowest round.
-    pub(crate) messages_per_second_min: f64,
-    /// Of the fastest round.
-    pub(crate) messages_per_second_max: f64,
     /// Payload of the requests, bits per second.
     pub(crate) goodput_bps: f64,
     /// Processor time of the process, both ends together, for each message.
@@ -37,11 +35,9 @@ pub(crate) struct MessagesResult {
 }
 
 impl MessagesResult {
-    pub(super) fn of(link: LinkKind, shape: Shape, rounds: &[Round]) -> Self {
-        let messages: u64 = rounds.iter().map(|round| round.messages).sum();
-        let seconds: f64 = rounds.iter().map(|round| round.time.as_secs_f64()).sum();
-        let cpu_seconds: f64 = rounds.iter().map(|round| round.cpu.as_secs_f64()).sum();
-        let rates = rounds.iter().map(|round| round.messages as f64 / round.time.as_secs_f64());
+    pub(super) fn of(link: LinkKind, shape: Shape, round: &Round) -> Self {
+        let Round { messages, time, cpu } = *round;
+        let (seconds, cpu_seconds) = (time.as_secs_f64(), cpu.as_secs_f64());
         let bytes = messages as f64 * shape.message_bytes as f64;
         let per = |count: f64| (count > 0.0).then(|| cpu_seconds / count);
         MessagesResult {
@@ -50,8 +46,6 @@ impl MessagesResult {
             message_bytes: shape.message_bytes,
             depth: shape.depth,
             messages_per_second: messages as f64 / seconds,
-            messages_per_second_min: rates.clone().fold(f64::INFINITY, f64::min),
-            messages_per_second_max: rates.fold(0.0, f64::max),
             goodput_bps: bytes * 8.0 / seconds,
             cpu_us_per_message: per(messages as f64).map(|seconds| seconds * 1e6),
             cpu_ns_per_byte: per(bytes).map(|seconds| seconds * 1e9),
@@ -61,70 +55,88 @@ impl MessagesResult {
     }
 }
 
-/// One link over another with the same load.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct MessagesRatio {
-    /// Such as `kernel/tap`.
-    pub(crate) of: String,
-    /// Payload of a message.
-    pub(crate) message_bytes: usize,
-    /// Requests outstanding.
-    pub(crate) depth: usize,
-    /// Of the messages per second.
-    pub(crate) messages_per_second: f64,
+impl Figures for MessagesResult {
+    fn label(&self) -> String {
+        format!("{} over {}", load(self), self.link)
+    }
+
+    fn figures(&mut self, visit: &mut Visit<'_>) {
+        // Exhaustive, so that a new figure cannot be forgotten here.
+        let MessagesResult {
+            variant: _,
+            link: _,
+            message_bytes: _,
+            depth: _,
+            messages_per_second,
+            goodput_bps,
+            cpu_us_per_message,
+            cpu_ns_per_byte,
+            cpu_seconds,
+            seconds,
+        } = self;
+        visit("messages_per_second", Figure::Median(messages_per_second));
+        visit("goodput_bps", Figure::Median(goodput_bps));
+        for (path, figure) in
+            [("cpu_us_per_message", cpu_us_per_message), ("cpu_ns_per_byte", cpu_ns_per_byte)]
+        {
+            figure.iter_mut().for_each(|figure| visit(path, Figure::Median(figure)));
+        }
+        visit("cpu_seconds", Figure::Total(cpu_seconds));
+        visit("seconds", Figure::Total(seconds));
+    }
 }
 
+fn load(result: &MessagesResult) -> String {
+    format!("{} x {}", table::bytes(result.message_bytes as u64), result.depth)
+}
+
+/// What is compared.
+const RATIOS: [Key; 2] = [
+    Key::new("messages_per_second", "messages_per_second"),
+    Key::new("cpu_per_message", "cpu_us_per_message"),
+];
+
 /// Every link over the first, by shape.
-pub(crate) fn ratios(results: &[MessagesResult]) -> Vec<MessagesRatio> {
-    let same =
-        |a: &MessagesResult, b: &MessagesResult| (a.message_bytes, a.depth) == (b.message_bytes, b.depth);
+pub(crate) fn ratios(results: &[Repeated<MessagesResult>], noise: f64) -> Vec<Ratio> {
+    let same = |a: &Repeated<MessagesResult>, b: &Repeated<MessagesResult>| {
+        (a.message_bytes, a.depth) == (b.message_bytes, b.depth)
+    };
     let of_shape = results.chunk_by(same).filter_map(|shape| shape.split_first());
     of_shape
         .flat_map(|(base, others)| {
-            others.iter().filter(|_| base.messages_per_second > 0.0).map(|other| MessagesRatio {
-                of: format!("{}/{}", other.link, base.link),
-                message_bytes: other.message_bytes,
-                depth: other.depth,
-                messages_per_second: other.messages_per_second / base.messages_per_second,
+            others.iter().map(|other| {
+                let point = [("message_bytes", json!(base.message_bytes)), ("depth", json!(base.depth))];
+                let point = point.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+                let of = format!("{}/{}", other.link, base.link);
+                Ratio::between(of, &point, [other, base], &RATIOS, noise)
             })
         })
         .collect()
 }
 
 /// The tables: results, then ratios.
-pub(crate) fn tables(results: &[MessagesResult], ratios: &[MessagesRatio]) -> String {
+pub(crate) fn tables(results: &[Repeated<MessagesResult>], ratios: &[Ratio]) -> String {
     let digits = |value: Option<f64>, unit: &str| value.map_or("-".to_owned(), |n| format!("{n:.2} {unit}"));
-    let load = |bytes: usize, depth: usize| format!("{} x {depth}", table::bytes(bytes as u64));
     let rows: Vec<Vec<String>> = results
         .iter()
         .map(|result| {
             vec![
-                format!("{} over {}", load(result.message_bytes, result.depth), result.link),
+                result.label(),
                 format!("{:.0}", result.messages_per_second),
-                format!("{:.0}", result.messages_per_second_min),
-                format!("{:.0}", result.messages_per_second_max),
                 table::bits_per_second(result.goodput_bps),
                 digits(result.cpu_us_per_message, "us"),
                 digits(result.cpu_ns_per_byte, "ns"),
             ]
         })
         .collect();
-    let header =
-        ["messages in flight", "messages/s", "slowest", "fastest", "goodput", "CPU/message", "CPU/byte"];
+    let header = ["messages in flight", "messages/s", "goodput", "CPU/message", "CPU/byte"];
     let mut text = "\nMessages answered, by size and number in flight\n".to_owned();
     text += &table::numbers(&header, &rows);
-    if !ratios.is_empty() {
-        let rows: Vec<Vec<String>> = ratios
-            .iter()
-            .map(|ratio| {
-                let load = load(ratio.message_bytes, ratio.depth);
-                vec![format!("{} at {load}", ratio.of), format!("{:.2}", ratio.messages_per_second)]
-            })
-            .collect();
-        text += "\nRatios\n";
-        text += &table::numbers(&["of", "messages/s"], &rows);
-    }
-    text
+    text += &spread_table(
+        results,
+        &[("messages_per_second", "messages/s"), ("cpu_us_per_message", "CPU/message")],
+    );
+    text + &ratio_table(ratios, &[("messages_per_second", "messages/s"), ("cpu_per_message", "CPU/message")])
 }
 
 #[cfg(test)]
@@ -132,30 +144,30 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::runs::combine;
 
     #[test]
-    fn rounds_are_added_up_and_links_compared_at_each_shape() {
+    fn links_are_compared_at_each_shape() {
         let round =
             |messages| Round { messages, time: Duration::from_secs(1), cpu: Duration::from_millis(500) };
         let shapes = [Shape { message_bytes: 1000, depth: 4 }, Shape { message_bytes: 0, depth: 1 }];
         let result = |link, shape, counts: &[u64]| {
-            let rounds: Vec<Round> = counts.iter().copied().map(round).collect();
-            MessagesResult::of(link, shape, &rounds)
+            let runs = counts.iter().map(|count| MessagesResult::of(link, shape, &round(*count)));
+            combine(runs.collect()).expect("there are runs")
         };
         let results = [
-            result(LinkKind::Tap, shapes[0], &[100, 300]),
+            result(LinkKind::Tap, shapes[0], &[190, 210]),
             result(LinkKind::Kernel, shapes[0], &[400, 400]),
-            result(LinkKind::Tap, shapes[1], &[0]),
-            result(LinkKind::Kernel, shapes[1], &[5]),
+            result(LinkKind::Tap, shapes[1], &[0, 0]),
+            result(LinkKind::Kernel, shapes[1], &[5, 5]),
         ];
-        assert_eq!(results[0].messages_per_second, 200.0);
-        assert_eq!((results[0].messages_per_second_min, results[0].messages_per_second_max), (100.0, 300.0));
-        assert_eq!(results[0].goodput_bps, 1.6e6);
-        assert_eq!(results[0].cpu_us_per_message, Some(2500.0));
+        assert_eq!((results[0].messages_per_second, results[0].goodput_bps), (200.0, 1.6e6));
+        assert_eq!(results[1].cpu_us_per_message, Some(1250.0));
         assert_eq!(results[2].cpu_us_per_message, None);
-        let ratios = ratios(&results);
-        assert_eq!(ratios.len(), 1, "nothing over zero is no ratio: {ratios:?}");
-        assert_eq!((ratios[0].of.as_str(), ratios[0].messages_per_second), ("kernel/tap", 2.0));
+        let ratios = ratios(&results, 0.0);
+        let told = serde_json::to_value(&ratios).expect("JSON");
+        assert_eq!((&told[0]["of"], &told[0]["messages_per_second"]), (&json!("kernel/tap"), &json!(2.0)));
+        assert_eq!(told[1]["messages_per_second"], json!(null), "nothing over zero is no ratio");
         assert!(tables(&results, &ratios).contains("kernel/tap"));
     }
 }

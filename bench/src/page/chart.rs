@@ -1,22 +1,37 @@
-//! Three kinds of chart, as SVG that scales to its container: ranges, lines and bars.
+//! Four kinds of chart, as SVG that scales to its container: ranges, lines, bars and timelines. Each has its title and
+//! its legend above it.
+
+use std::ops::Add;
 
 use plotters::coord::Shift;
-use plotters::coord::ranged1d::SegmentValue;
+use plotters::coord::ranged1d::{AsRangedCoord, Ranged, SegmentValue, SegmentedCoord, ValueFormatter};
+use plotters::coord::types::RangedCoordusize;
 use plotters::prelude::*;
+
+use super::html::escape;
 
 /// Width of the drawing in its own units. Narrow on purpose: on a phone it is shown at three quarters of its size.
 const WIDTH: u32 = 480;
 /// Height of a chart of lines.
 const LINES_HEIGHT: u32 = 320;
-/// Height of one row of ranges or bars, and of what is around them.
+/// Height of one row of ranges, bars or timelines, and of the axis below them.
 const ROW_HEIGHT: u32 = 26;
-const FRAME_HEIGHT: u32 = 96;
+const AXIS_HEIGHT: u32 = 56;
+/// Height of the title, and of a line of the legend.
+const TITLE_HEIGHT: u32 = 30;
+const LEGEND_HEIGHT: u32 = 20;
 /// Room for a label, per character.
 const CHARACTER_WIDTH: u32 = 7;
 const LABEL_WIDTH_MAX: u32 = 190;
+const MARGIN: u32 = 8;
+/// Half of the last label of an axis is to the right of it.
+const MARGIN_RIGHT: u32 = 36;
+/// Marks of a linear axis, about.
+const X_LABELS: usize = 4;
+const Y_LABELS: usize = 6;
 const FONT: &str = "sans-serif";
 const TITLE_SIZE: i32 = 16;
-const TEXT_SIZE: i32 = 13;
+const TEXT_SIZE: i32 = 14;
 
 /// Told apart by people who see few colours as well (Okabe and Ito).
 const COLOURS: [RGBColor; 7] = [
@@ -56,6 +71,9 @@ pub(crate) struct Heading<'a> {
     pub(crate) unit: Unit,
 }
 
+/// What the runs of a value lie between, where there were several.
+pub(crate) type Spread = Option<(f64, f64)>;
+
 /// From a median to a high percentile.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Range {
@@ -67,15 +85,19 @@ pub(crate) struct Range {
     pub(crate) low: f64,
     /// High percentile.
     pub(crate) high: f64,
+    /// What is written behind it.
+    pub(crate) note: String,
+    /// Medians of the runs.
+    pub(crate) spread: Spread,
 }
 
 /// One line.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Line {
-    /// Name, written at its end.
+    /// Name in the legend.
     pub(crate) variant: String,
     /// x and y.
-    pub(crate) points: Vec<(f64, f64)>,
+    pub(crate) points: Vec<(f64, f64, Spread)>,
 }
 
 /// One bar.
@@ -89,6 +111,19 @@ pub(crate) struct Bar {
     pub(crate) value: f64,
     /// What is written behind it.
     pub(crate) note: String,
+    /// Values of the runs.
+    pub(crate) spread: Spread,
+}
+
+/// What was said from an event on.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Told {
+    /// Name of the row.
+    pub(crate) label: String,
+    /// When something was said other than that all is well, and what.
+    pub(crate) verdict: Option<(f64, String)>,
+    /// Whether it names what had happened.
+    pub(crate) is_right: bool,
 }
 
 /// The colour of a variant; unknown ones by their order among `others`.
@@ -131,24 +166,94 @@ fn label_width<'a>(labels: impl Iterator<Item = &'a String>) -> u32 {
 type Root<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-/// Draws onto a fresh SVG of `height`, under a title.
-fn svg(title: &str, height: u32, draw: impl FnOnce(&Root<'_>) -> Drawn) -> Result<String, ChartError> {
+/// What a legend explains: a colour, or in words what a mark means.
+#[derive(Clone, Debug)]
+enum Legend {
+    Colour(String, RGBColor),
+    Words(&'static str),
+}
+
+impl Legend {
+    fn of_variants(names: &[String]) -> Vec<Self> {
+        names.iter().map(|name| Legend::Colour(name.clone(), colour(name, names))).collect()
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Legend::Colour(text, _) => text,
+            Legend::Words(text) => text,
+        }
+    }
+
+    fn width(&self) -> u32 {
+        let swatch = if matches!(self, Legend::Colour(..)) { 18 } else { 0 };
+        swatch + CHARACTER_WIDTH * u32::try_from(self.text().chars().count()).unwrap_or(u32::MAX / 64) + 14
+    }
+}
+
+/// Where each entry of a legend is: its line, and how far from the left.
+fn places(legend: &[Legend]) -> Vec<(u32, u32)> {
+    let (mut line, mut left) = (0, MARGIN);
+    let mut places = Vec::new();
+    for entry in legend {
+        if left > MARGIN && left + entry.width() > WIDTH {
+            (line, left) = (line + 1, MARGIN);
+        }
+        places.push((line, left));
+        left += entry.width();
+    }
+    places
+}
+
+/// Draws a chart of `height` onto a fresh SVG, under its title and legend.
+fn svg(
+    title: &str,
+    legend: &[Legend],
+    height: u32,
+    draw: impl FnOnce(&Root<'_>) -> Drawn,
+) -> Result<String, ChartError> {
+    let places = places(legend);
+    let lines = places.last().map_or(0, |(line, _)| line + 1);
+    let top = TITLE_HEIGHT + LEGEND_HEIGHT * lines;
     let mut text = String::new();
     let outcome = (|| {
-        let root = SVGBackend::with_string(&mut text, (WIDTH, height)).into_drawing_area();
+        let root = SVGBackend::with_string(&mut text, (WIDTH, top + height)).into_drawing_area();
         root.fill(&WHITE)?;
-        draw(&root)?;
+        let (head, body) = root.split_vertically(top);
+        head.draw(&Text::new(title.to_owned(), at(MARGIN, 8), (FONT, TITLE_SIZE).into_font()))?;
+        for (entry, (line, left)) in legend.iter().zip(places) {
+            let y = TITLE_HEIGHT + LEGEND_HEIGHT * line;
+            let mut text_left = left;
+            if let Legend::Colour(_, ink) = entry {
+                let swatch = [at(left, y + 2), at(left + 12, y + 14)];
+                head.draw(&Rectangle::new(swatch, ink.filled()))?;
+                text_left += 18;
+            }
+            head.draw(&Text::new(
+                entry.text().to_owned(),
+                at(text_left, y + 2),
+                (FONT, TEXT_SIZE).into_font(),
+            ))?;
+        }
+        draw(&body)?;
         root.present()?;
         Ok::<(), Box<dyn std::error::Error>>(())
     })();
     match outcome {
-        Ok(()) => Ok(text),
+        // Whoever has the page read out hears what it is.
+        Ok(()) => {
+            Ok(text.replacen("<svg ", &format!("<svg role=\"img\" aria-label=\"{}\" ", escape(title)), 1))
+        }
         Err(error) => Err(ChartError { title: title.to_owned(), reason: error.to_string() }),
     }
 }
 
+fn at(x: u32, y: u32) -> (i32, i32) {
+    (i32::try_from(x).unwrap_or(i32::MAX), i32::try_from(y).unwrap_or(i32::MAX))
+}
+
 fn rows_height(rows: usize) -> u32 {
-    FRAME_HEIGHT + ROW_HEIGHT * u32::try_from(rows).unwrap_or(u32::MAX).min(200)
+    AXIS_HEIGHT + ROW_HEIGHT * u32::try_from(rows).unwrap_or(u32::MAX).min(200)
 }
 
 fn row_label(labels: &[String], position: &SegmentValue<usize>) -> String {
@@ -158,128 +263,266 @@ fn row_label(labels: &[String], position: &SegmentValue<usize>) -> String {
     }
 }
 
+/// Where the values of a chart of rows are.
+type Rows<'a, 'b, X> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, SegmentedCoord<RangedCoordusize>>>;
+
+/// A chart with one labelled row each, the first at the top: `draw` is given where, and the index from below.
+fn rows<X>(
+    root: &Root<'_>,
+    heading: Heading<'_>,
+    labels: &[String],
+    axis: X,
+    draw: impl FnOnce(&mut Rows<'_, '_, X::CoordDescType>) -> Drawn,
+) -> Drawn
+where
+    X: AsRangedCoord<Value = f64>,
+    X::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    let labels: Vec<String> = labels.iter().rev().cloned().collect();
+    let mut chart = ChartBuilder::on(root)
+        .margin(MARGIN)
+        .margin_right(MARGIN_RIGHT)
+        .x_label_area_size(40)
+        .y_label_area_size(label_width(labels.iter()))
+        .build_cartesian_2d(axis, (0..labels.len().saturating_sub(1)).into_segmented())?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .light_line_style(TRANSPARENT)
+        .x_labels(X_LABELS)
+        .y_labels(labels.len())
+        .label_style((FONT, TEXT_SIZE))
+        .x_desc(heading.axis)
+        .x_label_formatter(&|value| (heading.unit)(*value))
+        .y_label_formatter(&|position| row_label(&labels, position))
+        .draw()?;
+    draw(&mut chart)
+}
+
+/// A thin line from the least to the largest of several runs.
+fn whisker<C>(points: [C; 2]) -> PathElement<C> {
+    PathElement::new(points, BLACK.stroke_width(1))
+}
+
+/// Something drawn in pixels at a place of the chart.
+type Mark<'a, C, E> = <EmptyElement<C, SVGBackend<'a>> as Add<E>>::Output;
+
+/// The end of such a line.
+fn cap<'a, C>(at: C) -> Mark<'a, C, PathElement<(i32, i32)>> {
+    EmptyElement::at(at) + PathElement::new([(0, -5), (0, 5)], BLACK.stroke_width(1))
+}
+
+/// Words behind a mark.
+fn note<'a, C>(at: C, text: &str) -> Mark<'a, C, Text<'static, (i32, i32), String>> {
+    EmptyElement::at(at) + Text::new(text.to_owned(), (8, -7), (FONT, TEXT_SIZE).into_font())
+}
+
+/// Room for the note behind the longest range, as a share of the logarithmic axis before it, and at least so many times.
+const NOTE_SHARE: f64 = 0.5;
+const NOTE_FACTOR_MIN: f64 = 8.0;
+
+const RUNS: Legend = Legend::Words("thin line: the runs");
+
+fn legend(names: &[String], words: &'static str, spreads: bool) -> Vec<Legend> {
+    let mut legend = Legend::of_variants(names);
+    legend.push(Legend::Words(words));
+    legend.extend(spreads.then_some(RUNS));
+    legend
+}
+
 /// One row each: a dot at the median and a bar to the high percentile, on a logarithmic axis.
-pub(crate) fn ranges(heading: Heading<'_>, rows: &[Range]) -> Result<String, ChartError> {
-    let names = distinct(rows.iter().map(|row| &row.variant));
-    // The first row is at the top.
-    let rows: Vec<&Range> = rows.iter().rev().collect();
-    let labels: Vec<String> = rows.iter().map(|row| row.label.clone()).collect();
-    let (from, to) = decades(rows.iter().flat_map(|row| [row.low, row.high]));
-    svg(heading.title, rows_height(rows.len()), |root| {
-        let mut chart = ChartBuilder::on(root)
-            .margin(8)
-            .margin_right(24)
-            .caption(heading.title, (FONT, TITLE_SIZE))
-            .x_label_area_size(40)
-            .y_label_area_size(label_width(labels.iter()))
-            .build_cartesian_2d((from..to).log_scale(), (0..rows.len() - 1).into_segmented())?;
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .light_line_style(TRANSPARENT)
-            .y_labels(rows.len())
-            .label_style((FONT, TEXT_SIZE))
-            .x_desc(heading.axis)
-            .x_label_formatter(&|value| (heading.unit)(*value))
-            .y_label_formatter(&|position| row_label(&labels, position))
-            .draw()?;
-        for (index, row) in rows.iter().enumerate() {
-            let ink = colour(&row.variant, &names);
-            let at = |value: f64| (value.max(from), SegmentValue::CenterOf(index));
-            chart.draw_series([PathElement::new(vec![at(row.low), at(row.high)], ink.stroke_width(5))])?;
-            chart.draw_series([Circle::new(at(row.low), 6, ink.filled())])?;
-        }
-        Ok(())
+pub(crate) fn ranges(heading: Heading<'_>, ranges: &[Range]) -> Result<String, ChartError> {
+    let names = distinct(ranges.iter().map(|row| &row.variant));
+    let labels: Vec<String> = ranges.iter().map(|row| row.label.clone()).collect();
+    let (from, _) = decades(ranges.iter().flat_map(|row| [row.low, row.high]));
+    let longest = ranges.iter().map(|row| row.high).fold(from, f64::max);
+    let to = longest * (longest / from).powf(NOTE_SHARE).max(NOTE_FACTOR_MIN);
+    let legend = legend(&names, "dot: median, bar: to p99", ranges.iter().any(|row| row.spread.is_some()));
+    svg(heading.title, &legend, rows_height(labels.len()), |root| {
+        rows(root, heading, &labels, (from..to).log_scale(), |chart| {
+            for (index, row) in ranges.iter().rev().enumerate() {
+                let ink = colour(&row.variant, &names);
+                let at = |value: f64| (value.clamp(from, to), SegmentValue::CenterOf(index));
+                chart.draw_series([PathElement::new([at(row.low), at(row.high)], ink.stroke_width(5))])?;
+                chart.draw_series([Circle::new(at(row.low), 6, ink.filled())])?;
+                if let Some((least, most)) = row.spread {
+                    chart.draw_series([whisker([at(least), at(most)])])?;
+                    chart.draw_series([at(least), at(most)].map(cap))?;
+                }
+                let end = row.spread.map_or(row.high, |(_, most)| most.max(row.high));
+                chart.draw_series([note(at(end), &row.note)])?;
+            }
+            Ok(())
+        })
     })
 }
 
-/// Lines over logarithmic axes; x values that are not positive are put at the left edge.
+/// Values that span more than this many times are drawn on a logarithmic axis.
+const LINEAR_MAX: f64 = 20.0;
+
+/// The colour of a line: that of the variant its name begins with, paler for a second line of it.
+fn line_colours(names: &[String]) -> Vec<RGBColor> {
+    let variant = |name: &String| name.split(' ').next().unwrap_or_default().to_owned();
+    let variants = distinct(names.iter().map(variant).collect::<Vec<_>>().iter());
+    let pale = |shade: u8, times: usize| {
+        let light = f64::from(255 - shade) * (1.0 - 0.5f64.powi(i32::try_from(times).unwrap_or(i32::MAX)));
+        shade.saturating_add(light as u8)
+    };
+    let ink = |(index, name): (usize, &String)| {
+        let before = names[..index].iter().filter(|other| variant(other) == variant(name)).count();
+        let RGBColor(red, green, blue) = colour(&variant(name), &variants);
+        RGBColor(pale(red, before), pale(green, before), pale(blue, before))
+    };
+    names.iter().enumerate().map(ink).collect()
+}
+
+/// Lines over the values of x that there are, in equal steps.
 pub(crate) fn lines(
     heading: Heading<'_>,
     x_axis: (&str, Unit),
     lines: &[Line],
 ) -> Result<String, ChartError> {
     let names = distinct(lines.iter().map(|line| &line.variant));
+    let inks = line_colours(&names);
     let all = || lines.iter().flat_map(|line| line.points.iter().copied());
-    let (mut left, right) = decades(all().map(|point| point.0));
-    if all().any(|point| point.0 <= 0.0) {
-        left /= 10.0;
-    }
-    let (bottom, top) = decades(all().map(|point| point.1));
-    let place = |(x, y): (f64, f64)| (x.max(left), y.max(bottom));
-    svg(heading.title, LINES_HEIGHT, |root| {
-        let mut chart = ChartBuilder::on(root)
-            .margin(8)
-            .margin_right(20)
-            .caption(heading.title, (FONT, TITLE_SIZE))
-            .x_label_area_size(40)
-            .y_label_area_size(76)
-            .build_cartesian_2d((left..right).log_scale(), (bottom..top).log_scale())?;
-        let zero = all().any(|point| point.0 <= 0.0);
-        chart
-            .configure_mesh()
-            .light_line_style(TRANSPARENT)
-            .label_style((FONT, TEXT_SIZE))
-            .x_desc(x_axis.0)
-            .y_desc(heading.axis)
-            .x_label_formatter(&|x| if zero && *x <= left { "0".to_owned() } else { (x_axis.1)(*x) })
-            .y_label_formatter(&|y| (heading.unit)(*y))
-            .draw()?;
-        for line in lines {
-            let ink = colour(&line.variant, &names);
-            let points: Vec<(f64, f64)> = line.points.iter().copied().map(place).collect();
-            chart.draw_series(points.iter().map(|point| Circle::new(*point, 4, ink.filled())))?;
-            chart
-                .draw_series(LineSeries::new(points, ink.stroke_width(3)))?
-                .label(line.variant.clone())
-                .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], ink.stroke_width(3)));
+    let spreads = all().any(|point| point.2.is_some());
+    let mut legend: Vec<Legend> =
+        names.iter().zip(&inks).map(|(name, ink)| Legend::Colour(name.clone(), *ink)).collect();
+    legend.push(Legend::Words("dot: median"));
+    legend.extend(spreads.then_some(RUNS));
+    let values =
+        || all().flat_map(|(_, y, spread)| [y, spread.map_or(y, |s| s.0), spread.map_or(y, |s| s.1)]);
+    let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
+    let draw = LineDrawing { heading, x_axis, lines, names: &names, inks: &inks };
+    svg(heading.title, &legend, LINES_HEIGHT, |root| {
+        if least > 0.0 && most / least <= LINEAR_MAX {
+            draw.onto(root, 0.0..most * 1.1, 0.0)
+        } else {
+            let (bottom, top) = decades(values());
+            draw.onto(root, (bottom..top).log_scale(), bottom)
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerLeft)
-            .background_style(WHITE.mix(0.85))
-            .border_style(BLACK.mix(0.3))
-            .label_font((FONT, TEXT_SIZE))
-            .draw()?;
-        Ok(())
     })
 }
 
-/// One bar a row, with a note behind it, on an axis from zero.
-pub(crate) fn bars(heading: Heading<'_>, rows: &[Bar]) -> Result<String, ChartError> {
-    let names = distinct(rows.iter().map(|row| &row.variant));
-    let rows: Vec<&Bar> = rows.iter().rev().collect();
-    let labels: Vec<String> = rows.iter().map(|row| row.label.clone()).collect();
-    let longest = rows.iter().map(|row| row.value).fold(0.0, f64::max);
-    // Room for the note behind the longest bar.
-    let to = if longest > 0.0 { longest * 1.45 } else { 1.0 };
-    svg(heading.title, rows_height(rows.len()), |root| {
+/// What is needed to draw lines, whatever the axis.
+struct LineDrawing<'a> {
+    heading: Heading<'a>,
+    x_axis: (&'a str, Unit),
+    lines: &'a [Line],
+    names: &'a [String],
+    inks: &'a [RGBColor],
+}
+
+impl LineDrawing<'_> {
+    /// Draws them over an axis of values that begins at `bottom`.
+    fn onto<Y>(&self, root: &Root<'_>, axis: Y, bottom: f64) -> Drawn
+    where
+        Y: AsRangedCoord<Value = f64>,
+        Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    {
+        let mut steps: Vec<f64> =
+            self.lines.iter().flat_map(|line| &line.points).map(|point| point.0).collect();
+        steps.sort_by(f64::total_cmp);
+        steps.dedup();
+        let labels: Vec<String> = steps.iter().map(|x| (self.x_axis.1)(*x)).collect();
         let mut chart = ChartBuilder::on(root)
-            .margin(8)
-            .margin_right(16)
-            .caption(heading.title, (FONT, TITLE_SIZE))
+            .margin(MARGIN)
+            .margin_right(MARGIN_RIGHT)
             .x_label_area_size(40)
-            .y_label_area_size(label_width(labels.iter()))
-            .build_cartesian_2d(0.0..to, (0..rows.len() - 1).into_segmented())?;
+            .y_label_area_size(90)
+            .build_cartesian_2d((0..steps.len().saturating_sub(1)).into_segmented(), axis)?;
         chart
             .configure_mesh()
-            .disable_y_mesh()
+            .disable_x_mesh()
             .light_line_style(TRANSPARENT)
-            .x_labels(4)
-            .y_labels(rows.len())
             .label_style((FONT, TEXT_SIZE))
-            .x_desc(heading.axis)
-            .x_label_formatter(&|value| (heading.unit)(*value))
-            .y_label_formatter(&|position| row_label(&labels, position))
+            .x_labels(steps.len())
+            .y_labels(Y_LABELS)
+            .x_desc(self.x_axis.0)
+            .y_desc(self.heading.axis)
+            .x_label_formatter(&|x| row_label(&labels, x))
+            .y_label_formatter(&|y| (self.heading.unit)(*y))
             .draw()?;
-        for (index, row) in rows.iter().enumerate() {
-            let ink = colour(&row.variant, &names);
-            let at = |value: f64| (value, SegmentValue::CenterOf(index));
-            chart.draw_series([PathElement::new(vec![at(0.0), at(row.value)], ink.stroke_width(14))])?;
-            let note = EmptyElement::at(at(row.value))
-                + Text::new(row.note.clone(), (6, -7), (FONT, TEXT_SIZE).into_font());
-            chart.draw_series([note])?;
+        for line in self.lines {
+            let index = self.names.iter().position(|name| *name == line.variant).unwrap_or(0);
+            let ink = self.inks[index];
+            let place = |x: f64, y: f64| {
+                let step = steps.iter().position(|step| *step == x).unwrap_or(0);
+                (SegmentValue::CenterOf(step), y.max(bottom))
+            };
+            let points: Vec<_> = line.points.iter().map(|(x, y, _)| place(*x, *y)).collect();
+            chart.draw_series(points.iter().cloned().map(|point| Circle::new(point, 5, ink.filled())))?;
+            chart.draw_series(LineSeries::new(points, ink.stroke_width(3)))?;
+            let spreads = line.points.iter().filter_map(|(x, _, spread)| Some((*x, (*spread)?)));
+            let whiskers = spreads.map(|(x, (least, most))| whisker([place(x, least), place(x, most)]));
+            chart.draw_series(whiskers)?;
         }
         Ok(())
+    }
+}
+
+/// One bar a row, with a note behind it, on an axis from zero.
+pub(crate) fn bars(heading: Heading<'_>, bars: &[Bar]) -> Result<String, ChartError> {
+    let names = distinct(bars.iter().map(|row| &row.variant));
+    let labels: Vec<String> = bars.iter().map(|row| row.label.clone()).collect();
+    let most = |bar: &Bar| bar.spread.map_or(bar.value, |(_, most)| most.max(bar.value));
+    let longest = bars.iter().map(most).fold(0.0, f64::max);
+    // Room for the note behind the longest bar.
+    let to = if longest > 0.0 { longest * 1.6 } else { 1.0 };
+    let legend = legend(&names, "bar: median", bars.iter().any(|bar| bar.spread.is_some()));
+    svg(heading.title, &legend, rows_height(labels.len()), |root| {
+        rows(root, heading, &labels, 0.0..to, |chart| {
+            for (index, bar) in bars.iter().rev().enumerate() {
+                let ink = colour(&bar.variant, &names);
+                let at = |value: f64| (value, SegmentValue::CenterOf(index));
+                chart.draw_series([PathElement::new([at(0.0), at(bar.value)], ink.stroke_width(14))])?;
+                if let Some((least, most)) = bar.spread {
+                    chart.draw_series([whisker([at(least), at(most)])])?;
+                    chart.draw_series([at(least), at(most)].map(cap))?;
+                }
+                chart.draw_series([note(at(most(bar)), &bar.note)])?;
+            }
+            Ok(())
+        })
+    })
+}
+
+const ALL_WELL: RGBColor = RGBColor(200, 200, 200);
+const RIGHT: RGBColor = COLOURS[2];
+const WRONG: RGBColor = COLOURS[1];
+
+/// One row each from an event on: how long it is still said that all is well, and what is said then. The axis is
+/// logarithmic, from `from` to the end of the event.
+pub(crate) fn timelines(
+    heading: Heading<'_>,
+    (from, to): (f64, f64),
+    told: &[Told],
+) -> Result<String, ChartError> {
+    let labels: Vec<String> = told.iter().map(|row| row.label.clone()).collect();
+    let legend = [
+        Legend::Colour("still says that all is well".to_owned(), ALL_WELL),
+        Legend::Colour("names the fault".to_owned(), RIGHT),
+        Legend::Colour("names another".to_owned(), WRONG),
+    ];
+    svg(heading.title, &legend, rows_height(labels.len()), |root| {
+        rows(root, heading, &labels, (from..to).log_scale(), |chart| {
+            for (index, row) in told.iter().rev().enumerate() {
+                let at = |value: f64| (value.clamp(from, to), SegmentValue::CenterOf(index));
+                let until = row.verdict.as_ref().map_or(to, |(after, _)| *after);
+                chart.draw_series([PathElement::new([at(from), at(until)], ALL_WELL.stroke_width(18))])?;
+                let (text, begin) = match &row.verdict {
+                    Some((after, verdict)) => {
+                        let ink = if row.is_right { RIGHT } else { WRONG };
+                        chart.draw_series([PathElement::new([at(*after), at(to)], ink.stroke_width(18))])?;
+                        (format!("{} {verdict}", (heading.unit)(*after)), *after)
+                    }
+                    None => ("all is well, to the end".to_owned(), from),
+                };
+                let font = (FONT, TEXT_SIZE).into_font();
+                let font = if row.verdict.is_some() { font.color(&WHITE) } else { font.color(&BLACK) };
+                chart.draw_series([EmptyElement::at(at(begin)) + Text::new(text, (6, -7), font)])?;
+            }
+            Ok(())
+        })
     })
 }

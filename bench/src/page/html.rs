@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::plots::Plot;
+use super::plots::{self, Plot};
 use super::results::Loaded;
 use crate::table;
 
@@ -23,6 +23,7 @@ figcaption, .note { color: #444; font-size: .9rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; margin: .6em 0; }
 th, td { text-align: right; padding: .2em .7em; border-bottom: 1px solid #e2e2e2; white-space: nowrap; }
+td.words, th.words { text-align: left; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { border-bottom: 2px solid #888; vertical-align: bottom; white-space: normal; }
 dl { display: grid; grid-template-columns: max-content auto; gap: 0 1em; font-size: .85rem; }
@@ -46,14 +47,20 @@ pub(crate) struct Section {
     pub(crate) title: String,
     /// Charts.
     pub(crate) plots: Vec<Plot>,
-    /// All results.
+    /// What matters of the results.
     pub(crate) results: Table,
+    /// All figures.
+    pub(crate) whole: Table,
     /// Variants set against each other.
     pub(crate) ratios: Table,
     /// Options as used.
     pub(crate) parameters: Vec<(String, Value)>,
     /// The machine.
     pub(crate) host: Vec<(String, Value)>,
+    /// How quiet it was.
+    pub(crate) noise: Vec<(String, Value)>,
+    /// Whether a signal ended it before all was measured.
+    pub(crate) interrupted: bool,
     /// Where it came from.
     pub(crate) source: String,
 }
@@ -67,22 +74,39 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// The results of a run, `first` being the columns to begin with.
-    pub(crate) fn of_results(run: &Loaded, first: &[&str]) -> Self {
-        Table::new(run.list("results"), first)
+    /// What matters of the results of a run: the variant, where it was measured, and `columns`; all there is without
+    /// `columns`.
+    pub(crate) fn of_results(run: &Loaded, columns: &[&str]) -> Self {
+        let named: Vec<&str> = ["variant"].iter().chain(&plots::POINT_KEYS).chain(columns).copied().collect();
+        Table::new(run.list("results"), &named, !columns.is_empty())
     }
 
-    /// Any list of objects.
-    pub(crate) fn of_list(list: &[Value]) -> Self {
-        Table::new(list, &[])
+    /// All figures of a run.
+    pub(crate) fn of_all(run: &Loaded) -> Self {
+        let named: Vec<&str> = ["variant"].iter().chain(&plots::POINT_KEYS).copied().collect();
+        Table::new(run.list("results"), &named, false)
     }
 
-    fn new(list: &[Value], first: &[&str]) -> Self {
-        let flat: Vec<Vec<(String, Value)>> = list.iter().map(flatten).collect();
+    /// Ratios: a column for each figure, with what the runs allow.
+    pub(crate) fn of_ratios(list: &[Value]) -> Self {
+        let told: Vec<Value> = list.iter().map(ratio).collect();
+        Table::new(&told, &["of"], false)
+    }
+
+    /// `first` are the columns to begin with, and the `only` ones if it says so.
+    fn new(list: &[Value], first: &[&str], only: bool) -> Self {
+        let hidden = |path: &str| HIDDEN.iter().any(|name| path.starts_with(name));
+        let visible = |value: &Value| {
+            let mut members = flatten(value);
+            members.retain(|(path, _)| !hidden(path));
+            members
+        };
+        let flat: Vec<Vec<(String, Value)>> = list.iter().map(visible).collect();
         let mut paths: Vec<String> = Vec::new();
         let found = flat.iter().flatten().map(|(path, _)| path);
         let wanted = first.iter().filter(|path| flat.iter().flatten().any(|(found, _)| found == *path));
-        for path in wanted.map(|path| (*path).to_owned()).chain(found.cloned()) {
+        let rest = found.filter(|_| !only).cloned();
+        for path in wanted.map(|path| (*path).to_owned()).chain(rest) {
             if !paths.contains(&path) {
                 paths.push(path);
             }
@@ -91,7 +115,10 @@ impl Table {
             let value = row.iter().find(|(found, _)| found == path).map(|(_, value)| value);
             value.map_or_else(String::new, |value| shown(path, value))
         };
-        let rows = flat.iter().take(ROWS_MAX).map(|row| paths.iter().map(|path| cell(row, path)).collect());
+        let rows =
+            flat.iter().zip(list).take(ROWS_MAX).map(|(row, whole)| {
+                paths.iter().map(|path| cell(row, path) + &spread(whole, path)).collect()
+            });
         Table {
             rows: rows.collect(),
             header: paths.iter().map(|path| heading(path)).collect(),
@@ -101,14 +128,17 @@ impl Table {
 
     fn write(&self, html: &mut String) {
         html.push_str("<div class=\"scroll\"><table><thead><tr>");
-        for name in &self.header {
-            let _ = write!(html, "<th>{}</th>", escape(name));
+        for (index, name) in self.header.iter().enumerate() {
+            let is_words = self.rows.iter().all(|row| row.get(index).is_none_or(|cell| !is_number(cell)));
+            let class = if is_words { " class=\"words\"" } else { "" };
+            let _ = write!(html, "<th{class}>{}</th>", escape(name));
         }
         html.push_str("</tr></thead><tbody>\n");
         for row in &self.rows {
             html.push_str("<tr>");
             for cell in row {
-                let _ = write!(html, "<td>{}</td>", escape(cell));
+                let class = if is_number(cell) { "" } else { " class=\"words\"" };
+                let _ = write!(html, "<td{class}>{}</td>", escape(cell));
             }
             html.push_str("</tr>\n");
         }
@@ -117,6 +147,39 @@ impl Table {
             let _ = writeln!(html, "<p class=\"note\">{} more rows are in the JSON.</p>", self.left_out);
         }
     }
+}
+
+/// Whether a cell is aligned with the numbers of its column.
+fn is_number(cell: &str) -> bool {
+    cell == "-" || cell.starts_with(|c: char| c.is_ascii_digit() || c == '-')
+}
+
+/// Members that are not columns: they are in other cells, or in the charts.
+const HIDDEN: [&str; 3] = ["runs.", "spread.", "label"];
+
+/// What stands behind a figure of several runs: from the least to the largest, over the median.
+fn spread(result: &Value, path: &str) -> String {
+    let spread = result.get("spread").and_then(|spread| spread.get(path)).and_then(Value::as_f64);
+    spread.map_or_else(String::new, |share| format!(" (\u{b1}{:.0} %)", share * 50.0))
+}
+
+/// A ratio with its bounds in the same cells.
+fn ratio(ratio: &Value) -> Value {
+    let (Some(members), Some(bounds)) = (ratio.as_object(), ratio.get("bounds")) else {
+        return ratio.clone();
+    };
+    let own = members.iter().filter(|(name, _)| *name != "bounds" && *name != "inconclusive");
+    let cell = |name: &String, value: &Value| {
+        let times = |value: &Value| table::times(value.as_f64().unwrap_or_default());
+        let bounds = bounds.get(name).and_then(Value::as_array);
+        let bounds = bounds.map(|bounds| bounds.iter().map(times).collect::<Vec<_>>().join(" to "));
+        match (value, bounds) {
+            (Value::Number(_), Some(bounds)) => Value::from(format!("{} ({bounds})", times(value))),
+            (Value::Null, Some(bounds)) => Value::from(format!("inconclusive ({bounds})")),
+            (value, _) => value.clone(),
+        }
+    };
+    Value::Object(own.map(|(name, value)| (name.clone(), cell(name, value))).collect())
 }
 
 /// Members of an object by their path; lists stay as they are.
@@ -136,12 +199,6 @@ fn flatten(value: &Value) -> Vec<(String, Value)> {
     out
 }
 
-/// The unit that a member's name ends in, if any level of its path has one.
-fn unit(path: &str) -> Option<&'static str> {
-    let units = ["_us", "_bps", "_bytes", "_ns", "bytes"];
-    path.rsplit('.').find_map(|step| units.into_iter().find(|unit| step.ends_with(unit)))
-}
-
 /// A column's name: words, without the unit that its cells carry.
 fn heading(path: &str) -> String {
     let steps = path.split('.').map(|step| {
@@ -159,22 +216,12 @@ fn shown(path: &str, value: &Value) -> String {
         Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
         Value::Array(list) => list.iter().map(|value| shown(path, value)).collect::<Vec<_>>().join(", "),
         Value::Object(_) => value.to_string(),
-        Value::Number(number) => {
-            let number = number.as_f64().unwrap_or_default();
-            match unit(path) {
-                Some("_us") => table::micros(number),
-                Some("_bps") => table::bits_per_second(number),
-                Some("_bytes" | "bytes") if number >= 0.0 => table::bytes(number as u64),
-                Some("_ns") => format!("{number:.0} ns"),
-                _ if number.fract() == 0.0 => format!("{number}"),
-                _ if number.abs() >= 100.0 => format!("{number:.0}"),
-                _ => format!("{number:.3}"),
-            }
-        }
+        Value::Number(number) => table::quantity(path, number.as_f64().unwrap_or_default()),
     }
 }
 
-fn escape(text: &str) -> String {
+/// Text that can be put between tags or quotes.
+pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
@@ -202,18 +249,31 @@ fn definitions(html: &mut String, title: &str, members: &[(String, Value)]) {
 }
 
 fn section(html: &mut String, section: &Section) {
-    let Section { id, title, plots, results, ratios, parameters, host, source } = section;
+    let Section { id, title, plots, results, whole, ratios, parameters, host, noise, interrupted, source } =
+        section;
     let _ = writeln!(html, "<section id=\"{}\"><h2>{}</h2>", escape(id), escape(title));
+    if *interrupted {
+        html.push_str("<p class=\"note\">Interrupted: these are the runs that were finished.</p>\n");
+    }
     for Plot { svg, caption } in plots {
         let _ = writeln!(html, "<figure>{svg}<figcaption>{}</figcaption></figure>", escape(caption));
     }
     results.write(html);
     if !ratios.rows.is_empty() {
-        html.push_str("<p>Set against each other: how many times larger the first is.</p>\n");
+        html.push_str(
+            "<p>Set against each other: how many times larger the first is, and between what the runs allow. \
+             Inconclusive is what their spread, or the machine, could have made.</p>\n",
+        );
         ratios.write(html);
+    }
+    if whole.header.len() > results.header.len() {
+        html.push_str("<details><summary>All figures</summary>");
+        whole.write(html);
+        html.push_str("</details>\n");
     }
     definitions(html, "Parameters", parameters);
     definitions(html, "Host", host);
+    definitions(html, "How quiet the machine was", noise);
     let _ = writeln!(html, "<p class=\"note\">From {}.</p></section>", escape(source));
 }
 
@@ -226,8 +286,9 @@ pub(crate) fn document(sections: &[Section]) -> String {
     let _ = write!(html, "<title>Outrider: measurements</title>\n<style>{STYLE}</style></head><body>\n");
     html.push_str("<h1>Outrider: measurements</h1>\n");
     html.push_str(
-        "<p>Variants of one experiment ran in one run and by turns. Delays count from the instant a heartbeat was \
-         <em>due</em>, so a late sender cannot hide.</p>\n<nav><ul>\n",
+        "<p>Variants of one experiment took turns, several runs each; figures are medians, and \u{b1} is half of what \
+         lies between the least and the largest run. Delays count from the instant a heartbeat was <em>due</em>, so a \
+         late sender cannot hide.</p>\n<nav><ul>\n",
     );
     for Section { id, title, source, .. } in sections {
         let _ =
@@ -249,7 +310,7 @@ mod tests {
     #[test]
     fn what_a_file_says_cannot_become_markup() {
         let mut html = String::new();
-        Table::of_list(&[json!({ "<b>": "<script>alert('x')</script> & \"y\"" })]).write(&mut html);
+        Table::new(&[json!({ "<b>": "<script>alert('x')</script> & \"y\"" })], &[], false).write(&mut html);
         assert!(!html.contains("<script>") && !html.contains("<b>"), "{html}");
         assert!(
             html.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;y&quot;"),
@@ -268,7 +329,7 @@ mod tests {
 
     #[test]
     fn wanted_columns_come_first_and_missing_cells_stay_empty() {
-        let table = Table::new(&[json!({"a": 1, "b": 2}), json!({"b": 3, "c": 4})], &["b", "never"]);
+        let table = Table::new(&[json!({"a": 1, "b": 2}), json!({"b": 3, "c": 4})], &["b", "never"], false);
         assert_eq!(table.header, ["b", "a", "c"]);
         assert_eq!(table.rows[1], ["3", "", "4"]);
     }

@@ -1,13 +1,11 @@
 //! Which charts show which experiment.
 
-use std::collections::BTreeMap;
-
-use super::chart::{self, Bar, ChartError, Heading, Line, Range};
+use super::chart::{self, Bar, ChartError, Heading, Line, Range, Told};
 use super::results::{Loaded, Row};
 use crate::table;
 
 /// Members of a result that tell its point from others, in the order they are written.
-const POINT_KEYS: [&str; 12] = [
+pub(super) const POINT_KEYS: [&str; 18] = [
     "link",
     "rate_bps",
     "delay_us",
@@ -19,7 +17,13 @@ const POINT_KEYS: [&str; 12] = [
     "connections",
     "nodes",
     "size_bytes",
+    "message_bytes",
     "depth",
+    "direction",
+    "offload",
+    "event",
+    "poll",
+    "frame_bytes",
 ];
 
 /// A chart, and what to look at in it.
@@ -46,6 +50,7 @@ pub(crate) fn title(run: &Loaded) -> String {
         "scale" => "Many connections",
         "cluster" => "A cluster's heartbeats",
         "detect" => "Detection",
+        "all" => "What was run",
         other => return format!("{other} ({})", run.link()),
     };
     if run.link().is_empty() { what.to_owned() } else { format!("{what} ({})", run.link()) }
@@ -62,26 +67,34 @@ pub(crate) fn of(run: &Loaded) -> Result<Plots, ChartError> {
         "cluster" => cluster(run),
         "detect" => detection(run),
         "pump" => pump(run),
+        "all" => Ok((Vec::new(), &["variant", "status", "reason", "seconds", "command"])),
         _ => Ok((Vec::new(), &[])),
     }
 }
 
 fn micros(value: f64) -> String {
     // Axis labels are powers of ten: no digits behind the point.
-    let text = table::micros(value);
-    text.replace(".00", "")
+    table::micros(value).replace(".00 ", " ").replace(".0 ", " ")
 }
 
 fn bits(value: f64) -> String {
     table::bits_per_second(value).replace(".00", "").replace(".0 ", " ")
 }
 
+/// About three digits.
 fn count(value: f64) -> String {
-    match value {
-        v if v >= 1e6 => format!("{} M", v / 1e6),
-        v if v >= 1e4 => format!("{} k", v / 1e3),
-        v => format!("{v}"),
-    }
+    let (value, unit) = match value {
+        v if v >= 1e6 => (v / 1e6, " M"),
+        v if v >= 1e4 => (v / 1e3, " k"),
+        v => (v, ""),
+    };
+    let digits = match value {
+        v if v >= 100.0 || v.fract() == 0.0 => 0,
+        v if v >= 10.0 => 1,
+        v if v >= 1.0 => 2,
+        _ => 3,
+    };
+    format!("{value:.digits$}{unit}")
 }
 
 fn percent(value: f64) -> String {
@@ -98,14 +111,31 @@ fn label(row: &Row<'_>, except: &[&str]) -> String {
             text += &match *key {
                 "rate_bps" => format!(" {}", bits(value)),
                 "delay_us" | "interval_us" => format!(" {}", micros(value)),
-                "queue_bytes" | "size_bytes" => format!(" {}", table::bytes(value as u64)),
+                "frame_bytes" => format!(" {value} B"),
+                "queue_bytes" | "size_bytes" | "message_bytes" => {
+                    format!(" {}", table::bytes(value as u64))
+                }
                 "loss" => format!(" loss {}", percent(value)),
                 "depth" => format!(" x{value}"),
                 key => format!(" {value} {key}"),
             };
         }
     }
-    if row.is_inconclusive() { text + " (inconclusive)" } else { text }
+    text
+}
+
+/// A bar for a figure of a result.
+fn bar(row: &Row<'_>, path: &str, label: String, note: String) -> Option<Bar> {
+    let value = row.number(path)?;
+    Some(Bar { label, variant: row.variant().to_owned(), value, note, spread: row.spread(path) })
+}
+
+/// A chart of bars; `None` without any.
+fn bar_plot(heading: Heading<'_>, bars: &[Bar], caption: &'static str) -> Result<Option<Plot>, ChartError> {
+    if bars.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Plot { svg: chart::bars(heading, bars)?, caption }))
 }
 
 fn ranges(run: &Loaded, path: &str, heading: Heading<'_>) -> Result<Option<String>, ChartError> {
@@ -114,7 +144,16 @@ fn ranges(run: &Loaded, path: &str, heading: Heading<'_>) -> Result<Option<Strin
         .filter_map(|row| {
             let low = row.number(&format!("{path}.p50"))?;
             let high = row.number(&format!("{path}.p99"))?;
-            Some(Range { label: label(&row, &[]), variant: row.variant().to_owned(), low, high })
+            let spread = row.spread(&format!("{path}.p50"));
+            let note = format!("{} to {}", table::micros(low), table::micros(high));
+            Some(Range {
+                label: label(&row, &[]),
+                note,
+                variant: row.variant().to_owned(),
+                low,
+                high,
+                spread,
+            })
         })
         .collect();
     if rows.is_empty() { Ok(None) } else { chart::ranges(heading, &rows).map(Some) }
@@ -122,61 +161,72 @@ fn ranges(run: &Loaded, path: &str, heading: Heading<'_>) -> Result<Option<Strin
 
 fn heartbeats(run: &Loaded) -> Result<Plots, ChartError> {
     let title = "Heartbeat delay by design";
-    let axis = "one way, from due to arrived; dot: median, bar: to p99";
+    let axis = "one way, from due to arrived (us, ms; logarithmic)";
     let one_way = ranges(run, "heartbeat.one_way_us", Heading { title, axis, unit: micros })?;
     let svg = match one_way {
         Some(svg) => Some(svg),
         None => {
-            let axis = "round trip; dot: median, bar: to p99";
+            let axis = "round trip (us, ms; logarithmic)";
             ranges(run, "heartbeat.rtt_us", Heading { title, axis, unit: micros })?
         }
     };
-    let mut plots: Vec<Plot> = svg
-        .map(|svg| Plot { svg, caption: "Further left is sooner; each step of the grid is ten times." })
-        .into_iter()
-        .collect();
-    let rows: Vec<Bar> = run
+    let delays = svg.map(|svg| Plot { svg, caption: "Further left is sooner." });
+    let bars: Vec<Bar> = run
         .results()
         .filter_map(|row| {
-            let value = row.number("goodput_bps")?;
-            let used = row.number("link_utilisation").map(|share| format!(", link {:.0} %", share * 100.0));
-            let note = table::bits_per_second(value) + &used.unwrap_or_default();
-            Some(Bar { label: label(&row, &[]), variant: row.variant().to_owned(), value, note })
+            let used = row.number("link_utilisation").map(|share| format!(", {:.0} % used", share * 100.0));
+            let note = table::bits_per_second(row.number("goodput_bps")?) + &used.unwrap_or_default();
+            bar(&row, "goodput_bps", label(&row, &[]), note)
         })
         .collect();
-    if !rows.is_empty() {
-        let heading = Heading { title: "Goodput of the load beside it", axis: "message payload", unit: bits };
-        plots.push(Plot { svg: chart::bars(heading, &rows)?, caption: "What the heartbeats cost the load." });
-    }
-    Ok((plots, &["variant", "goodput_bps", "heartbeat.one_way_us.p50", "heartbeat.one_way_us.p99"]))
+    let heading =
+        Heading { title: "Goodput of the load beside it", axis: "message payload (bit/s)", unit: bits };
+    let goodput =
+        bar_plot(heading, &bars, "What the heartbeats cost the load; the share of the link that is used.")?;
+    let columns = &[
+        "heartbeat.one_way_us.p50",
+        "heartbeat.one_way_us.p99",
+        "heartbeat.one_way_us.max",
+        "heartbeat.rtt_us.p50",
+        "goodput_bps",
+        "link_utilisation",
+        "heartbeat.sent",
+        "heartbeat.received",
+        "heartbeat.superseded",
+    ];
+    Ok((delays.into_iter().chain(goodput).collect(), columns))
 }
 
+/// Verdicts before this are drawn as if at this: the axis begins here.
+const TIMELINE_FROM_US: f64 = 1_000.0;
+
 fn truth(run: &Loaded) -> Result<Plots, ChartError> {
-    let mut events: BTreeMap<&str, Vec<Bar>> = BTreeMap::new();
-    let longest = run.results().filter_map(|row| row.number("verdict_after_us")).fold(0.0, f64::max);
-    let rows: Vec<Row<'_>> = run.results().collect();
-    for row in &rows {
-        let Some(event) = row.text("event") else { continue };
-        let verdict = row.text("verdict").unwrap_or("none");
-        let after = row.number("verdict_after_us");
-        let note = match after {
-            Some(after) => format!("{verdict} after {}", table::micros(after)),
-            None => "no verdict".to_owned(),
-        };
-        let variant = row.variant().to_owned();
-        // Without a verdict the bar is longer than any with one.
-        let value = after.unwrap_or(if longest > 0.0 { longest * 1.3 } else { 1.0 });
-        events.entry(event).or_default().push(Bar { label: variant.clone(), variant, value, note });
+    let columns = &["verdict", "verdict_after_us", "answered", "sent", "false_verdicts"];
+    let latest = run.results().filter_map(|row| row.number("verdict_after_us")).fold(0.0, f64::max);
+    let length = run.parameter("seconds").map_or(10.0 * latest, |seconds| seconds * 1e6);
+    let to = length.max(2.0 * latest).max(10.0 * TIMELINE_FROM_US);
+    let rows: Vec<Told> = run
+        .results()
+        .filter_map(|row| {
+            let verdict = row.number("verdict_after_us").zip(row.text("verdict"));
+            Some(Told {
+                label: format!("{}: {}", row.text("event")?, label(&row, &["event"])),
+                verdict: verdict.map(|(after, verdict)| (after, verdict.to_owned())),
+                is_right: row.text("expected").is_none_or(|expected| row.text("verdict") == Some(expected)),
+            })
+        })
+        .collect();
+    if rows.is_empty() {
+        return Ok((Vec::new(), columns));
     }
-    let mut plots = Vec::new();
-    for (event, bars) in events {
-        let title = format!("{event}: time until it is told");
-        let heading =
-            Heading { title: &title, axis: "since the event; until then \"all is well\"", unit: micros };
-        let caption = "The bar is the time in which the design still says that all is well.";
-        plots.push(Plot { svg: chart::bars(heading, &bars)?, caption });
-    }
-    Ok((plots, &["variant", "event", "verdict", "verdict_after_us"]))
+    let heading = Heading {
+        title: "What is said after something has happened",
+        axis: "time since the event (ms, s; logarithmic)",
+        unit: |value| micros(if value < 1e6 { (value / 1e3).round() * 1e3 } else { value }),
+    };
+    let svg = chart::timelines(heading, (TIMELINE_FROM_US, to), &rows)?;
+    let caption = "Grey is the time in which a design misleads whoever asks it.";
+    Ok((vec![Plot { svg, caption }], columns))
 }
 
 /// Lines of `y` over `x`, one for each label without `x`.
@@ -186,8 +236,8 @@ fn curves(run: &Loaded, x: &str, y: &str) -> Vec<Line> {
         let (Some(at), Some(value)) = (row.number(x), row.number(y)) else { continue };
         let name = label(&row, &[x]);
         match lines.iter_mut().find(|line| line.variant == name) {
-            Some(line) => line.points.push((at, value)),
-            None => lines.push(Line { variant: name, points: vec![(at, value)] }),
+            Some(line) => line.points.push((at, value, row.spread(y))),
+            None => lines.push(Line { variant: name, points: vec![(at, value, row.spread(y))] }),
         }
     }
     lines.retain(|line| line.points.len() > 1);
@@ -198,9 +248,9 @@ fn throughput(run: &Loaded) -> Result<Plots, ChartError> {
     let mut plots = Vec::new();
     let by_loss = curves(run, "loss", "goodput_bps");
     if !by_loss.is_empty() {
-        let heading = Heading { title: "Goodput by loss", axis: "goodput", unit: bits };
-        let svg = chart::lines(heading, ("frames lost", percent), &by_loss)?;
-        plots.push(Plot { svg, caption: "Higher is better; both axes go by tens." });
+        let heading = Heading { title: "Goodput by loss", axis: "goodput (bit/s)", unit: bits };
+        let svg = chart::lines(heading, ("frames lost (%)", percent), &by_loss)?;
+        plots.push(Plot { svg, caption: "Higher is better." });
     }
     let by_connections = curves(run, "connections", "cpu_ns_per_segment");
     if !by_connections.is_empty() {
@@ -209,31 +259,42 @@ fn throughput(run: &Loaded) -> Result<Plots, ChartError> {
     if plots.is_empty() {
         plots.extend(goodput_bars(run)?);
     }
-    Ok((plots, &["variant", "goodput_bps", "longest_stall_us", "cpu_ns_per_segment"]))
+    Ok((
+        plots,
+        &[
+            "goodput_bps",
+            "messages_per_second",
+            "longest_stall_us",
+            "cpu_ns_per_segment",
+            "cpu_ns_per_byte",
+            "retransmits",
+            "share",
+            "jain",
+        ],
+    ))
 }
 
 fn goodput_bars(run: &Loaded) -> Result<Option<Plot>, ChartError> {
     let messages = run.results().any(|row| row.number("messages_per_second").is_some());
     let path = if messages { "messages_per_second" } else { "goodput_bps" };
-    let rows: Vec<Bar> = run
+    let bars: Vec<Bar> = run
         .results()
         .filter_map(|row| {
             let value = row.number(path)?;
             let note = if messages { count(value.round()) } else { table::bits_per_second(value) };
-            Some(Bar { label: label(&row, &[]), variant: row.variant().to_owned(), value, note })
+            bar(&row, path, label(&row, &[]), note)
         })
         .collect();
-    if rows.is_empty() {
-        return Ok(None);
-    }
-    let (title, unit): (_, chart::Unit) =
-        if messages { ("Messages per second", count) } else { ("Goodput", bits) };
-    let svg = chart::bars(Heading { title, axis: "longer is better", unit }, &rows)?;
-    Ok(Some(Plot { svg, caption: "By link, size and number in flight." }))
+    let heading = if messages {
+        Heading { title: "Messages answered", axis: "messages/s", unit: count }
+    } else {
+        Heading { title: "Goodput", axis: "payload (bit/s)", unit: bits }
+    };
+    bar_plot(heading, &bars, "Longer is better.")
 }
 
 fn cost_plot(lines: &[Line]) -> Result<Plot, ChartError> {
-    let heading = Heading { title: "Cost of a segment", axis: "CPU a segment", unit: nanos };
+    let heading = Heading { title: "Cost of a segment", axis: "processor time a segment (ns)", unit: nanos };
     let svg = chart::lines(heading, ("connections", count), lines)?;
     Ok(Plot { svg, caption: "Lower is better; a flat line scales." })
 }
@@ -243,10 +304,10 @@ fn nanos(value: f64) -> String {
 }
 
 fn round_trips(run: &Loaded) -> Result<Plots, ChartError> {
-    let heading = Heading { title: "Round trip", axis: "dot: median, bar: to p99", unit: micros };
+    let heading = Heading { title: "Round trip", axis: "round trip (us; logarithmic)", unit: micros };
     let svg = ranges(run, "rtt_us", heading)?;
     let plots = svg.map(|svg| Plot { svg, caption: "Further left is sooner; the raw port is the floor." });
-    Ok((plots.into_iter().collect(), &["variant", "rtt_us.p50", "rtt_us.p99"]))
+    Ok((plots.into_iter().collect(), &["rtt_us.p50", "rtt_us.p99", "rtt_us.max", "rounds"]))
 }
 
 fn scale(run: &Loaded) -> Result<Plots, ChartError> {
@@ -258,60 +319,71 @@ fn scale(run: &Loaded) -> Result<Plots, ChartError> {
     let memory = curves(run, "connections", "bytes_per_connection");
     if !memory.is_empty() {
         let bytes: chart::Unit = |value| table::bytes(value as u64);
-        let heading = Heading { title: "Memory of a connection", axis: "bytes", unit: bytes };
+        let heading = Heading { title: "Memory of a connection", axis: "memory (bytes)", unit: bytes };
         let svg = chart::lines(heading, ("connections", count), &memory)?;
         plots.push(Plot { svg, caption: "Lower is better." });
     }
     Ok((plots, &["variant", "connections", "cpu_ns_per_segment", "bytes_per_connection"]))
 }
 
+/// A figure of a cluster: where it is, what it is called, its axis, and what is to be said of it.
+type ClusterFigure = (&'static str, &'static str, &'static str, &'static str);
+
+const CLUSTER: [ClusterFigure; 4] = [
+    ("connections", "Connections of the cluster", "connections", "As the nodes count them."),
+    (
+        "packets_per_second",
+        "Packets of an idle cluster",
+        "packets/s",
+        "What heartbeats alone cost the network.",
+    ),
+    ("bytes_per_second", "Bytes of an idle cluster", "bytes/s", "What heartbeats alone cost the network."),
+    ("cpu_seconds", "Processor time of an idle cluster", "processor time (s)", "Of all nodes together."),
+];
+
 fn cluster(run: &Loaded) -> Result<Plots, ChartError> {
-    let figures: [(&str, &str, &'static str); 3] = [
-        ("connections", "Connections for heartbeats and data", "Connections that the nodes hold."),
-        ("packets_per_second", "Packets per second for heartbeats", "Counted by the nodes' ports."),
-        ("cpu_seconds", "Processor time for heartbeats, s", "Of all nodes together."),
-    ];
     let mut plots = Vec::new();
-    for (path, title, caption) in figures {
-        let rows: Vec<Bar> = run
+    for (path, title, axis, caption) in CLUSTER {
+        let bars: Vec<Bar> = run
             .results()
             .filter_map(|row| {
                 let value = row.number(path)?;
-                let label = label(&row, &["connections"]);
-                let note = if value < 100.0 { format!("{value:.3}") } else { format!("{value:.0}") };
-                let note = note.trim_end_matches(".000").to_owned();
-                Some(Bar { label, variant: row.variant().to_owned(), value, note })
+                bar(&row, path, label(&row, &["connections"]), count(value))
             })
             .collect();
-        if !rows.is_empty() {
-            let svg = chart::bars(Heading { title, axis: "shorter is better", unit: count }, &rows)?;
-            plots.push(Plot { svg, caption });
-        }
+        plots.extend(bar_plot(Heading { title, axis, unit: count }, &bars, caption)?);
     }
     Ok((plots, &["variant", "nodes", "connections", "packets_per_second", "bytes_per_second", "cpu_seconds"]))
 }
 
 fn detection(run: &Loaded) -> Result<Plots, ChartError> {
-    let heading = Heading { title: "Time to detect", axis: "dot: median, bar: to p99", unit: micros };
+    let heading =
+        Heading { title: "Time to detect", axis: "since the event (ms; logarithmic)", unit: micros };
     let svg = ranges(run, "detected_after_us", heading)?;
     let plots =
         svg.map(|svg| Plot { svg, caption: "Further left is sooner; false alarms are in the table." });
-    Ok((plots.into_iter().collect(), &["variant", "detected_after_us.p50", "false_positives"]))
+    Ok((
+        plots.into_iter().collect(),
+        &[
+            "detected_after_us.p50",
+            "detected_after_us.max",
+            "trials",
+            "missed",
+            "false_positives",
+            "calm_seconds",
+        ],
+    ))
 }
 
 fn pump(run: &Loaded) -> Result<Plots, ChartError> {
-    let rows: Vec<Bar> = run
+    let bars: Vec<Bar> = run
         .results()
         .filter_map(|row| {
-            let value = row.number("frames_per_second")?;
-            let note = count(value.round());
-            Some(Bar { label: label(&row, &[]), variant: row.variant().to_owned(), value, note })
+            let path = "frames_per_second";
+            bar(&row, path, label(&row, &[]), count(row.number(path)?.round()))
         })
         .collect();
-    if rows.is_empty() {
-        return Ok((Vec::new(), &[]));
-    }
-    let heading = Heading { title: "Frames per second", axis: "longer is better", unit: count };
-    let plot = Plot { svg: chart::bars(heading, &rows)?, caption: "What the port does without TCP." };
-    Ok((vec![plot], &["variant", "frames_per_second"]))
+    let heading = Heading { title: "Frames through the bare port", axis: "frames/s", unit: count };
+    let plot = bar_plot(heading, &bars, "What the port does without TCP; longer is better.")?;
+    Ok((plot.into_iter().collect(), &["frames_per_second", "bits_per_second", "cpu_ns_per_frame"]))
 }

@@ -94,6 +94,21 @@ impl Loaded {
         self.members("host")
     }
 
+    /// How quiet the machine was.
+    pub(crate) fn noise(&self) -> Vec<(String, Value)> {
+        self.members("noise")
+    }
+
+    /// Whether a signal ended it before all was measured.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.object.get("interrupted").and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    /// A parameter that is one number.
+    pub(crate) fn parameter(&self, name: &str) -> Option<f64> {
+        self.object.get("parameters")?.get(name)?.as_f64().filter(|number| number.is_finite())
+    }
+
     fn members(&self, name: &str) -> Vec<(String, Value)> {
         let object = self.object.get(name).and_then(Value::as_object);
         object.map(|o| o.iter().map(|(k, v)| (k.clone(), v.clone())).collect()).unwrap_or_default()
@@ -129,8 +144,11 @@ impl<'a> Row<'a> {
         self.text("variant").or_else(|| self.text("link")).unwrap_or("result")
     }
 
-    /// Whether it was refused as drowned in noise.
-    pub(crate) fn is_inconclusive(&self) -> bool {
-        self.at("inconclusive").and_then(Value::as_bool).unwrap_or(false)
+    /// What the runs of a figure lie between, where there were several.
+    pub(crate) fn spread(&self, path: &str) -> Option<(f64, f64)> {
+        let values = self.0.get("runs")?.get(path)?.as_array()?;
+        let values = || values.iter().filter_map(Value::as_f64).filter(|value| value.is_finite());
+        let least = values().reduce(f64::min)?;
+        Some((least, values().reduce(f64::max)?))
     }
 }

@@ -55,12 +55,12 @@ fn samples() -> Vec<Loaded> {
 #[test]
 fn a_page_of_every_experiment_has_its_charts_and_needs_nothing_else() {
     let html = page(&samples()).unwrap();
-    assert_eq!(html.matches("<svg").count(), 2 + 1 + 1 + 2 + 3, "charts by experiment");
+    assert_eq!(html.matches("<svg").count(), 2 + 1 + 1 + 2 + 4, "charts by experiment");
     for text in [
         "Heartbeat delay by design",
-        "consumer stopped: time until it is told",
-        "consumer stalled after 19.00 ms",
-        "no verdict",
+        "What is said after something has happened",
+        "19 ms consumer stalled",
+        "all is well, to the end",
         "Goodput by loss",
         "Memory of a connection",
         "tap:or0",
@@ -72,6 +72,88 @@ fn a_page_of_every_experiment_has_its_charts_and_needs_nothing_else() {
     let without_names = html.replace("http://www.w3.org/2000/svg", "");
     for outside in ["http://", "https://", "src=", "@import", "url("] {
         assert!(!without_names.contains(outside), "{outside}");
+    }
+}
+
+/// Elements of HTML that have no end.
+const VOID: [&str; 2] = ["meta", "link"];
+
+/// Checks that every element that begins ends, in order, and that every attribute has its quotes.
+fn assert_well_formed(html: &str) {
+    let mut open: Vec<&str> = Vec::new();
+    let mut rest = html.strip_prefix("<!DOCTYPE html>").expect("a page says what it is");
+    while let Some(begin) = rest.find('<') {
+        let text = &rest[..begin];
+        assert!(!text.contains('>'), "a lone bracket in: {text}");
+        let end = begin + rest[begin..].find('>').expect("every tag ends");
+        let tag = &rest[begin + 1..end];
+        rest = &rest[end + 1..];
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name), "in {tag}");
+            continue;
+        }
+        assert_eq!(tag.matches('"').count() % 2, 0, "quotes in {tag}");
+        let name = tag.split([' ', '\n', '/']).next().unwrap_or_default();
+        assert!(name.chars().all(|c| c.is_ascii_alphanumeric()), "{tag}");
+        if name == "style" {
+            let end = rest.find("</style>").expect("the style sheet ends");
+            rest = &rest[end + "</style>".len()..];
+        } else if !tag.ends_with('/') && !VOID.contains(&name) {
+            open.push(name);
+        }
+    }
+    assert!(open.is_empty(), "never ended: {open:?}");
+    for (at, _) in html.match_indices('&') {
+        let entity = html[at + 1..].split(';').next().unwrap_or_default();
+        assert!(entity.len() < 6 && !entity.contains(' '), "a lone ampersand: &{entity}");
+    }
+}
+
+#[test]
+fn every_element_of_the_page_ends() {
+    assert_well_formed(&page(&samples()).unwrap());
+}
+
+/// What is written in a drawing.
+fn texts(svg: &str) -> Vec<String> {
+    let texts = svg.split("<text").skip(1).filter_map(|text| text.split_once('>'));
+    texts.map(|(_, text)| text.split("</text>").next().unwrap_or_default().trim().to_owned()).collect()
+}
+
+#[test]
+fn every_chart_has_a_title_a_legend_and_axes_with_units() {
+    let html = page(&samples()).unwrap();
+    let charts: Vec<&str> =
+        html.split("<svg").skip(1).filter_map(|chart| chart.split("</svg>").next()).collect();
+    for chart in &charts {
+        let texts = texts(chart);
+        let title = texts.first().expect("it says something");
+        assert!(title.len() > 5 && chart.contains(&format!("aria-label=\"{title}\"")), "{texts:?}");
+        let has = |wanted: &[&str]| texts.iter().any(|text| wanted.iter().any(|unit| text.contains(unit)));
+        let units =
+            ["(us", "(ms", "(ns)", "(s)", "(bit/s)", "(bytes)", "bytes/s", "packets/s", "connections"];
+        assert!(has(&units), "no unit: {texts:?}");
+        assert!(has(&["median", "all is well"]), "no legend: {texts:?}");
+        assert!(has(&["oob", "outrider"]), "no variant is named: {texts:?}");
+    }
+    let runs = r#"{"experiment":"oob","results":[{"variant":"oob","goodput_bps":2e8,"runs":{"goodput_bps":[1e8,2e8,3e8]},
+        "spread":{"goodput_bps":1.0}}]}"#;
+    let html = page(&[run("oob.json", runs)]).unwrap();
+    assert!(
+        html.contains("thin line: the runs") && html.contains("(\u{b1}50 %)"),
+        "the spread is shown: {html}"
+    );
+}
+
+#[test]
+fn what_was_interrupted_or_refused_or_left_out_is_told() {
+    let text = r#"{"experiment":"oob","interrupted":true,"results":[],"ratios":[{"of":"fifo/oob","one_way_p50":null,
+        "goodput":0.5,"bounds":{"one_way_p50":[0.9,1.2],"goodput":[0.4,0.6]},"inconclusive":{"one_way_p50":"they overlap"}}]}"#;
+    let all =
+        r#"{"experiment":"all","results":[{"variant":"oob-tap","status":"skipped","reason":"needs root"}]}"#;
+    let html = page(&[run("oob.json", text), run("all.json", all)]).unwrap();
+    for wanted in ["Interrupted", "inconclusive (0.90 to 1.20)", "0.50 (0.40 to 0.60)", "needs root"] {
+        assert!(html.contains(wanted), "{wanted}: {html}");
     }
 }
 

@@ -1,26 +1,30 @@
 //! The kernel's TCP: two hosts on the same middle as the AF_XDP ports.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
 use outrider_drivers::busy_poll::BusyPoll;
 
 use super::{ANSWER_MAX, Plan, Rounds, Wait};
 use crate::error::BenchError;
-use crate::lab::afxdp::KernelEnds;
+use crate::lab::Lab;
+use crate::lab::middle::cannot_enter;
 use crate::measure::Latencies;
 use crate::node::now;
 
-const ADDRESSES: [&str; 2] = ["10.77.0.1/24", "10.77.0.2/24"];
-const ANSWERING: &str = "10.77.0.2:7";
+const PREFIX: u8 = 24;
+const ASKING: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
+const ANSWERING: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2));
+const PORT: u16 = 7;
 
 pub(super) fn run(plan: &Plan<'_>) -> Result<Latencies, BenchError> {
-    let ends = KernelEnds::build(plan.point, ADDRESSES)?;
-    let [asking, answering] = &ends.hosts;
+    let lab = Lab::between_hosts(plan.point, [(ASKING, PREFIX), (ANSWERING, PREFIX)])?;
+    let hosts = lab.hosts().expect("a lab between hosts has them");
+    let [asking, answering] = &hosts.namespaces;
     let failed =
         |error: std::io::Error| BenchError::failed(format!("kernel TCP over the lab failed: {error}"));
-    let inside = |error| BenchError::failed(format!("cannot enter the lab: {error}"));
-    let address: SocketAddr = ANSWERING.parse().expect("a constant that is an address");
+    let inside = |error| cannot_enter(&error);
+    let address = SocketAddr::new(ANSWERING, PORT);
     let listener = answering.run(|| TcpListener::bind(address)).map_err(inside)?.map_err(failed)?;
     let mut asker =
         asking.run(|| TcpStream::connect_timeout(&address, ANSWER_MAX)).map_err(inside)?.map_err(failed)?;

@@ -93,21 +93,25 @@ struct Point {
     resident_bytes: i64,
     /// When the measurement began, and what had been counted by then.
     began: Instant,
-    segments: u64,
     sent: u64,
     echoed: u64,
-    /// Processor time a segment, of each slice.
+    /// Of the slices: processor time, segments, and the former over the latter of each.
+    cpu: Duration,
+    slice_segments: u64,
     slices: Vec<f64>,
 }
 
 /// Opens all points, and then measures their heartbeats a slice each in turn, so that what else the machine does burdens
-/// them alike.
+/// them alike. A signal ends it with what was measured by then.
 pub(crate) fn run(setting: &Setting, progress: &Progress) -> Result<Vec<ScaleResult>, BenchError> {
     let mut points = Vec::new();
     for kind in &setting.kinds {
         for connections in &setting.connections {
             progress.set(format!("{connections} connections, {}: opening", kind.name()));
-            let point = Point::open(setting, *kind, *connections)?;
+            let point = match Point::open(setting, *kind, *connections) {
+                Err(BenchError::Interrupted) => break,
+                opened => opened?,
+            };
             progress.advance(work(*connections));
             // Nothing happens on a bare connection: there is only its memory to tell.
             let point = match kind {
@@ -120,7 +124,10 @@ pub(crate) fn run(setting: &Setting, progress: &Progress) -> Result<Vec<ScaleRes
     for slice in 0..SLICES {
         progress.set(format!("heartbeats: part {} of {SLICES}", slice + 1));
         for point in points.iter_mut().filter(|point| point.kind != Kind::Engine) {
-            point.slice(setting)?;
+            match point.slice(setting) {
+                Err(BenchError::Interrupted) => break,
+                done => done?,
+            }
             progress.advance(work(setting.heartbeats as usize) / SLICES);
         }
     }
@@ -179,28 +186,27 @@ impl Point {
         let held = crate::ALLOCATOR.held().since(before);
         let resident_bytes = resident_bytes() - resident;
         crate::ALLOCATOR.stop();
-        let mut point = Point {
+        world.clear_cpu();
+        Ok(Point {
             kind,
             connections,
             _registrations: registrations,
             held,
             resident_bytes,
             began: world.now,
-            segments: 0,
             sent: tally.sent(),
             echoed: tally.echoed(),
+            cpu: Duration::ZERO,
+            slice_segments: 0,
             slices: Vec::new(),
             tally,
             world,
-        };
-        point.segments = point.segments_sent();
-        point.world.clear_cpu();
-        Ok(point)
+        })
     }
 
     /// The figures without the connections.
     fn without_world(self, setting: &Setting) -> Point {
-        Point { world: World::new(LinkConfig::default(), setting.seed), segments: 0, ..self }
+        Point { world: World::new(LinkConfig::default(), setting.seed), ..self }
     }
 
     fn segments_sent(&self) -> u64 {
@@ -212,6 +218,8 @@ impl Point {
         let limit = self.world.now + setting.length(self.connections) / SLICES;
         self.world.run_to(limit)?;
         let (segments, cpu) = (self.segments_sent() - segments, self.world.cpu().saturating_sub(cpu));
+        self.cpu += cpu;
+        self.slice_segments += segments;
         if segments > 0 {
             self.slices.push(cpu.as_nanos() as f64 / segments as f64);
         }
@@ -222,7 +230,7 @@ impl Point {
         let ends = 2.0 * self.connections as f64;
         let seconds = (self.world.now - self.began).as_secs_f64();
         let (sent, echoed) = (self.tally.sent() - self.sent, self.tally.echoed() - self.echoed);
-        let measured = self.kind != Kind::Engine;
+        let measured = !self.slices.is_empty();
         // A heartbeat may be on its way on every connection as the measurement begins or ends.
         if measured && (self.tally.ended() > 0 || echoed.abs_diff(sent) > self.connections as u64) {
             return Err(BenchError::failed(format!(
@@ -232,8 +240,7 @@ impl Point {
                 self.tally.ended()
             )));
         }
-        let segments = self.segments_sent().saturating_sub(self.segments);
-        let cpu_seconds = self.world.cpu().as_secs_f64();
+        let (segments, cpu_seconds) = (self.slice_segments, self.cpu.as_secs_f64());
         let mut slices = self.slices.clone();
         slices.sort_by(f64::total_cmp);
         Ok(ScaleResult {

@@ -1,9 +1,7 @@
 //! Our stack against the kernel's, across a bridge ([`super::lab`]), beside the kernel against itself.
 //!
 //! Both variants cross the same bridge, the same random drops in both directions, and the same token bucket on the way
-//! out of it. Each run has a lab of its own, in namespaces that vanish with it. A run of a few seconds on a small
-//! machine tells little, so each point is repeated, the variants alternating and taking turns to be first, and the
-//! median is reported with what the runs lie between.
+//! out of it. Each run has a lab of its own, in namespaces that vanish with it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,22 +9,25 @@ use std::time::{Duration, Instant as WallInstant};
 
 use outrider_drivers::tap::Tap;
 use outrider_drivers::time::process_cpu_time;
-use outrider_stack::shard::Shard;
+use outrider_stack::shard::{Shard, ShardReport};
 use outrider_stack::tcp::congestion::Algorithm;
 use serde_json::{Map, Value, json};
 
 use super::flow::{Flow, Meter, Supply};
 use super::kernel::{KernelEnd, Part};
-use super::lab::{Hosts, KernelCongestion, Lab, OURS, PEER, PREFIX, Wire};
-use super::result::{ThroughputResult, median_of};
+use super::lab::{Hosts, KernelCongestion, Lab, OURS, PEER, PREFIX};
+use super::result::ThroughputResult;
 use crate::error::BenchError;
+use crate::lab::middle::Wire;
 use crate::lab::need_root;
 use crate::node::{Addressing, now, spawn_shard};
 use crate::progress::Progress;
+use crate::runs::{Repeated, Session};
+use crate::stop;
 
-const TCP_PORT: u16 = 5_001;
+pub(super) const TCP_PORT: u16 = 5_001;
 /// Bytes our receiver is always ready to take: like the kernel's largest default receive buffer (tcp_rmem).
-const ROOM_BYTES: usize = 6 << 20;
+pub(super) const ROOM_BYTES: usize = 6 << 20;
 /// Time for the start of a connection to be over, before measuring.
 pub(super) const WARM_UP: Duration = Duration::from_secs(1);
 /// How long the first byte may take.
@@ -44,8 +45,6 @@ pub(crate) struct Plan {
     /// Of the kernel's ends.
     pub(crate) peer_congestion: Vec<KernelCongestion>,
     pub(crate) length: Duration,
-    /// Runs of each variant at each point.
-    pub(crate) repeat: u32,
     pub(crate) seed: u64,
 }
 
@@ -61,22 +60,22 @@ const VARIANTS: [(Variant, &str); 2] = [(Variant::Outrider, "outrider"), (Varian
 pub(super) const DIRECTIONS: [(Part, &str); 2] = [(Part::Send, "send"), (Part::Receive, "receive")];
 
 impl Plan {
-    /// How long it takes, about.
+    /// How long one run of each takes, about.
     pub(crate) fn duration(&self) -> Duration {
         let runs = self.losses.len() * self.peer_congestion.len() * DIRECTIONS.len() * VARIANTS.len();
-        (self.length + WARM_UP) * u32::try_from(runs).unwrap_or(u32::MAX).saturating_mul(self.repeat)
+        (self.length + WARM_UP) * u32::try_from(runs).unwrap_or(u32::MAX)
     }
 }
 
 /// Measures all of it.
-pub(crate) fn run(plan: &Plan, progress: &Progress) -> Result<Vec<ThroughputResult>, BenchError> {
+pub(crate) fn run(plan: &Plan, session: &mut Session) -> Result<Vec<Repeated<ThroughputResult>>, BenchError> {
     need_root("--link tap", "--link memory compares with smoltcp")?;
     let mut results = Vec::new();
     for loss in &plan.losses {
         for congestion in &plan.peer_congestion {
             for (part, direction) in DIRECTIONS {
                 let scene = Scene { loss: *loss, congestion: *congestion, part, direction };
-                results.extend(compare(plan, &scene, progress)?);
+                results.extend(compare(plan, &scene, session)?);
             }
         }
     }
@@ -95,7 +94,11 @@ struct Scene {
 }
 
 /// Both variants at one point, by turns.
-fn compare(plan: &Plan, scene: &Scene, progress: &Progress) -> Result<Vec<ThroughputResult>, BenchError> {
+fn compare(
+    plan: &Plan,
+    scene: &Scene,
+    session: &mut Session,
+) -> Result<Vec<Repeated<ThroughputResult>>, BenchError> {
     let point: Map<String, Value> = [
         ("direction".to_owned(), json!(scene.direction)),
         ("peer_congestion".to_owned(), json!(scene.congestion.name())),
@@ -103,27 +106,12 @@ fn compare(plan: &Plan, scene: &Scene, progress: &Progress) -> Result<Vec<Throug
     ]
     .into_iter()
     .collect();
-    let mut runs = VARIANTS.map(|_| Vec::new());
-    for turn in 0..plan.repeat {
-        let mut order: Vec<usize> = (0..VARIANTS.len()).collect();
-        if turn % 2 == 1 {
-            order.reverse();
-        }
-        for index in order {
-            let (variant, name) = VARIANTS[index];
-            progress.set(format!(
-                "{name} {} {} loss {}, run {} of {}",
-                scene.direction,
-                scene.congestion.name(),
-                scene.loss,
-                turn + 1,
-                plan.repeat
-            ));
-            let found = one(plan, scene, variant, progress)?;
-            runs[index].push(found.result(name, point.clone()));
-        }
-    }
-    Ok(runs.into_iter().filter_map(median_of).collect())
+    session.medians(&VARIANTS, |(variant, name), turn, progress| {
+        let Scene { direction, congestion, loss, .. } = scene;
+        progress.set(format!("{name} {direction} {} loss {loss}, run {turn}", congestion.name()));
+        let plan = Plan { seed: turn.seed(plan.seed), ..plan.clone() };
+        Ok(one(&plan, scene, *variant, progress)?.result(name, point.clone()))
+    })
 }
 
 /// The end across the bridge from the peer. Ends when dropped.
@@ -133,6 +121,14 @@ pub(super) enum Near {
 }
 
 impl Near {
+    /// Ends it; a shard of ours leaves a report.
+    pub(super) fn stop(self) -> Option<ShardReport> {
+        match self {
+            Near::Ours(shard) => Some(shard.stop()),
+            Near::Kernel(_) => None,
+        }
+    }
+
     fn retransmits(&self) -> Option<u64> {
         let Near::Ours(shard) = self else { return None };
         Some(shard.handle().statistics().connections.iter().map(|one| one.send.retransmits).sum())
@@ -212,21 +208,13 @@ pub(super) struct Found {
 impl Found {
     pub(super) fn result(&self, variant: &'static str, point: Map<String, Value>) -> ThroughputResult {
         let seconds = self.time.as_secs_f64();
+        let goodput_bps = self.bytes as f64 * 8.0 / seconds;
+        let longest_stall_us = self.longest_stall.as_secs_f64() * 1e6;
         ThroughputResult {
-            variant,
-            point,
-            goodput_bps: self.bytes as f64 * 8.0 / seconds,
-            frames_per_second: None,
             cpu_ns_per_byte: (self.bytes > 0).then(|| self.cpu.as_nanos() as f64 / self.bytes as f64),
-            cpu_ns_per_segment: None,
-            longest_stall_us: self.longest_stall.as_secs_f64() * 1e6,
             cpu_seconds: self.cpu.as_secs_f64(),
-            seconds,
-            segments: None,
             retransmits: self.retransmits,
-            queue_drops: None,
-            runs: None,
-            fairness: None,
+            ..ThroughputResult::of_goodput(variant, point, goodput_bps, longest_stall_us, seconds)
         }
     }
 }
@@ -240,19 +228,20 @@ pub(super) fn await_first_byte(received: &Meter) -> Result<(), BenchError> {
                 FIRST_BYTE_MAX.as_secs()
             )));
         }
-        std::thread::sleep(LOOK);
+        stop::sleep(LOOK)?;
     }
     Ok(())
 }
 
 /// Sleeps for `length`, and lets the progress show it.
-pub(super) fn sleep_on(length: Duration, progress: &Progress) {
+pub(super) fn sleep_on(length: Duration, progress: &Progress) -> Result<(), BenchError> {
     let begin = now();
     while now() - begin < length {
         let slice = LOOK.min(length.saturating_sub(now() - begin));
-        std::thread::sleep(slice);
+        stop::sleep(slice)?;
         progress.advance(slice);
     }
+    Ok(())
 }
 
 pub(super) fn measure(
@@ -262,11 +251,10 @@ pub(super) fn measure(
     progress: &Progress,
 ) -> Result<Found, BenchError> {
     await_first_byte(received)?;
-    std::thread::sleep(WARM_UP);
-    progress.advance(WARM_UP);
+    sleep_on(WARM_UP, progress)?;
     let (at, bytes, cpu, again) = (now(), received.bytes(), process_cpu_time(), near.retransmits());
     received.begin(at);
-    sleep_on(length, progress);
+    sleep_on(length, progress)?;
     let end = now();
     Ok(Found {
         bytes: received.bytes() - bytes,

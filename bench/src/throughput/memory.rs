@@ -14,6 +14,8 @@ use super::smoltcp_pair::SmoltcpPair;
 use super::world::{Counters, Hosts, World};
 use crate::error::BenchError;
 use crate::progress::Progress;
+use crate::runs::{Repeated, Session, combine};
+use crate::stop;
 
 /// Time for the start of a connection to be over, before measuring.
 const WARM_UP: Duration = Duration::from_millis(200);
@@ -101,9 +103,29 @@ pub(crate) enum Work {
     Turns(usize, Pattern),
 }
 
-/// Runs `work` at `scene` with each of the stacks: alternating, a slice each, so that what else the machine does
-/// burdens them alike.
+/// Runs `work` at `scene` with each of the stacks, as often as it is to be.
 pub(crate) fn run(
+    scene: &Scene,
+    stacks: &[Stack],
+    work: Work,
+    session: &mut Session,
+) -> Result<Vec<Repeated<ThroughputResult>>, BenchError> {
+    // The stacks of a run take turns within it, so to the session they are one.
+    let runs = session.turns(&[()], |(), turn, progress| {
+        let name = Value::Object(scene.name.clone());
+        progress.set(format!("{name}, run {turn}"));
+        let scene = Scene { seed: turn.seed(scene.seed), ..scene.clone() };
+        by_turns(&scene, stacks, work, progress)
+    })?;
+    let mut of_stacks: Vec<Vec<ThroughputResult>> = stacks.iter().map(|_| Vec::new()).collect();
+    for run in runs.into_iter().flatten() {
+        of_stacks.iter_mut().zip(run).for_each(|(stack, result)| stack.push(result));
+    }
+    Ok(of_stacks.into_iter().filter_map(combine).collect())
+}
+
+/// One run of each of the stacks: alternating, a slice each, so that what else the machine does burdens them alike.
+fn by_turns(
     scene: &Scene,
     stacks: &[Stack],
     work: Work,
@@ -116,6 +138,7 @@ pub(crate) fn run(
     let slices = work.slices();
     for _ in 0..slices {
         for run in &mut runs {
+            stop::check()?;
             run.slice()?;
             progress.advance(work.length() / slices);
         }
@@ -240,7 +263,7 @@ impl Run {
                 Load::Turns(load)
             }
         };
-        world.hosts.begin(world.now);
+        world.hosts.received().begin(world.now);
         let (before, began) = (world.hosts.counters(world.now), world.now);
         Ok(Run { stack, world, load, before, began, cpu: Duration::ZERO })
     }
@@ -272,21 +295,18 @@ impl Run {
         let seconds = (world.now - self.began).as_secs_f64();
         let cpu_nanos = self.cpu.as_nanos() as f64;
         let per = |count: u64| (count > 0).then(|| cpu_nanos / count as f64);
+        let longest_stall_us = world.hosts.received().longest_stall(world.now).as_secs_f64() * 1e6;
+        let (name, point, goodput_bps) =
+            (self.stack.name(), scene.name.clone(), bytes as f64 * 8.0 / seconds);
         Ok(ThroughputResult {
-            variant: self.stack.name(),
-            point: scene.name.clone(),
-            goodput_bps: bytes as f64 * 8.0 / seconds,
             frames_per_second: Some((sender_frames + receiver_frames) as f64 / seconds),
             cpu_ns_per_byte: per(bytes),
             cpu_ns_per_segment: per(sender_frames),
-            longest_stall_us: world.hosts.longest_stall(world.now).as_secs_f64() * 1e6,
             cpu_seconds: self.cpu.as_secs_f64(),
-            seconds,
             segments: Some(sender_frames),
             retransmits,
             queue_drops: Some(queue_drops),
-            runs: None,
-            fairness: None,
+            ..ThroughputResult::of_goodput(name, point, goodput_bps, longest_stall_us, seconds)
         })
     }
 }

@@ -3,8 +3,9 @@
 //! Over `memory` both hosts of a pair run in one thread and in virtual time ([`world`]), so that goodput and stalls
 //! follow from the seed alone and the processor time of the thread is that of both ends and the cable between them.
 //! Over `tap` ([`bridge`]) everything is real, and the kernel's TCP is at the other end; with a competitor
-//! ([`rivals`]) it is on the way too. Without a bridge and a rate ([`offload`]) it shows what offloads are worth.
+//! ([`rivals`]) it is on the way too. Over `afxdp` ([`afxdp`]) our stack is at both ends, beside the bare ports. Without a bridge and a rate ([`offload`]) it shows what offloads are worth.
 
+pub(crate) mod afxdp;
 pub(crate) mod bridge;
 mod flow;
 mod kernel;

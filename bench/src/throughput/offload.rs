@@ -5,7 +5,7 @@
 //! our shard - TAP or0 = the kernel's or0 (the peer, kernel TCP)
 //! ```
 //!
-//! Each run has a TAP and a namespace of its own. The runs alternate, and the median is told with what they lie between.
+//! Each run has a TAP and a namespace of its own.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use outrider_drivers::tap::{Tap, TapOptions};
 use outrider_stack::tcp::congestion::Algorithm;
 use serde_json::{Map, Value, json};
 
-use super::bridge::{self, DIRECTIONS, Near, WARM_UP};
+use super::bridge::{self, DIRECTIONS, Near, TCP_PORT, WARM_UP};
 use super::flow::Meter;
 use super::kernel::{KernelEnd, Part};
 use super::lab::{KernelCongestion, PEER, PREFIX, choose_congestion};
-use super::result::{ThroughputResult, median_of};
+use super::result::ThroughputResult;
 use crate::error::BenchError;
-use crate::lab::need_root;
-use crate::place::run_ip;
+use crate::lab::middle::{inside, namespace_for, run_line};
+use crate::lab::{LinkKind, need_root};
 use crate::progress::Progress;
+use crate::runs::{Repeated, Session};
 
 const DEVICE: &str = "or0";
-const TCP_PORT: u16 = 5_001;
 
 /// What is to be measured.
 #[derive(Clone, Debug)]
@@ -39,16 +39,14 @@ pub(crate) struct Plan {
     /// Of the kernel's end.
     pub(crate) peer_congestion: KernelCongestion,
     pub(crate) length: Duration,
-    /// Runs of each.
-    pub(crate) repeat: u32,
     pub(crate) seed: u64,
 }
 
 impl Plan {
-    /// How long it takes, about.
+    /// How long one run of each takes, about.
     pub(crate) fn duration(&self) -> Duration {
         let runs = u32::try_from(self.offloads.len() * DIRECTIONS.len()).unwrap_or(u32::MAX);
-        (self.length + WARM_UP) * runs.saturating_mul(self.repeat)
+        (self.length + WARM_UP) * runs
     }
 }
 
@@ -58,23 +56,20 @@ pub(crate) fn spelled(offload: bool) -> &'static str {
 }
 
 /// Measures all of it.
-pub(crate) fn run(plan: &Plan, progress: &Progress) -> Result<Vec<ThroughputResult>, BenchError> {
+pub(crate) fn run(plan: &Plan, session: &mut Session) -> Result<Vec<Repeated<ThroughputResult>>, BenchError> {
     need_root("--link tap", "--link memory compares with smoltcp")?;
     let mut results = Vec::new();
     for (part, direction) in DIRECTIONS {
-        let mut runs = vec![Vec::new(); plan.offloads.len()];
-        for turn in 0..plan.repeat {
-            for (index, offload) in plan.offloads.iter().enumerate() {
-                let name = spelled(*offload);
-                progress.set(format!("{direction}, offload {name}, run {} of {}", turn + 1, plan.repeat));
-                let point: Map<String, Value> =
-                    [("direction".to_owned(), json!(direction)), ("offload".to_owned(), json!(name))]
-                        .into_iter()
-                        .collect();
-                runs[index].push(one(plan, part, *offload, point, progress)?);
-            }
-        }
-        results.extend(runs.into_iter().filter_map(median_of));
+        results.extend(session.medians(&plan.offloads, |offload, turn, progress| {
+            let name = spelled(*offload);
+            progress.set(format!("{direction}, offload {name}, run {turn}"));
+            let point: Map<String, Value> =
+                [("direction".to_owned(), json!(direction)), ("offload".to_owned(), json!(name))]
+                    .into_iter()
+                    .collect();
+            let plan = Plan { seed: turn.seed(plan.seed), ..plan.clone() };
+            one(&plan, part, *offload, point, progress)
+        })?);
     }
     Ok(results)
 }
@@ -86,11 +81,11 @@ fn open(namespace: &NetNamespace, plan: &Plan, offload: bool) -> Result<Tap, Ben
         let options = TapOptions { name, offload, seed: plan.seed, ..TapOptions::default() };
         let tap = Tap::open(&options)
             .map_err(|error| BenchError::failed(format!("cannot open the TAP device {DEVICE}: {error}")))?;
-        run_ip(&["address", "add", &format!("{PEER}/{PREFIX}"), "dev", DEVICE])?;
+        run_line(&format!("ip address add {PEER}/{PREFIX} dev {DEVICE}"))?;
         choose_congestion(DEVICE, PEER, plan.peer_congestion)?;
         Ok(tap)
     };
-    namespace.run(make).map_err(|error| BenchError::failed(format!("cannot enter the lab: {error}")))?
+    inside(namespace, make)
 }
 
 /// One run on a TAP of its own.
@@ -101,8 +96,7 @@ fn one(
     point: Map<String, Value>,
     progress: &Progress,
 ) -> Result<ThroughputResult, BenchError> {
-    let namespace = NetNamespace::create()
-        .map_err(|error| BenchError::failed(format!("no network namespace for --link tap: {error}")))?;
+    let namespace = namespace_for(LinkKind::Tap)?;
     let tap = open(&namespace, plan, offload)?;
     let received = Arc::new(Meter::default());
     let unused = Arc::new(Meter::default());

@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use outrider_drivers::memory::{LinkConfig, MemoryPort};
 use outrider_drivers::port::Port;
@@ -146,12 +145,8 @@ impl Hosts for OutriderPair {
         [&self.sender, &self.receiver].into_iter().filter_map(|host| host.next_event(now)).min()
     }
 
-    fn begin(&mut self, now: Instant) {
-        self.received.begin(now);
-    }
-
-    fn longest_stall(&self, now: Instant) -> Duration {
-        self.received.longest_stall(now)
+    fn received(&self) -> &Meter {
+        &self.received
     }
 
     fn counters(&self, now: Instant) -> Counters {

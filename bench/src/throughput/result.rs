@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::runs::{Figure, Figures, Key, Ratio, Repeated, Visit, label, ratio_table, spread_table};
 use crate::table;
 
 /// One variant at one point.
@@ -39,27 +40,9 @@ pub(crate) struct ThroughputResult {
     /// Frames for which the queue of the link had no room.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) queue_drops: Option<u64>,
-    /// What the runs lie between, where there were several; the rest is that of the run with the median goodput,
-    /// but for the longest stall, which is the longest of all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) runs: Option<Runs>,
     /// How a bottleneck was shared, where it was.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) fairness: Option<Fairness>,
-}
-
-/// Several runs of one variant at one point.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Runs {
-    /// Goodput of each, in the order in which they were made.
-    pub(crate) goodput_bps: Vec<f64>,
-}
-
-impl Runs {
-    fn range(&self) -> (f64, f64) {
-        let least = self.goodput_bps.iter().copied().fold(f64::INFINITY, f64::min);
-        (least, self.goodput_bps.iter().copied().fold(0.0, f64::max))
-    }
 }
 
 /// Two flows through one bottleneck.
@@ -86,59 +69,108 @@ impl Fairness {
     }
 }
 
-/// The run with the median goodput, and what all lie between. `None` if there was none.
-pub(crate) fn median_of(runs: Vec<ThroughputResult>) -> Option<ThroughputResult> {
-    let goodput_bps: Vec<f64> = runs.iter().map(|run| run.goodput_bps).collect();
-    let longest_stall_us = runs.iter().map(|run| run.longest_stall_us).fold(0.0, f64::max);
-    let mut sorted = runs;
-    sorted.sort_by(|a, b| a.goodput_bps.total_cmp(&b.goodput_bps));
-    let middle = sorted.len().saturating_sub(1) / 2;
-    let median = sorted.into_iter().nth(middle)?;
-    let several = goodput_bps.len() > 1;
-    Some(ThroughputResult { longest_stall_us, runs: several.then_some(Runs { goodput_bps }), ..median })
-}
-
-/// Two results set against each other: how many times larger the first is.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct ThroughputRatio {
-    /// Such as `outrider/smoltcp`, or `outrider/outrider at loss 0`.
-    pub(crate) of: String,
-    /// The values of the list options of the first.
-    #[serde(flatten)]
-    pub(crate) point: Map<String, Value>,
-    /// Of the goodput; `null` where the second delivered nothing.
-    pub(crate) goodput: Option<f64>,
-    /// Of the processor time per byte.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) cpu_per_byte: Option<f64>,
-    /// Of the processor time per segment.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) cpu_per_segment: Option<f64>,
-}
-
-impl ThroughputRatio {
-    fn between(of: String, first: &ThroughputResult, second: &ThroughputResult) -> Self {
-        let over = |a: f64, b: f64| (b > 0.0).then(|| a / b);
-        let both = |a: Option<f64>, b: Option<f64>| a.zip(b).and_then(|(a, b)| over(a, b));
-        ThroughputRatio {
-            of,
-            point: first.point.clone(),
-            goodput: over(first.goodput_bps, second.goodput_bps),
-            cpu_per_byte: both(first.cpu_ns_per_byte, second.cpu_ns_per_byte),
-            cpu_per_segment: both(first.cpu_ns_per_segment, second.cpu_ns_per_segment),
+impl ThroughputResult {
+    /// A result of goodput and stalls, and of nothing else yet.
+    pub(crate) fn of_goodput(
+        variant: &'static str,
+        point: Map<String, Value>,
+        goodput_bps: f64,
+        longest_stall_us: f64,
+        seconds: f64,
+    ) -> Self {
+        ThroughputResult {
+            variant,
+            point,
+            goodput_bps,
+            frames_per_second: None,
+            cpu_ns_per_byte: None,
+            cpu_ns_per_segment: None,
+            longest_stall_us,
+            cpu_seconds: 0.0,
+            seconds,
+            segments: None,
+            retransmits: None,
+            queue_drops: None,
+            fairness: None,
         }
     }
 }
 
+impl Figures for ThroughputResult {
+    fn label(&self) -> String {
+        label(self.variant, &self.point)
+    }
+
+    fn figures(&mut self, visit: &mut Visit<'_>) {
+        // Exhaustive, so that a new figure cannot be forgotten here.
+        let ThroughputResult {
+            variant: _,
+            point: _,
+            goodput_bps,
+            frames_per_second,
+            cpu_ns_per_byte,
+            cpu_ns_per_segment,
+            longest_stall_us,
+            cpu_seconds,
+            seconds,
+            segments,
+            retransmits,
+            queue_drops,
+            fairness,
+        } = self;
+        visit("goodput_bps", Figure::Median(goodput_bps));
+        let medians = [
+            ("frames_per_second", frames_per_second),
+            ("cpu_ns_per_byte", cpu_ns_per_byte),
+            ("cpu_ns_per_segment", cpu_ns_per_segment),
+        ];
+        for (path, figure) in medians {
+            figure.iter_mut().for_each(|figure| visit(path, Figure::Median(figure)));
+        }
+        if let Some(Fairness { competitor_goodput_bps, share, jain }) = fairness {
+            visit("competitor_goodput_bps", Figure::Median(competitor_goodput_bps));
+            visit("share", Figure::Median(share));
+            visit("jain", Figure::Median(jain));
+        }
+        visit("longest_stall_us", Figure::Largest(longest_stall_us));
+        visit("cpu_seconds", Figure::Total(cpu_seconds));
+        visit("seconds", Figure::Total(seconds));
+        for (path, count) in
+            [("segments", segments), ("retransmits", retransmits), ("queue_drops", queue_drops)]
+        {
+            count.iter_mut().for_each(|count| visit(path, Figure::TotalCount(count)));
+        }
+    }
+}
+
+/// What is compared.
+const COST: [Key; 2] =
+    [Key::new("cpu_per_byte", "cpu_ns_per_byte"), Key::new("cpu_per_segment", "cpu_ns_per_segment")];
+
+/// Whether two points agree in what both name: an option that one of them does not have makes no difference to it.
+fn is_one_point(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
+    one.iter().all(|(key, value)| other.get(key).is_none_or(|same| same == value))
+}
+
 /// The ratios of a list of results: ours over its peer at each point, then each variant over itself at the first value
-/// of `key` (which is why that value should be the undisturbed one).
-pub(crate) fn ratios(results: &[ThroughputResult], key: &str) -> Vec<ThroughputRatio> {
+/// of `key` (which is why that value should be the undisturbed one). `virtual_time` says that goodput does not depend
+/// on the machine.
+pub(crate) fn ratios(
+    results: &[Repeated<ThroughputResult>],
+    key: &str,
+    virtual_time: bool,
+    noise: f64,
+) -> Vec<Ratio> {
+    let goodput = Key { of_machine: !virtual_time, ..Key::new("goodput", "goodput_bps") };
+    let keys = [goodput, COST[0], COST[1]];
     let mut ratios = Vec::new();
     for ours in results.iter().filter(|result| result.variant == "outrider") {
-        let peers = results.iter().filter(|peer| peer.variant != "outrider" && peer.point == ours.point);
+        let peers = results
+            .iter()
+            .filter(|peer| peer.variant != "outrider" && is_one_point(&peer.point, &ours.point));
         for peer in peers {
             let of = format!("{}/{}", ours.variant, peer.variant);
-            ratios.push(ThroughputRatio::between(of, ours, peer));
+            ratios.push(Ratio::between(of, &ours.point, [ours, peer], &keys, noise));
         }
     }
     for result in results {
@@ -150,27 +182,13 @@ pub(crate) fn ratios(results: &[ThroughputResult], key: &str) -> Vec<ThroughputR
         let Some(base) = base.filter(|base| base.point != result.point) else { continue };
         let value = base.point.get(key).map(Value::to_string).unwrap_or_default();
         let of = format!("{0}/{0} at {key} {value}", result.variant);
-        ratios.push(ThroughputRatio::between(of, result, base));
+        ratios.push(Ratio::between(of, &result.point, [result, base], &keys, noise));
     }
     ratios
 }
 
-fn label(variant: &str, point: &Map<String, Value>) -> String {
-    let values = point.iter().map(|(key, value)| match value {
-        Value::String(text) => format!(" {text}"),
-        other => format!(" {key}={other}"),
-    });
-    values.fold(variant.to_owned(), |name, value| name + &value)
-}
-
-/// The least and the largest goodput, in Mbit/s.
-fn between(runs: &Runs) -> String {
-    let (least, most) = runs.range();
-    format!("{:.1} to {:.1}", least / 1e6, most / 1e6)
-}
-
 /// The table of two flows through one bottleneck.
-pub(crate) fn fairness_table(title: &str, results: &[ThroughputResult]) -> String {
+pub(crate) fn fairness_table(title: &str, results: &[Repeated<ThroughputResult>]) -> String {
     let rows: Vec<Vec<String>> = results
         .iter()
         .filter_map(|result| {
@@ -183,17 +201,17 @@ pub(crate) fn fairness_table(title: &str, results: &[ThroughputResult]) -> Strin
                 table::bits_per_second(fairness.competitor_goodput_bps),
                 table::percent(Some(fairness.share)),
                 format!("{:.2}", fairness.jain),
-                result.runs.as_ref().map_or_else(|| "-".to_owned(), between),
                 table::micros(result.longest_stall_us),
             ])
         })
         .collect();
-    let header = ["variant", "queue", "goodput", "competitor", "share", "Jain", "runs", "longest stall"];
-    format!("\n{title}\n{}", table::numbers(&header, &rows))
+    let header = ["variant", "queue", "goodput", "competitor", "share", "Jain", "longest stall"];
+    let text = format!("\n{title}\n{}", table::numbers(&header, &rows));
+    text + &spread_table(results, &[("goodput_bps", "goodput"), ("share", "share"), ("jain", "Jain")])
 }
 
 /// The tables: results, then ratios.
-pub(crate) fn tables(title: &str, results: &[ThroughputResult], ratios: &[ThroughputRatio]) -> String {
+pub(crate) fn tables(title: &str, results: &[Repeated<ThroughputResult>], ratios: &[Ratio]) -> String {
     let dash = || "-".to_owned();
     let nanos = |value: Option<f64>, digits: usize| value.map_or_else(dash, |n| format!("{n:.digits$} ns"));
     let count = |value: Option<u64>| value.map_or_else(dash, |n| n.to_string());
@@ -203,7 +221,6 @@ pub(crate) fn tables(title: &str, results: &[ThroughputResult], ratios: &[Throug
             vec![
                 label(result.variant, &result.point),
                 table::bits_per_second(result.goodput_bps),
-                result.runs.as_ref().map_or_else(dash, between),
                 result.frames_per_second.map_or_else(dash, |n| format!("{n:.0}")),
                 table::micros(result.longest_stall_us),
                 nanos(result.cpu_ns_per_segment, 0),
@@ -219,7 +236,6 @@ pub(crate) fn tables(title: &str, results: &[ThroughputResult], ratios: &[Throug
         &[
             "variant",
             "goodput",
-            "runs",
             "frames/s",
             "longest stall",
             "CPU/segment",
@@ -230,61 +246,29 @@ pub(crate) fn tables(title: &str, results: &[ThroughputResult], ratios: &[Throug
         ],
         &rows,
     );
-    if ratios.is_empty() {
-        return text;
-    }
-    let times = |value: Option<f64>| value.map_or_else(dash, |n| format!("{n:.2}"));
-    let rows: Vec<Vec<String>> = ratios
-        .iter()
-        .map(|ratio| {
-            vec![
-                label(&ratio.of, &ratio.point),
-                ratio.goodput.map_or_else(dash, |n| format!("{n:.3}")),
-                times(ratio.cpu_per_segment),
-                times(ratio.cpu_per_byte),
-            ]
-        })
-        .collect();
-    text += "\nRatios\n";
-    text += &table::numbers(&["of", "goodput", "CPU/segment", "CPU/byte"], &rows);
-    text
+    text += &spread_table(results, &SPREADS);
+    text + &ratio_table(ratios, &RATIOS)
 }
+
+/// The figures whose spread the table shows.
+const SPREADS: [(&str, &str); 3] =
+    [("goodput_bps", "goodput"), ("cpu_ns_per_segment", "CPU/segment"), ("cpu_ns_per_byte", "CPU/byte")];
+
+/// The columns of the ratios.
+const RATIOS: [(&str, &str); 3] =
+    [("goodput", "goodput"), ("cpu_per_segment", "CPU/segment"), ("cpu_per_byte", "CPU/byte")];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runs::combine;
     use serde_json::json;
 
-    fn result(variant: &'static str, loss: f64, goodput_bps: f64) -> ThroughputResult {
-        ThroughputResult {
-            variant,
-            point: [("loss".to_owned(), json!(loss))].into_iter().collect(),
-            goodput_bps,
-            frames_per_second: None,
-            cpu_ns_per_byte: Some(goodput_bps),
-            cpu_ns_per_segment: None,
-            longest_stall_us: 0.0,
-            cpu_seconds: 0.0,
-            seconds: 1.0,
-            segments: None,
-            retransmits: None,
-            queue_drops: None,
-            runs: None,
-            fairness: None,
-        }
-    }
-
-    #[test]
-    fn of_several_runs_the_median_is_shown_and_what_they_lie_between() {
-        let mut runs: Vec<ThroughputResult> =
-            [5.0, 9.0, 7.0].map(|goodput| result("outrider", 0.0, goodput)).to_vec();
-        runs[1].longest_stall_us = 12.0;
-        let median = median_of(runs).expect("there are runs");
-        assert_eq!((median.goodput_bps, median.longest_stall_us), (7.0, 12.0));
-        assert_eq!(median.runs.map(|runs| (runs.range(), runs.goodput_bps.len())), Some(((5.0, 9.0), 3)));
-        assert!(median_of(Vec::new()).is_none());
-        let alone = median_of(vec![result("outrider", 0.0, 5.0)]).expect("there is one");
-        assert_eq!(alone.runs, None);
+    /// Two runs that gave the same.
+    fn result(variant: &'static str, loss: f64, goodput_bps: f64) -> Repeated<ThroughputResult> {
+        let point = [("loss".to_owned(), json!(loss))].into_iter().collect();
+        let run = ThroughputResult::of_goodput(variant, point, goodput_bps, 0.0, 1.0);
+        combine(vec![run.clone(), run]).expect("there are runs")
     }
 
     #[test]
@@ -304,14 +288,17 @@ mod tests {
             result("outrider", 0.01, 6.0),
             result("smoltcp", 0.01, 1.0),
         ];
-        let found: Vec<(String, Option<f64>)> =
-            ratios(&results, "loss").into_iter().map(|ratio| (ratio.of, ratio.goodput)).collect();
+        let ratios = ratios(&results, "loss", true, 0.0);
+        let found: Vec<(&str, Value)> = ratios
+            .iter()
+            .map(|ratio| (ratio.of.as_str(), serde_json::to_value(ratio).expect("JSON")["goodput"].clone()))
+            .collect();
         let expected = [
             ("outrider/smoltcp", 2.0),
             ("outrider/smoltcp", 6.0),
             ("outrider/outrider at loss 0.0", 0.75),
             ("smoltcp/smoltcp at loss 0.0", 0.25),
         ];
-        assert_eq!(found, expected.map(|(of, ratio)| (of.to_owned(), Some(ratio))));
+        assert_eq!(found, expected.map(|(of, ratio)| (of, json!(ratio))));
     }
 }

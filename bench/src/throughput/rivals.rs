@@ -13,12 +13,14 @@ use serde_json::{Map, Value, json};
 use super::bridge::{await_first_byte, connect_ours, sleep_on};
 use super::flow::Meter;
 use super::kernel::{KernelEnd, Part};
-use super::lab::{Hosts, KernelCongestion, Lab, PEER, Wire};
-use super::result::{Fairness, ThroughputResult, median_of};
+use super::lab::{Hosts, KernelCongestion, Lab, PEER};
+use super::result::{Fairness, ThroughputResult};
 use crate::error::BenchError;
+use crate::lab::middle::Wire;
 use crate::lab::need_root;
 use crate::node::now;
 use crate::progress::Progress;
+use crate::runs::{Repeated, Session};
 
 const PORTS: [u16; 2] = [5_001, 5_002];
 /// Time for the flows to find their shares, before measuring.
@@ -35,8 +37,6 @@ pub(crate) struct Plan {
     pub(crate) kernel_congestion: Vec<KernelCongestion>,
     pub(crate) competitor: KernelCongestion,
     pub(crate) length: Duration,
-    /// Runs of each variant at each point.
-    pub(crate) repeat: u32,
     pub(crate) seed: u64,
 }
 
@@ -63,32 +63,25 @@ impl Plan {
         ours.chain(self.kernel_congestion.iter().copied().map(First::Kernel)).collect()
     }
 
-    /// How long it takes, about.
+    /// How long one run of each takes, about.
     pub(crate) fn duration(&self) -> Duration {
         let runs = u32::try_from(self.firsts().len() * self.queue_bytes.len()).unwrap_or(u32::MAX);
-        (self.length + WARM_UP) * runs.saturating_mul(self.repeat)
+        (self.length + WARM_UP) * runs
     }
 }
 
 /// Measures all of it.
-pub(crate) fn run(plan: &Plan, progress: &Progress) -> Result<Vec<ThroughputResult>, BenchError> {
+pub(crate) fn run(plan: &Plan, session: &mut Session) -> Result<Vec<Repeated<ThroughputResult>>, BenchError> {
     need_root("--competitor", "throughput --link memory runs one flow")?;
     let firsts = plan.firsts();
     let mut results = Vec::new();
     for queue_bytes in &plan.queue_bytes {
-        let mut runs: Vec<Vec<ThroughputResult>> = firsts.iter().map(|_| Vec::new()).collect();
-        for turn in 0..plan.repeat {
-            for (first, runs) in firsts.iter().zip(&mut runs) {
-                let (stack, congestion) = first.name();
-                progress.set(format!(
-                    "{stack} {congestion} queue {queue_bytes} B, run {} of {}",
-                    turn + 1,
-                    plan.repeat
-                ));
-                runs.push(one(plan, *queue_bytes, *first, progress)?);
-            }
-        }
-        results.extend(runs.into_iter().filter_map(median_of));
+        results.extend(session.medians(&firsts, |first, turn, progress| {
+            let (stack, congestion) = first.name();
+            progress.set(format!("{stack} {congestion} queue {queue_bytes} B, run {turn}"));
+            let plan = Plan { seed: turn.seed(plan.seed), ..plan.clone() };
+            one(&plan, *queue_bytes, *first, progress)
+        })?);
     }
     Ok(results)
 }
@@ -126,11 +119,11 @@ fn one(
     for meter in &meters {
         await_first_byte(meter)?;
     }
-    sleep_on(WARM_UP, progress);
+    sleep_on(WARM_UP, progress)?;
     let at = now();
     let before = meters.each_ref().map(|meter| meter.bytes());
     meters[0].begin(at);
-    sleep_on(plan.length, progress);
+    sleep_on(plan.length, progress)?;
     let end = now();
     let seconds = (end - at).as_secs_f64();
     let bytes = [0, 1].map(|index| meters[index].bytes() - before[index]);
@@ -141,18 +134,6 @@ fn one(
         receiver.finish()?;
     }
     drop((shard, kernel, competitor));
-    let found = ThroughputResult {
-        goodput_bps,
-        longest_stall_us,
-        seconds,
-        fairness: Some(Fairness::of(goodput_bps, competitor_bps)),
-        ..nothing(plan, queue_bytes, first)
-    };
-    Ok(found)
-}
-
-/// The result of a point before there is any.
-fn nothing(plan: &Plan, queue_bytes: u64, first: First) -> ThroughputResult {
     let (variant, congestion) = first.name();
     let point: Map<String, Value> = [
         ("congestion".to_owned(), json!(congestion)),
@@ -161,20 +142,8 @@ fn nothing(plan: &Plan, queue_bytes: u64, first: First) -> ThroughputResult {
     ]
     .into_iter()
     .collect();
-    ThroughputResult {
-        variant,
-        point,
-        goodput_bps: 0.0,
-        frames_per_second: None,
-        cpu_ns_per_byte: None,
-        cpu_ns_per_segment: None,
-        longest_stall_us: 0.0,
-        cpu_seconds: 0.0,
-        seconds: 0.0,
-        segments: None,
-        retransmits: None,
-        queue_drops: None,
-        runs: None,
-        fairness: None,
-    }
+    Ok(ThroughputResult {
+        fairness: Some(Fairness::of(goodput_bps, competitor_bps)),
+        ..ThroughputResult::of_goodput(variant, point, goodput_bps, longest_stall_us, seconds)
+    })
 }

@@ -2,8 +2,6 @@
 //!
 //! smoltcp counts whole microseconds, so its frames are seen up to one later than they arrive.
 
-use std::time::Duration;
-
 use outrider_drivers::memory::{LinkConfig, MemoryPort};
 use outrider_drivers::port::Port;
 use outrider_drivers::smoltcp_adapter::{PortDevice, from_smoltcp, to_smoltcp};
@@ -208,12 +206,8 @@ impl Hosts for SmoltcpPair {
         [&self.sender, &self.receiver].into_iter().filter_map(|host| host.next_event(now)).min()
     }
 
-    fn begin(&mut self, now: Instant) {
-        self.received.begin(now);
-    }
-
-    fn longest_stall(&self, now: Instant) -> Duration {
-        self.received.longest_stall(now)
+    fn received(&self) -> &Meter {
+        &self.received
     }
 
     fn counters(&self, _now: Instant) -> Counters {

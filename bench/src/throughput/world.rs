@@ -6,6 +6,7 @@ use outrider_drivers::memory::{LinkConfig, MemoryPort, cable};
 use outrider_drivers::port::Port;
 use outrider_drivers::time::Instant;
 
+use super::flow::Meter;
 use crate::error::BenchError;
 
 /// Rounds at one instant before the hosts are taken to be stuck.
@@ -76,11 +77,8 @@ pub(super) trait Hosts {
     /// When something happens by itself next.
     fn next_event(&self, now: Instant) -> Option<Instant>;
 
-    /// Looks for stalls from `now` on.
-    fn begin(&mut self, now: Instant);
-
-    /// Longest time without a delivered byte since [`Self::begin`].
-    fn longest_stall(&self, now: Instant) -> Duration;
+    /// What the receiving application has got, and when.
+    fn received(&self) -> &Meter;
 
     /// Totals.
     fn counters(&self, now: Instant) -> Counters;

@@ -5,12 +5,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use outrider_stack::endpoint::ConnectionId;
-use outrider_stack::net::Phase;
-use outrider_stack::shard::segment::{ConnectionRecord, Header, ShardRecord};
-use outrider_stack::tcp::source::Blocked;
+use outrider_stack::shard::segment::{Header, ShardRecord};
 
-use super::Sample;
+use super::rows::{Row, rows};
+use super::{Board, Sample};
 
 /// What one look shows.
 pub(crate) struct View<'a> {
@@ -22,14 +20,8 @@ pub(crate) struct View<'a> {
     pub(crate) others: usize,
     /// Connections shown at most.
     pub(crate) rows: usize,
-}
-
-/// One connection, with its rates.
-struct Row<'a> {
-    shard: usize,
-    record: &'a ConnectionRecord,
-    rx_bits_per_second: f64,
-    tx_bits_per_second: f64,
+    /// Which of them, and in which order.
+    pub(crate) board: &'a Board,
 }
 
 impl View<'_> {
@@ -43,18 +35,22 @@ impl View<'_> {
             let _ = writeln!(text, "{} more publish here; name a FILE to see another", self.others);
         }
         self.render_shards(&mut text, before, sample);
-        let rows = rows(before, sample);
-        self.render_connections(&mut text, &rows);
+        let Board { sort, filter, offset, .. } = self.board;
+        let rows = rows(before, sample, *sort, filter);
+        let shown = &rows[(*offset).min(rows.len())..];
+        let shown = &shown[..shown.len().min(self.rows)];
+        self.render_connections(&mut text, shown);
         let total: usize = sample.shards.iter().flatten().map(|shard| shard.connections).sum();
-        let shown = rows.len().min(self.rows);
-        if total > shown {
-            let _ = writeln!(text, "and {} more", total - shown);
+        if !filter.is_empty() {
+            let _ = writeln!(text, "{} of {total} connections fit {filter}", rows.len());
+        } else if total > shown.len() {
+            let _ = writeln!(text, "and {} more", total - shown.len());
         }
         if sample.shards.iter().flatten().any(|shard| shard.connections > *connections_max) {
             let _ = writeln!(
                 text,
                 "(a shard publishes {connections_max} connections at most: {} of {total} on {shards} shards)",
-                rows.len()
+                sample.connections.len()
             );
         }
         text
@@ -103,52 +99,29 @@ impl View<'_> {
         }
         let _ = writeln!(
             text,
-            "\n{:>5} {:<21} {:>7} {:>7} {:>7} {:>7} {:>6} {:>5} blocked",
-            "local", "remote", "rx b/s", "tx b/s", "unsent", "flight", "srtt", "rtx"
+            "\n{:>5} {:<18} {:>6} {:>6} {:>6} {:>6} {:>6} {:>6} {:>5} blocked",
+            "local", "remote", "rx b/s", "tx b/s", "unsent", "flight", "beat", "srtt", "rtx"
         );
-        for Row { record, rx_bits_per_second, tx_bits_per_second, shard: _ } in rows.iter().take(self.rows) {
-            let summary = &record.report.summary;
+        for row in rows {
+            let report = &row.record.report;
+            let summary = &report.summary;
+            let round_trip = |rtt: Option<Duration>| rtt.map_or_else(|| "-".to_owned(), time);
             let _ = writeln!(
                 text,
-                "{:>5} {:<21} {:>7} {:>7} {:>7} {:>7} {:>6} {:>5} {}",
+                "{:>5} {:<18} {:>6} {:>6} {:>6} {:>6} {:>6} {:>6} {:>5} {}",
                 summary.local.port(),
                 address(summary.remote),
-                scaled(*rx_bits_per_second),
-                scaled(*tx_bits_per_second),
-                scaled(record.report.unsent_bytes as f64),
+                scaled(row.rx_bits_per_second),
+                scaled(row.tx_bits_per_second),
+                scaled(report.unsent_bytes as f64),
                 scaled(summary.send.bytes_in_flight as f64),
-                summary.send.smoothed_rtt.map_or_else(|| "-".to_owned(), time),
-                count(record.report.statistics.retransmits),
-                state(summary.phase, summary.send.blocked),
+                round_trip(report.heartbeat_rtt),
+                round_trip(summary.send.smoothed_rtt),
+                count(report.statistics.retransmits),
+                row.state(),
             );
         }
     }
-}
-
-/// Connections with the most traffic first, then those that hold most, then by shard and name.
-fn rows<'a>(before: &Sample, sample: &'a Sample) -> Vec<Row<'a>> {
-    let seconds = sample.seconds_since(before);
-    let row = |(&(shard, id), record): (&(usize, ConnectionId), &'a ConnectionRecord)| {
-        let now = &record.report.statistics;
-        let then = before.connections.get(&(shard, id)).map(|earlier| earlier.report.statistics);
-        let then = then.unwrap_or_default();
-        let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 * 8.0 / seconds;
-        Row {
-            shard,
-            record,
-            rx_bits_per_second: rate(now.payload_bytes_received, then.payload_bytes_received),
-            tx_bits_per_second: rate(now.payload_bytes_sent, then.payload_bytes_sent),
-        }
-    };
-    let mut rows: Vec<Row<'_>> = sample.connections.iter().map(row).collect();
-    rows.sort_by(|a, b| {
-        let weight = |row: &Row<'_>| row.rx_bits_per_second + row.tx_bits_per_second;
-        let name = |row: &Row<'_>| (row.shard, row.record.report.summary.id);
-        (weight(b).total_cmp(&weight(a)))
-            .then_with(|| b.record.occupancy_bytes().cmp(&a.record.occupancy_bytes()))
-            .then_with(|| name(a).cmp(&name(b)))
-    });
-    rows
 }
 
 /// Frames lost at the port or for want of room anywhere in the stack.
@@ -162,19 +135,6 @@ fn drops(shard: &ShardRecord) -> u64 {
         + stack.rx_dropped_slow_path_full
         + stack.tx_lost_at_port
         + stack.tx_dropped_control_full
-}
-
-fn state(phase: Phase, blocked: Blocked) -> &'static str {
-    match (phase, blocked) {
-        (Phase::Connecting, _) => "dialing",
-        (Phase::HalfOpen, _) => "opening",
-        (_, Blocked::Nothing) => "-",
-        (_, Blocked::CongestionWindow) => "cwnd",
-        (_, Blocked::PeerWindow) => "window",
-        (_, Blocked::Credit) => "credit",
-        (_, Blocked::Pacing) => "pacing",
-        (_, Blocked::Port) => "port",
-    }
 }
 
 /// Three digits and a letter.
@@ -204,7 +164,7 @@ fn time(value: Duration) -> String {
 
 /// The last columns of an address say most: the interface and the port.
 fn address(address: SocketAddr) -> String {
-    const COLUMNS: usize = 21;
+    const COLUMNS: usize = 18;
     let text = address.to_string();
     match text.len().checked_sub(COLUMNS) {
         None | Some(0) => text,

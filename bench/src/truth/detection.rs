@@ -1,15 +1,16 @@
 //! Time until a fault is named, over many trials, and how often one is named that is not there.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::event::Event;
-use super::trial::Trial;
+use super::trial::{Detection, Trial};
 use crate::error::BenchError;
 use crate::measure::{Latencies, Percentiles};
-use crate::progress::Progress;
+use crate::runs::{Session, label};
 use crate::table::{micros, numbers};
 use crate::under_load::{Point, Variant};
 
@@ -32,8 +33,6 @@ pub(crate) struct Detections<'a> {
     pub(crate) patience: Duration,
     /// Unanswered heartbeats are given so long where nothing else tells.
     pub(crate) grace: Duration,
-    /// Trials of each variant.
-    pub(crate) repeat: u32,
     /// Seed of the first trial; each further one takes the next.
     pub(crate) seed: u64,
 }
@@ -52,8 +51,12 @@ pub(crate) struct DetectResult {
     pub(crate) trials: u32,
     /// Trials in which the fault was not named.
     pub(crate) missed: u32,
+    /// What tells it from other results.
+    label: String,
     /// From the event until the fault was named, where it was.
     pub(crate) detected_after_us: Option<Percentiles>,
+    /// The same of each trial, by which results are compared.
+    runs: BTreeMap<&'static str, Vec<f64>>,
     /// Verdicts while nothing was the matter.
     pub(crate) false_positives: u64,
     /// For how long nothing was the matter, all trials together, in seconds.
@@ -74,44 +77,39 @@ impl Detections<'_> {
         }
     }
 
-    /// Wall time it will take at most, for the progress bar.
+    /// Wall time that one trial of each variant takes at most, for the progress bar.
     pub(crate) fn duration(&self) -> Duration {
-        let trials = self.variants.iter().map(|variant| self.trial(*variant, self.seed).duration());
-        trials.sum::<Duration>() * self.repeat
+        self.variants.iter().map(|variant| self.trial(*variant, self.seed).duration()).sum()
     }
 
     /// Runs it; results come in the order of `variants`.
-    pub(crate) fn run(&self, progress: &Progress) -> Result<Vec<DetectResult>, BenchError> {
-        let mut times = vec![Latencies::default(); self.variants.len()];
-        let mut false_positives = vec![0; self.variants.len()];
-        for number in 0..self.repeat {
-            let seed = self.seed.wrapping_add(u64::from(number));
-            for (index, variant) in self.variants.iter().enumerate() {
-                progress.set(format!(
-                    "{}: {}, {} of {}",
-                    self.event.name(),
-                    variant.name(),
-                    number + 1,
-                    self.repeat
-                ));
-                let found = self.trial(*variant, seed).detect(&mut |time| progress.advance(time))?;
-                found.after.into_iter().for_each(|after| times[index].record(after));
-                false_positives[index] += found.false_positives;
-            }
+    pub(crate) fn run(&self, session: &mut Session) -> Result<Vec<DetectResult>, BenchError> {
+        let trials = session.turns(self.variants, |variant, turn, progress| {
+            progress.set(format!("{}: {}, {turn}", self.event.name(), variant.name()));
+            self.trial(*variant, turn.seed(self.seed)).detect(&mut |time| progress.advance(time))
+        })?;
+        let of_variants = self.variants.iter().zip(&trials).filter(|(_, trials)| !trials.is_empty());
+        Ok(of_variants.map(|(variant, trials)| self.result(*variant, trials)).collect())
+    }
+
+    fn result(&self, variant: Variant, trials: &[Detection]) -> DetectResult {
+        let mut times = Latencies::default();
+        let found = trials.iter().filter_map(|trial| trial.after);
+        let runs = found.map(|after| after.as_secs_f64() * 1e6).collect();
+        trials.iter().filter_map(|trial| trial.after).for_each(|after| times.record(after));
+        let count = u32::try_from(trials.len()).unwrap_or(u32::MAX);
+        DetectResult {
+            variant: variant.name(),
+            point: self.name.clone(),
+            event: self.event.name(),
+            trials: count,
+            missed: count - u32::try_from(times.count()).unwrap_or(count),
+            label: label(&format!("{}, {}", self.event.name(), variant.name()), &self.name),
+            detected_after_us: times.percentiles(),
+            runs: BTreeMap::from([("detected_after_us", runs)]),
+            false_positives: trials.iter().map(|trial| trial.false_positives).sum(),
+            calm_seconds: self.calm.as_secs_f64() * f64::from(count),
         }
-        let results = self.variants.iter().zip(times).zip(false_positives);
-        Ok(results
-            .map(|((variant, times), false_positives)| DetectResult {
-                variant: variant.name(),
-                point: self.name.clone(),
-                event: self.event.name(),
-                trials: self.repeat,
-                missed: self.repeat - u32::try_from(times.count()).unwrap_or(self.repeat),
-                detected_after_us: times.percentiles(),
-                false_positives,
-                calm_seconds: self.calm.as_secs_f64() * f64::from(self.repeat),
-            })
-            .collect())
     }
 }
 
@@ -120,13 +118,7 @@ pub(crate) fn detection_table(results: &[DetectResult]) -> String {
     let rows: Vec<Vec<String>> = results
         .iter()
         .map(|result| {
-            let values =
-                result.point.iter().filter(|(key, _)| *key != "event").map(|(key, value)| match value {
-                    Value::String(text) => format!(", {text}"),
-                    other => format!(", {key}={other}"),
-                });
-            let name = format!("{}, {}", result.event, result.variant);
-            let mut row = vec![values.fold(name, |name, value| name + &value)];
+            let mut row = vec![result.label.clone()];
             match result.detected_after_us {
                 Some(Percentiles { p50, p99, max, .. }) => row.extend([p50, p99, max].map(micros)),
                 None => row.extend(["-"; 3].map(str::to_owned)),

@@ -7,7 +7,9 @@ use outrider_drivers::time::Instant;
 use outrider_messenger::{Condition, Connection, Side};
 
 use super::event::{SILENT, STALLED};
+use crate::error::BenchError;
 use crate::node::{SessionSignals, now};
+use crate::stop;
 use crate::under_load::Tally;
 
 /// Between two looks; a twentieth of the usual interval.
@@ -87,10 +89,18 @@ impl Judge {
     }
 
     /// Listens until `until`, and reports how far it is.
-    pub(super) fn listen(&self, until: Instant, passed: &mut dyn FnMut(Duration)) -> Said {
+    ///
+    /// # Errors
+    /// A signal came, as with [`Self::listen_for`].
+    pub(super) fn listen(
+        &self,
+        until: Instant,
+        passed: &mut dyn FnMut(Duration),
+    ) -> Result<Said, BenchError> {
         let mut said = Said::default();
         let mut before = now();
         while before < until {
+            stop::check()?;
             let verdict = self.verdict(before);
             std::thread::sleep(LOOK);
             let after = now();
@@ -98,7 +108,7 @@ impl Judge {
             passed(after - before);
             before = after;
         }
-        said
+        Ok(said)
     }
 
     /// Listens until `verdict` is said, at most until `until`; when it was.
@@ -107,18 +117,19 @@ impl Judge {
         verdict: &str,
         until: Instant,
         passed: &mut dyn FnMut(Duration),
-    ) -> Option<Instant> {
+    ) -> Result<Option<Instant>, BenchError> {
         let mut before = now();
         while before < until {
+            stop::check()?;
             if self.verdict(before) == Some(verdict) {
-                return Some(before);
+                return Ok(Some(before));
             }
             std::thread::sleep(LOOK);
             let after = now();
             passed(after - before);
             before = after;
         }
-        None
+        Ok(None)
     }
 
     /// Waits until nothing is said; whether that came within `patience`.

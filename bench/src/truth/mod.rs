@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::error::BenchError;
-use crate::progress::Progress;
+use crate::runs::{Repeated, Session};
 use crate::under_load::{Point, Variant};
 
 pub(crate) use detection::{Detections, detection_table};
@@ -41,41 +41,45 @@ pub(crate) struct Experiment<'a> {
     pub(crate) length: Duration,
     /// See [`Trial::grace`].
     pub(crate) grace: Duration,
-    /// Seed of the first event; each further one takes the next.
+    /// Seed of the first turn; each further one takes the next.
     pub(crate) seed: u64,
 }
 
 impl Experiment<'_> {
-    fn trials(&self) -> impl Iterator<Item = Trial> {
-        let seeds = (0..).map(move |n| self.seed.wrapping_add(n));
-        self.events.iter().zip(seeds).flat_map(move |(event, seed)| {
-            self.variants.iter().map(move |variant| Trial {
-                point: self.point,
-                variant: *variant,
-                event: *event,
-                seed,
-                calm: self.length,
-                length: self.length,
-                grace: self.grace,
-                loaded: true,
-            })
-        })
+    fn trial(&self, event: Event, variant: Variant, seed: u64) -> Trial {
+        Trial {
+            point: self.point,
+            variant,
+            event,
+            seed,
+            calm: self.length,
+            length: self.length,
+            grace: self.grace,
+            loaded: true,
+        }
     }
 
-    /// Wall time it will take, for the progress bar.
+    /// Wall time that one run of all takes, for the progress bar.
     pub(crate) fn duration(&self) -> Duration {
-        self.trials().map(|trial| trial.duration()).sum()
+        let variants = self.variants.iter();
+        let events = |variant: &Variant| -> Duration {
+            self.events.iter().map(|event| self.trial(*event, *variant, self.seed).duration()).sum()
+        };
+        variants.map(events).sum()
     }
 
     /// Runs it; results come event by event, in the order of `variants`.
-    pub(crate) fn run(&self, progress: &Progress) -> Result<Vec<TruthResult>, BenchError> {
-        self.trials()
-            .map(|trial| {
-                let (variant, link) = (trial.variant.name(), trial.point.link.name());
-                progress.set(format!("{}: {variant} over {link}", trial.event.name()));
+    pub(crate) fn run(&self, session: &mut Session) -> Result<Vec<Repeated<TruthResult>>, BenchError> {
+        let mut results = Vec::new();
+        for event in self.events {
+            results.extend(session.medians(&self.variants, |variant, turn, progress| {
+                let link = self.point.link.name();
+                progress.set(format!("{}: {} over {link}, run {turn}", event.name(), variant.name()));
+                let trial = self.trial(*event, *variant, turn.seed(self.seed));
                 let outcome = trial.run(&mut |time| progress.advance(time))?;
                 Ok(TruthResult::new(&trial, self.name.clone(), &outcome))
-            })
-            .collect()
+            })?);
+        }
+        Ok(results)
     }
 }

@@ -1,5 +1,7 @@
 //! What the experiment found, for machines and for people.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -7,6 +9,7 @@ use super::event::Event;
 use super::trial::{Outcome, Phase, Trial};
 use crate::error::BenchError;
 use crate::measure::Percentiles;
+use crate::runs::{Figure, Figures, Repeated, Visit, label, spread_table};
 use crate::table::{micros, numbers};
 use crate::under_load::Variant;
 
@@ -22,6 +25,9 @@ pub(crate) struct TruthResult {
     pub(crate) event: &'static str,
     /// What the application could say by the interface alone for most of the event; `null`: that all is well.
     pub(crate) verdict: Option<&'static str>,
+    /// What was said in how many runs, where they did not all say the same: the verdict is then the most frequent.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) verdicts: BTreeMap<&'static str, u32>,
     /// From the event until it could say so first.
     pub(crate) verdict_after_us: Option<f64>,
     /// The same in intervals between heartbeats.
@@ -84,6 +90,7 @@ impl TruthResult {
             point,
             event: trial.event.name(),
             verdict: verdict.map(|(name, _)| name),
+            verdicts: BTreeMap::new(),
             verdict_after_us: after.map(|after| after.as_secs_f64() * 1e6),
             verdict_after_intervals: after.map(|after| after.as_secs_f64() / interval.as_secs_f64()),
             passing_verdicts: *passing_verdicts,
@@ -108,8 +115,86 @@ impl TruthResult {
     }
 }
 
+impl Delays {
+    fn figures(&mut self, path: &str, visit: &mut Visit<'_>) {
+        // Exhaustive, so that a new figure cannot be forgotten here.
+        let Delays { sent, received, superseded, one_way_us, rtt_us } = self;
+        for (name, delays) in [("one_way_us", one_way_us), ("rtt_us", rtt_us)] {
+            delays.iter_mut().for_each(|delays| delays.figures(&format!("{path}.{name}"), visit));
+        }
+        for (name, count) in [("sent", sent), ("received", received), ("superseded", superseded)] {
+            visit(&format!("{path}.{name}"), Figure::TotalCount(count));
+        }
+    }
+}
+
+/// What is said where there is no verdict.
+const NO_VERDICT: &str = "all is well";
+
+impl Figures for TruthResult {
+    fn label(&self) -> String {
+        label(&format!("{}, {}", self.event, self.variant), &self.point)
+    }
+
+    fn figures(&mut self, visit: &mut Visit<'_>) {
+        // Exhaustive, so that a new figure cannot be forgotten here.
+        let TruthResult {
+            variant: _,
+            point: _,
+            event: _,
+            verdict: _,
+            verdicts: _,
+            verdict_after_us,
+            verdict_after_intervals,
+            passing_verdicts,
+            expected: _,
+            false_verdicts,
+            sent,
+            answered,
+            heartbeat_before,
+            heartbeat_during,
+            one_way_p99_ratio,
+        } = self;
+        let medians = [
+            ("verdict_after_us", verdict_after_us),
+            ("verdict_after_intervals", verdict_after_intervals),
+            ("one_way_p99_ratio", one_way_p99_ratio),
+        ];
+        for (path, figure) in medians {
+            figure.iter_mut().for_each(|figure| visit(path, Figure::Median(figure)));
+        }
+        heartbeat_before.figures("heartbeat_before", visit);
+        heartbeat_during.figures("heartbeat_during", visit);
+        let totals = [
+            ("passing_verdicts", passing_verdicts),
+            ("false_verdicts", false_verdicts),
+            ("sent", sent),
+            ("answered", answered),
+        ];
+        for (path, count) in totals {
+            visit(path, Figure::TotalCount(count));
+        }
+    }
+
+    fn settle(&mut self, runs: &[Self]) {
+        let mut verdicts: BTreeMap<&'static str, u32> = BTreeMap::new();
+        for run in runs {
+            *verdicts.entry(run.verdict.unwrap_or(NO_VERDICT)).or_default() += 1;
+        }
+        let most =
+            verdicts.iter().max_by_key(|(_, times)| **times).map_or(NO_VERDICT, |(verdict, _)| verdict);
+        self.verdict = (most != NO_VERDICT).then_some(most);
+        if self.verdict.is_none() {
+            (self.verdict_after_us, self.verdict_after_intervals) = (None, None);
+        }
+        if verdicts.len() > 1 {
+            self.verdicts = verdicts;
+        }
+    }
+}
+
 /// The tables: what was said, then what became of the heartbeats.
-pub(crate) fn tables(results: &[TruthResult]) -> String {
+pub(crate) fn tables(results: &[Repeated<TruthResult>]) -> String {
     let dash = || "-".to_owned();
     let mut verdicts = Vec::new();
     let mut delays = Vec::new();
@@ -117,7 +202,7 @@ pub(crate) fn tables(results: &[TruthResult]) -> String {
         let name = format!("{}, {}", result.event, result.name());
         verdicts.push(vec![
             name.clone(),
-            result.verdict.unwrap_or("all is well").to_owned(),
+            verdict(result),
             result.verdict_after_us.map_or_else(dash, micros),
             result.verdict_after_intervals.map_or_else(dash, |n| format!("{n:.1}")),
             format!("{} of {}", result.answered, result.sent),
@@ -141,12 +226,24 @@ pub(crate) fn tables(results: &[TruthResult]) -> String {
     );
     text += "\nHeartbeat delay, one way, from the instant it was due\n";
     text += &numbers(&["event", "before: p50", "p99", "during: p50", "p99", "p99 during / before"], &delays);
-    text
+    text + &spread_table(
+        results,
+        &[("verdict_after_us", "verdict after"), ("heartbeat_during.one_way_us.p99", "p99")],
+    )
+}
+
+/// The verdict, and in how many runs it was this where it was not in all.
+fn verdict(result: &TruthResult) -> String {
+    let verdict = result.verdict.unwrap_or(NO_VERDICT);
+    match result.verdicts.get(verdict) {
+        Some(times) => format!("{verdict} ({times} of {} runs)", result.verdicts.values().sum::<u32>()),
+        None => verdict.to_owned(),
+    }
 }
 
 /// Fails if heartbeats that ride on the data connection did not name a fault.
-pub(crate) fn check(results: &[TruthResult]) -> Result<(), BenchError> {
-    let missed = |result: &&TruthResult| {
+pub(crate) fn check(results: &[Repeated<TruthResult>]) -> Result<(), BenchError> {
+    let missed = |result: &&Repeated<TruthResult>| {
         result.variant == Variant::Oob.name() && result.verdict != Some(result.expected)
     };
     match results.iter().find(missed) {
@@ -155,7 +252,7 @@ pub(crate) fn check(results: &[TruthResult]) -> Result<(), BenchError> {
             "{}, {}: said '{}' and not '{}'; try a longer --seconds, or a longer --interval on a busy machine",
             result.event,
             result.name(),
-            result.verdict.unwrap_or("all is well"),
+            result.verdict.unwrap_or(NO_VERDICT),
             result.expected
         ))),
     }
@@ -174,14 +271,16 @@ pub(crate) const EVENTS: [Event; 6] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runs::combine;
 
-    fn result(variant: Variant, event: Event, verdict: Option<&'static str>) -> TruthResult {
+    fn run(variant: Variant, event: Event, verdict: Option<&'static str>) -> TruthResult {
         let delays = Delays { sent: 9, received: 9, superseded: 0, one_way_us: None, rtt_us: None };
         TruthResult {
             variant: variant.name(),
             point: Map::new(),
             event: event.name(),
             verdict,
+            verdicts: BTreeMap::new(),
             verdict_after_us: verdict.map(|_| 19_000.0),
             verdict_after_intervals: verdict.map(|_| 1.9),
             passing_verdicts: 0,
@@ -193,6 +292,22 @@ mod tests {
             heartbeat_during: delays,
             one_way_p99_ratio: None,
         }
+    }
+
+    fn result(variant: Variant, event: Event, verdict: Option<&'static str>) -> Repeated<TruthResult> {
+        Repeated::once(run(variant, event, verdict))
+    }
+
+    #[test]
+    fn of_several_runs_the_most_frequent_verdict_stands_and_the_others_are_counted() {
+        let runs = [Some("silent"), None, Some("silent")].map(|said| run(Variant::Oob, Event::PathCut, said));
+        let combined = combine(runs.to_vec()).expect("there are runs");
+        assert_eq!((combined.verdict, combined.verdict_after_us), (Some("silent"), Some(19_000.0)));
+        assert_eq!(combined.verdicts, BTreeMap::from([("all is well", 1), ("silent", 2)]));
+        assert!(tables(std::slice::from_ref(&combined)).contains("silent (2 of 3 runs)"));
+        let runs = [None, Some("silent"), None].map(|said| run(Variant::Oob, Event::PathCut, said));
+        let combined = combine(runs.to_vec()).expect("there are runs");
+        assert_eq!((combined.verdict, combined.verdict_after_us), (None, None));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use outrider_drivers::port::{Port, PortError, PortInfo, PortStatistics, RxFrame, TransmitRoom, TxOffload};
+use outrider_drivers::rss::Rss;
 use outrider_drivers::time::Instant;
 use smoltcp::wire::{EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, TcpPacket};
 
@@ -115,6 +116,10 @@ impl Port for Sieve {
 
     fn next_room(&self, now: Instant) -> Option<Instant> {
         self.inner.next_room(now)
+    }
+
+    fn rss(&self) -> Option<Rss> {
+        self.inner.rss()
     }
 
     fn statistics(&self) -> PortStatistics {

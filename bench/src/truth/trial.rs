@@ -1,12 +1,10 @@
 //! One trial: a world is built and loaded, left alone for a while, and then something happens to it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrider_drivers::port::PortError;
 use outrider_drivers::time::Instant;
-use outrider_messenger::{Connection, EntityName, HealthConfig};
+use outrider_messenger::HealthConfig;
 
 use super::event::Event;
 use super::judge::{Judge, Said};
@@ -14,11 +12,9 @@ use super::scissors::Scissors;
 use super::sieve::Lost;
 use super::victim::{Gates, Victim};
 use crate::error::BenchError;
-use crate::lab::Lab;
-use crate::node::{Node, NodeOptions, SessionSignals, now};
+use crate::node::{Node, now};
 use crate::under_load::{
-    CONNECT_PATIENCE, Counts, Departures, Heartbeats, Load, PORT, PREFIX, Point, RECEIVER, Receiver,
-    RightOfWay, SENDER, Samples, Sender, Tally, Variant, WARM_UP, dial, dial_separate, start_nodes,
+    CONNECT_PATIENCE, Counts, Pair, PairPlan, Point, Samples, Traffic, Variant, WARM_UP,
 };
 
 /// Between settling a window and its begin: the heartbeats that count are not yet due.
@@ -85,8 +81,7 @@ pub(super) struct Detection {
 struct Running {
     world: World,
     judge: Judge,
-    heartbeats: Heartbeats,
-    load: Option<Load>,
+    traffic: Traffic,
 }
 
 /// Opens the gates however the trial ends: threads that are held cannot be joined.
@@ -101,18 +96,10 @@ impl Drop for Release {
 struct World {
     // First: dropped before the nodes, whose threads it frees.
     gates: Release,
-    sender: Node,
-    receiver: Node,
-    connection: Connection,
-    separate: Option<Connection>,
+    pair: Pair,
     /// The port that the data connection was dialled from.
     data_port: u16,
-    tally: Arc<Tally>,
-    departures: Arc<Departures>,
-    session: Arc<SessionSignals>,
     scissors: Scissors,
-    // Last: what the ports are attached to goes after those who use them.
-    _lab: Lab,
 }
 
 impl Trial {
@@ -127,14 +114,23 @@ impl Trial {
 
     /// Runs it; `passed` is called with the time as it passes.
     pub(super) fn run(&self, passed: &mut dyn FnMut(Duration)) -> Result<Outcome, BenchError> {
-        let Running { world, judge, heartbeats, load } = self.begin(passed)?;
-        let from = now() + WINDOW_LEAD + self.phase();
-        let (before, heard_before) = world.watch(&judge, from, from + self.calm, passed);
-        let happened_at = self.happen(&world, &judge)?;
-        let from = now().max(happened_at) + WINDOW_LEAD;
-        let (during, heard) = world.watch(&judge, from, happened_at + self.length, passed);
+        let Running { world, judge, traffic } = self.begin(passed)?;
+        let outcome = self.watch(&world, &judge, passed);
+        world.take_down(traffic)?;
+        outcome
+    }
 
-        world.take_down(heartbeats, load)?;
+    fn watch(
+        &self,
+        world: &World,
+        judge: &Judge,
+        passed: &mut dyn FnMut(Duration),
+    ) -> Result<Outcome, BenchError> {
+        let from = now() + WINDOW_LEAD + self.phase();
+        let (before, heard_before) = world.watch(judge, from, from + self.calm, passed)?;
+        let happened_at = self.happen(world, judge)?;
+        let from = now().max(happened_at) + WINDOW_LEAD;
+        let (during, heard) = world.watch(judge, from, happened_at + self.length, passed)?;
         let verdict = heard.mostly().and_then(|said| Some((said.verdict?, said.first_at - happened_at)));
         Ok(Outcome {
             before,
@@ -147,13 +143,25 @@ impl Trial {
 
     /// Runs it until the fault is named, or for as long as it lasts.
     pub(super) fn detect(&self, passed: &mut dyn FnMut(Duration)) -> Result<Detection, BenchError> {
-        let Running { world, judge, heartbeats, load } = self.begin(passed)?;
-        let false_positives =
-            judge.listen(now() + self.calm + self.phase(), passed).verdicts_other_than(None);
-        let happened_at = self.happen(&world, &judge)?;
-        let named_at = judge.listen_for(self.event.expected(), happened_at + self.length, passed);
-        world.take_down(heartbeats, load)?;
-        Ok(Detection { after: named_at.map(|at| at - happened_at), false_positives })
+        let Running { world, judge, traffic } = self.begin(passed)?;
+        let detection = self.listen(&world, &judge, passed);
+        world.take_down(traffic)?;
+        detection
+    }
+
+    fn listen(
+        &self,
+        world: &World,
+        judge: &Judge,
+        passed: &mut dyn FnMut(Duration),
+    ) -> Result<Detection, BenchError> {
+        let heard = judge.listen(now() + self.calm + self.phase(), passed)?;
+        let happened_at = self.happen(world, judge)?;
+        let named_at = judge.listen_for(self.event.expected(), happened_at + self.length, passed)?;
+        Ok(Detection {
+            after: named_at.map(|at| at - happened_at),
+            false_positives: heard.verdicts_other_than(None),
+        })
     }
 
     /// Added to the time before the event, so that trials of one experiment do not all begin alike.
@@ -165,84 +173,37 @@ impl Trial {
     /// Builds the world and loads it until congestion control has found the rate.
     fn begin(&self, passed: &mut dyn FnMut(Duration)) -> Result<Running, BenchError> {
         let world = self.build()?;
-        let right_of_way = Arc::new(RightOfWay::default());
-        let message_bytes = self.point.message_size.0 as usize;
-        let load = if self.loaded {
-            Some(Load::start(&world.connection, message_bytes, &right_of_way)?)
-        } else {
-            None
-        };
-        let carrier = world.separate.as_ref().unwrap_or(&world.connection);
-        let interval = self.point.interval.0;
-        let shared = (&world.tally, &world.departures, &right_of_way);
-        let heartbeats = Heartbeats::start(self.variant, carrier, interval, shared)?;
+        let traffic = world.pair.start(self.loaded)?;
         let judge = self.judge(&world);
         // A design is not blamed for what it says before its first heartbeats can have been answered.
-        judge.listen(now() + WARM_UP.max(interval * WARM_UP_INTERVALS), passed);
-        Ok(Running { world, judge, heartbeats, load })
+        let warm = judge.listen(now() + WARM_UP.max(self.point.interval.0 * WARM_UP_INTERVALS), passed);
+        match warm {
+            Ok(_) => Ok(Running { world, judge, traffic }),
+            Err(error) => world.take_down(traffic).and(Err(error)),
+        }
     }
 
     fn build(&self) -> Result<World, BenchError> {
-        let mut lab = Lab::build(&self.point, self.seed, [(SENDER, PREFIX), (RECEIVER, PREFIX)])?;
-        let scissors = Scissors::of(&mut lab);
-        let tally = Arc::new(Tally::default());
-        let departures = Arc::new(Departures::default());
-        let session = Arc::new(SessionSignals::default());
-        let gates = Arc::new(Gates::default());
-        let address = SocketAddr::new(RECEIVER, PORT);
-        let send_budget_bytes = Some(self.point.send_budget.0 as usize);
+        let Trial { point, variant, seed, .. } = *self;
         // What is older than a turn is late: the next heartbeat tells.
-        let health = Some(HealthConfig { stalled_after: self.point.interval.0, ..HealthConfig::default() });
-        let receiver = NodeOptions {
-            name: EntityName::osd(2),
-            bind: Some(address),
-            dispatcher: Arc::new(Victim {
-                receiver: Receiver { tally: tally.clone() },
-                gates: Arc::clone(&gates),
-            }),
-            send_budget_bytes,
-            health,
-        };
-        let dispatcher = Sender {
-            tally: tally.clone(),
-            departures: departures.clone(),
-            session: session.clone(),
-            samples_occupancy: false,
-        };
-        let sender = NodeOptions {
-            name: EntityName::osd(1),
-            bind: None,
-            dispatcher: Arc::new(dispatcher),
-            send_budget_bytes,
-            health,
-        };
-        let nodes = start_nodes(&mut lab, &self.point, self.variant, self.seed, [sender, receiver])?;
-        let [sender, receiver] = nodes;
-        let connection = dial(&sender, address)?;
-        session.wait(&connection, CONNECT_PATIENCE, "try less --loss")?;
-        let data_port = dialled_from(&receiver)?;
-        let separate = dial_separate(&sender, address, self.variant)?;
-        Ok(World {
-            gates: Release(gates),
-            sender,
-            receiver,
-            connection,
-            separate,
-            data_port,
-            tally,
-            departures,
-            session,
-            scissors,
-            _lab: lab,
-        })
+        let health = HealthConfig { stalled_after: point.interval.0, ..HealthConfig::default() };
+        let plan = PairPlan { point, variant, seed, health: Some(health) };
+        let mut lab = plan.lab()?;
+        let scissors = Scissors::of(&mut lab);
+        let gates = Arc::new(Gates::default());
+        let mut pair =
+            Pair::connect(plan, lab, |receiver| Arc::new(Victim { receiver, gates: Arc::clone(&gates) }))?;
+        let data_port = dialled_from(&pair.receiver)?;
+        pair.connect_separately()?;
+        Ok(World { gates: Release(gates), pair, data_port, scissors })
     }
 
     fn judge(&self, world: &World) -> Judge {
         match self.variant {
-            Variant::Oob | Variant::Lowat => Judge::Health(world.connection.clone()),
+            Variant::Oob | Variant::Lowat => Judge::Health(world.pair.connection.clone()),
             Variant::Fifo | Variant::Separate => Judge::Grace {
-                tally: Arc::clone(&world.tally),
-                session: Arc::clone(&world.session),
+                tally: Arc::clone(&world.pair.tally),
+                session: Arc::clone(&world.pair.session),
                 interval: self.point.interval.0,
                 grace: self.grace,
             },
@@ -252,11 +213,11 @@ impl Trial {
     /// Makes it happen, if possible at a time when nothing is said; when it did.
     fn happen(&self, world: &World, judge: &Judge) -> Result<Instant, BenchError> {
         judge.is_quiet_within(QUIET_PATIENCE);
-        if world.session.lost.is_raised() {
+        if world.pair.session.lost.is_raised() {
             return Err(BenchError::failed("the connection was lost before anything happened to it"));
         }
         let gates = &world.gates.0;
-        let lost = if self.event.spares_others() && world.separate.is_some() {
+        let lost = if self.event.spares_others() && world.pair.is_separate() {
             Lost::Connection(world.data_port)
         } else {
             Lost::Everything
@@ -309,35 +270,19 @@ impl World {
         from: Instant,
         until: Instant,
         passed: &mut dyn FnMut(Duration),
-    ) -> (Phase, Said) {
-        self.tally.window.open(from);
-        self.tally.window.close(until);
-        let said = judge.listen(until, passed);
-        judge.listen(now() + SETTLE, passed);
-        let (samples, counts) = self.tally.take();
-        (Phase { samples, counts }, said)
+    ) -> Result<(Phase, Said), BenchError> {
+        let tally = &self.pair.tally;
+        tally.window.open(from);
+        tally.window.close(until);
+        let said = judge.listen(until, passed)?;
+        judge.listen(now() + SETTLE, passed)?;
+        let (samples, counts) = tally.take();
+        Ok((Phase { samples, counts }, said))
     }
 
-    fn take_down(self, heartbeats: Heartbeats, load: Option<Load>) -> Result<(), BenchError> {
+    fn take_down(self, traffic: Traffic) -> Result<(), BenchError> {
         self.gates.0.open();
         self.scissors.mend()?;
-        self.connection.mark_down();
-        if let Some(separate) = &self.separate {
-            separate.mark_down();
-        }
-        heartbeats.stop();
-        if let Some(load) = load {
-            load.join();
-        }
-        for node in [self.sender, self.receiver] {
-            match node.stop_now().and_then(|report| report.error) {
-                // The other end of a cable goes with the first.
-                None | Some(PortError::Gone { .. }) => {}
-                Some(error) => {
-                    return Err(BenchError::failed(format!("a port failed while it was measured: {error}")));
-                }
-            }
-        }
-        Ok(())
+        self.pair.take_down(traffic)
     }
 }

@@ -130,7 +130,7 @@ impl InOrder {
     /// Ends it. The connection must be marked down first, or a send that waits for room waits on.
     pub(crate) fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
-        // A panic there has printed itself; its slice will lack heartbeats, which is reported.
+        // A panic there has printed itself; its run will lack heartbeats, which is reported.
         let _ = self.thread.join();
     }
 }

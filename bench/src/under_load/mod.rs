@@ -1,13 +1,14 @@
 //! The main experiment: heartbeats on a connection that is saturated with messages.
 //!
-//! A *point* is one setting of every option, a *variant* one way to send heartbeats. The variants of a point alternate
-//! in *slices* of a few seconds, each in a world of its own (nodes, link, connection), so that whatever else the
-//! machine does meets all of them alike.
+//! A *point* is one setting of every option, a *variant* one way to send heartbeats. The variants of a point take turns in
+//! *runs*, each in a world of its own (nodes, link, connection), so that whatever else the machine does meets all of them
+//! alike.
 
 mod ends;
 mod heartbeats;
 mod load;
-mod slice;
+mod pair;
+mod run;
 mod tally;
 
 use std::time::Duration;
@@ -18,18 +19,17 @@ use outrider_stack::tcp::congestion::Algorithm;
 
 use crate::error::BenchError;
 use crate::lab::LinkKind;
-use crate::progress::Progress;
-use crate::report::{Heartbeat, HeartbeatResult, Ratio};
+use crate::report::{Heartbeat, HeartbeatResult};
+use crate::runs::{Key, Ratio, Repeated, Session};
 use crate::table;
 use crate::units::{Rate, Share, Size, Span};
 
 pub(crate) use ends::{Departures, Receiver, Sender};
-pub(crate) use heartbeats::{Heartbeats, OPS, register};
+pub(crate) use heartbeats::{OPS, register};
 pub(crate) use load::{Load, RightOfWay};
-use slice::Slice;
-pub(crate) use slice::{
-    CONNECT_PATIENCE, PORT, PREFIX, RECEIVER, SENDER, WARM_UP, dial, dial_separate, start_nodes,
-};
+pub(crate) use pair::{CONNECT_PATIENCE, PORT, Pair, PairPlan, RECEIVER, SENDER, Traffic};
+use run::Measured;
+pub(crate) use run::WARM_UP;
 pub(crate) use tally::{Counts, Samples, Tally};
 
 /// How heartbeats travel.
@@ -39,9 +39,9 @@ pub(crate) enum Variant {
     Oob,
     /// In order, as messages of default priority.
     Fifo,
-    /// On a connection of their own.
+    /// On a connection of their own; over --link afxdp, of the kernel's sockets.
     Separate,
-    /// Out of band over a kernel socket with a low unsent mark: what `oob` is over --link kernel.
+    /// Out of band over a kernel socket with a low unsent mark: what `oob` is over --link kernel (kernel, afxdp).
     Lowat,
 }
 
@@ -58,13 +58,23 @@ impl Variant {
 
     /// Refuses what `link` cannot carry.
     pub(crate) fn check(self, link: LinkKind) -> Result<(), BenchError> {
-        if self == Variant::Lowat && link != LinkKind::Kernel {
+        if self == Variant::Lowat && !self.is_over_sockets(link) {
             return Err(BenchError::usage(format!(
-                "--variant lowat is about the kernel's sockets, and --link {} has none; give --link kernel",
+                "--variant lowat is about the kernel's sockets, and --link {} has none; give --link kernel or afxdp",
                 link.name()
             )));
         }
         Ok(())
+    }
+
+    /// Whether the ends of `link` are the kernel's sockets for it, and not ports with our own TCP: what our design is
+    /// compared with is done as it is done today.
+    pub(crate) fn is_over_sockets(self, link: LinkKind) -> bool {
+        match link {
+            LinkKind::Kernel => true,
+            LinkKind::Afxdp => matches!(self, Variant::Lowat | Variant::Separate),
+            LinkKind::Memory | LinkKind::Tap => false,
+        }
     }
 
     /// How the kernel's sockets are used where they carry it: with little left to the kernel where heartbeats go out of
@@ -111,82 +121,62 @@ pub(crate) struct Experiment<'a> {
     pub(crate) name: serde_json::Map<String, serde_json::Value>,
     /// What is compared.
     pub(crate) variants: &'a [Variant],
-    /// Measured per variant.
+    /// Measured in each run.
     pub(crate) length: Duration,
-    /// Seed of the first slice; each further one takes the next.
+    /// Seed of the first turn; each further one takes the next.
     pub(crate) seed: u64,
     /// Print a line per second (on a terminal).
     pub(crate) live: bool,
 }
 
-/// Length of a slice that alternation aims at, and slices per variant at most.
-const SLICE: Duration = Duration::from_secs(2);
-const SLICES_MAX: u32 = 100;
-
 impl Experiment<'_> {
-    /// Slices per variant.
-    fn slices(&self) -> u32 {
-        let wanted = (self.length.as_secs_f64() / SLICE.as_secs_f64()).round();
-        (wanted as u32).clamp(1, SLICES_MAX)
-    }
-
-    /// Wall time it will take, for the progress bar.
+    /// Wall time that one run of every variant takes, for the progress bar.
     pub(crate) fn duration(&self) -> Duration {
-        (self.length + WARM_UP * self.slices()) * self.variants.len() as u32
+        (self.length + WARM_UP) * self.variants.len() as u32
     }
 
-    /// Runs all slices; results come in the order of `variants`.
-    pub(crate) fn run(&self, progress: &Progress) -> Result<Vec<HeartbeatResult>, BenchError> {
-        let slices = self.slices();
-        let mut sums = vec![Slice::default(); self.variants.len()];
-        let mut seed = self.seed;
-        for number in 1..=slices {
-            for (variant, sum) in self.variants.iter().zip(&mut sums) {
-                progress.set(format!(
-                    "{} over {}, {number} of {slices}",
-                    variant.name(),
-                    self.point.link.name()
-                ));
-                let plan =
-                    slice::Plan { point: self.point, variant: *variant, seed, length: self.length / slices };
-                sum.add(&plan.run(&mut |second| {
-                    progress.advance(second.passed);
-                    if self.live && second.measuring {
-                        progress.line(&live_line(variant.name(), second));
-                    }
-                })?);
-                seed = seed.wrapping_add(1);
-            }
-        }
-        Ok(self.variants.iter().zip(&sums).map(|(variant, sum)| self.result(*variant, sum)).collect())
+    /// Runs it; results come in the order of `variants`.
+    pub(crate) fn run(&self, session: &mut Session) -> Result<Vec<Repeated<HeartbeatResult>>, BenchError> {
+        session.medians(self.variants, |variant, turn, progress| {
+            progress.set(format!("{} over {}, run {turn}", variant.name(), self.point.link.name()));
+            let seed = turn.seed(self.seed);
+            let plan = run::Plan { point: self.point, variant: *variant, seed, length: self.length };
+            let measured = plan.run(&mut |second| {
+                progress.advance(second.passed);
+                if self.live && second.measuring {
+                    progress.line(&live_line(variant.name(), second));
+                }
+            })?;
+            Ok(self.result(*variant, &measured))
+        })
     }
 
-    fn result(&self, variant: Variant, sum: &Slice) -> HeartbeatResult {
-        let seconds = sum.measured.as_secs_f64();
+    fn result(&self, variant: Variant, measured: &Measured) -> HeartbeatResult {
+        let seconds = measured.time.as_secs_f64();
         let rate = self.point.rate.0;
-        let received = sum.counts.received;
+        let received = measured.counts.received;
         HeartbeatResult {
             variant: variant.name(),
             point: self.name.clone(),
-            goodput_bps: sum.payload_bytes as f64 * 8.0 / seconds,
-            link_utilisation: (rate > 0).then(|| sum.link_bytes as f64 * 8.0 / seconds / rate as f64),
+            goodput_bps: measured.payload_bytes as f64 * 8.0 / seconds,
+            link_utilisation: (rate > 0).then(|| measured.link_bytes as f64 * 8.0 / seconds / rate as f64),
             heartbeat: Heartbeat {
-                sent: sum.counts.sent,
+                sent: measured.counts.sent,
                 received,
-                superseded: sum.counts.superseded,
-                parts_per_message: sum.counts.parts_received as f64 / received.max(1) as f64,
-                one_way_us: sum.samples.one_way.percentiles(),
-                rtt_us: sum.samples.rtt.percentiles(),
+                superseded: measured.counts.superseded,
+                parts_per_message: measured.counts.parts_received as f64 / received.max(1) as f64,
+                one_way_us: measured.samples.one_way.percentiles(),
+                rtt_us: measured.samples.rtt.percentiles(),
             },
-            occupancy_bytes: sum.samples.occupancy.spread(),
-            cpu_seconds: sum.cpu_seconds,
+            occupancy_bytes: measured.samples.occupancy.spread(),
+            cpu_seconds: measured.cpu_seconds,
             seconds,
-            retransmits: sum.retransmits,
+            retransmits: measured.retransmits,
         }
     }
 }
 
-fn live_line(variant: &str, second: &slice::Second) -> String {
+fn live_line(variant: &str, second: &run::Second) -> String {
     let delays = match second.recent.one_way.percentiles() {
         Some(delays) => format!("p50 {:>9}  max {:>9}", table::micros(delays.p50), table::micros(delays.max)),
         None => "none arrived".to_owned(),
@@ -198,16 +188,30 @@ fn live_line(variant: &str, second: &slice::Second) -> String {
     )
 }
 
-/// Sets every variant against the first, `oob` where there is one.
-pub(crate) fn ratios(results: &[HeartbeatResult]) -> Vec<Ratio> {
+/// What is compared.
+const RATIOS: [Key; 4] = [
+    Key::new("one_way_p50", "heartbeat.one_way_us.p50"),
+    Key::new("one_way_p99", "heartbeat.one_way_us.p99"),
+    Key::new("one_way_max", "heartbeat.one_way_us.max"),
+    Key::new("goodput", "goodput_bps"),
+];
+
+/// Sets every variant of a point against the first, `oob` where there is one.
+pub(crate) fn ratios(results: &[Repeated<HeartbeatResult>], noise: f64) -> Vec<Ratio> {
     let Some(base) = results.iter().find(|r| r.variant == "oob").or(results.first()) else {
         return Vec::new();
     };
-    results.iter().filter(|r| r.variant != base.variant).filter_map(|r| Ratio::between(base, r)).collect()
+    let others = results.iter().filter(|result| result.variant != base.variant);
+    others
+        .map(|other| {
+            let of = format!("{}/{}", other.variant, base.variant);
+            Ratio::between(of, &other.point, [other, base], &RATIOS, noise)
+        })
+        .collect()
 }
 
 /// Fails if a result shows that nothing came through: then the experiment has not taken place.
-pub(crate) fn check(results: &[HeartbeatResult]) -> Result<(), BenchError> {
+pub(crate) fn check(results: &[Repeated<HeartbeatResult>]) -> Result<(), BenchError> {
     for result in results {
         if result.heartbeat.received == 0 || result.goodput_bps == 0.0 {
             return Err(BenchError::failed(format!(

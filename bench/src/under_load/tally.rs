@@ -46,7 +46,7 @@ impl Stamp {
     }
 }
 
-/// Counters of one slice, shared by the threads of both nodes.
+/// Counters of one run, shared by the threads of both nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     /// When things count.
@@ -61,7 +61,7 @@ pub(crate) struct Tally {
     samples: Mutex<Samples>,
 }
 
-/// Distributions of one slice.
+/// Distributions of one run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Samples {
     /// Due to arrival.
@@ -72,15 +72,6 @@ pub(crate) struct Samples {
     pub(crate) occupancy: ByteCounts,
     /// Delays since the last live line.
     recent: Recent,
-}
-
-impl Samples {
-    /// Adds the distributions of another slice.
-    pub(crate) fn merge(&mut self, other: &Samples) {
-        self.one_way.merge(&other.one_way);
-        self.rtt.merge(&other.rtt);
-        self.occupancy.merge(&other.occupancy);
-    }
 }
 
 /// What the last second was like.
@@ -152,7 +143,7 @@ impl Tally {
         self.payload_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Payload bytes received since the slice began, whether they count or not.
+    /// Payload bytes received since the run began, whether they count or not.
     pub(crate) fn payload_bytes(&self) -> u64 {
         self.payload_bytes.load(Ordering::Relaxed)
     }
@@ -209,17 +200,6 @@ pub(crate) struct Counts {
     pub(crate) superseded: u64,
     /// Parts in the received ones.
     pub(crate) parts_received: u64,
-}
-
-impl Counts {
-    /// Adds the counts of another slice.
-    pub(crate) fn add(&mut self, other: Counts) {
-        let Counts { sent, received, superseded, parts_received } = other;
-        self.sent += sent;
-        self.received += received;
-        self.superseded += superseded;
-        self.parts_received += parts_received;
-    }
 }
 
 #[cfg(test)]

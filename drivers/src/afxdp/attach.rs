@@ -7,12 +7,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::bpf::{self, XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE};
 use super::error::AfXdpError;
 use super::options::{AfXdpOptions, Attach, Attached};
+use super::patience::patiently;
 use super::program::{XDP_PASS, assemble};
 use super::socket::XdpSocket;
 
-/// So long a hook that is taken is tried again.
+/// So long a hook that is taken is tried again. A process that forked while it held the last program (to run another,
+/// whose `exec` closes the descriptor) keeps the link for that moment.
 const HOOK_PATIENCE: Duration = Duration::from_millis(200);
-const HOOK_RETRY: Duration = Duration::from_millis(5);
 
 /// An attached program. Dropping it, or the end of the process, detaches it.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ impl Attachment {
                 _ => AfXdpError::ProgramRefused { interface, source: refused.source, log: refused.log },
             }
         })?;
-        let attach = |mode| patiently(|| bpf::create_link(program.as_fd(), index, mode));
+        let attach = |mode| patiently(HOOK_PATIENCE, || bpf::create_link(program.as_fd(), index, mode));
         let native = match options.attach {
             Attach::Generic => None,
             _ => Some(attach(XDP_FLAGS_DRV_MODE)),
@@ -72,21 +73,6 @@ impl Attachment {
     /// Sends the frames of `queue` to `socket`, for as long as that is open.
     pub(super) fn insert(&self, queue: u32, socket: &XdpSocket) -> io::Result<()> {
         bpf::set_socket(self.sockets.as_fd(), queue, socket.as_fd())
-    }
-}
-
-/// Tries again for a while what is busy. A process that forked while it held the last program (to run another, whose
-/// `exec` closes the descriptor) keeps the link for that moment.
-fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut waited = Duration::ZERO;
-    loop {
-        match attempt() {
-            Err(source) if source.raw_os_error() == Some(libc::EBUSY) && waited < HOOK_PATIENCE => {
-                std::thread::sleep(HOOK_RETRY);
-                waited += HOOK_RETRY;
-            }
-            outcome => return outcome,
-        }
     }
 }
 

@@ -18,6 +18,7 @@ mod error;
 mod metadata;
 mod netlink;
 mod options;
+mod patience;
 mod port;
 mod program;
 mod rings;
@@ -39,6 +40,7 @@ pub use self::port::{AfXdpPort, AfXdpStatistics};
 use self::attach::Attachment;
 use self::metadata::METADATA_BYTES;
 use self::options::{ETHERNET_HEADER_BYTES, Layout, VLAN_TAG_BYTES};
+use self::patience::patiently;
 use self::port::State;
 use self::slots::Slots;
 use self::socket::{RingSizes, XdpSocket};
@@ -46,10 +48,10 @@ use self::umem::Umem;
 use self::watch::Watch;
 use crate::interface::Interface;
 use crate::port::{Capabilities, PortInfo};
+use crate::rss::{self, Rss};
 
 /// The kernel gives a queue back a moment after its socket was closed: so long a queue that is taken is tried again.
 const QUEUE_PATIENCE: Duration = Duration::from_millis(500);
-const QUEUE_RETRY: Duration = Duration::from_millis(5);
 /// What a copied frame is charged to the send buffer besides its bytes: the kernel's own structures.
 const FRAME_OVERHEAD_BYTES: usize = 1024;
 
@@ -88,6 +90,8 @@ struct Device {
     /// Receive queues, where the driver tells.
     queues: Option<u32>,
     tx_checksum: bool,
+    /// How it spreads flows over its queues, where the driver tells.
+    rss: Option<Rss>,
 }
 
 impl Device {
@@ -109,6 +113,8 @@ impl Device {
             mac: interface.mac().map_err(failed("reading the address"))?,
             queues: interface.receive_queues(),
             tx_checksum: netlink::offers_tx_checksum(index),
+            // A driver that does not tell leaves its user with handing frames over.
+            rss: rss::of_interface(name).ok(),
         })
     }
 
@@ -198,6 +204,7 @@ impl Opening<'_> {
                 capabilities: Capabilities { tx_checksum: *tx_checksum, tx_segment_bytes_max: 0 },
             },
             details,
+            rss: self.device.rss.clone(),
             slots: Slots::new(umem.tx_slots()),
             rings,
             umem,
@@ -239,23 +246,15 @@ impl Opening<'_> {
             (CopyMode::Copy, _) | (_, Attached::Generic) => flags |= libc::XDP_COPY,
             (CopyMode::Automatic, Attached::Native) => {}
         }
-        let mut waited = Duration::ZERO;
-        loop {
-            let Err(source) = socket.bind(self.device.index, queue, flags) else { return Ok(()) };
-            let interface = self.device.name.clone();
-            return Err(match source.raw_os_error() {
-                Some(libc::EBUSY) if waited < QUEUE_PATIENCE => {
-                    std::thread::sleep(QUEUE_RETRY);
-                    waited += QUEUE_RETRY;
-                    continue;
-                }
-                Some(libc::EBUSY) => AfXdpError::QueueTaken { interface, queue },
+        patiently(QUEUE_PATIENCE, || socket.bind(self.device.index, queue, flags)).map_err(|source| {
+            match source.raw_os_error() {
+                Some(libc::EBUSY) => AfXdpError::QueueTaken { interface: self.device.name.clone(), queue },
                 Some(libc::EOPNOTSUPP) if self.options.copy == CopyMode::ZeroCopy => {
                     refused("the driver has none")
                 }
                 Some(libc::EINVAL) if self.device.queues.is_none() => self.device.no_such_queue(queue),
                 _ => self.failed("binding an AF_XDP socket to a queue", "CAP_NET_RAW")(source),
-            });
-        }
+            }
+        })
     }
 }

@@ -16,7 +16,7 @@ use super::watch::Watch;
 use crate::port::{
     Port, PortError, PortInfo, PortStatistics, ReceiveChecksum, RxFrame, TransmitRoom, TxOffload,
 };
-use crate::rss::{self, Rss};
+use crate::rss::Rss;
 use crate::time::Instant;
 
 /// A port that is never slept on looks this often whether its interface is still there.
@@ -46,6 +46,8 @@ pub struct AfXdpStatistics {
 pub struct AfXdpPort {
     pub(super) info: PortInfo,
     pub(super) details: AfXdpInfo,
+    /// As the driver told when the port was opened, in the namespace of the interface.
+    pub(super) rss: Option<Rss>,
     pub(super) rings: Rings,
     pub(super) umem: Umem,
     pub(super) slots: Slots,
@@ -370,8 +372,7 @@ impl Port for AfXdpPort {
     }
 
     fn rss(&self) -> Option<Rss> {
-        // A driver that does not tell leaves its user with handing frames over.
-        rss::of_interface(&self.details.interface).ok()
+        self.rss.clone()
     }
 
     fn statistics(&self) -> PortStatistics {

@@ -259,6 +259,9 @@ impl SessionUser for Attached {
                 self.arrivals.hear(now, &message.report);
                 connection.inner.arrivals.store(self.arrivals);
                 connection.inner.peer_report.store(Some(message.report));
+                if let Some(round_trip) = message.round_trip() {
+                    connection.inner.round_trip.store(Some(round_trip));
+                }
                 self.publish(now, session);
                 self.core.chain.dispatch_oob(&connection, *message);
             }

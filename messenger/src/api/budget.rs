@@ -43,6 +43,11 @@ impl SendBudget {
         self.closed.load(Ordering::SeqCst)
     }
 
+    /// What is taken and was not given back.
+    pub(super) fn spent(&self) -> usize {
+        self.spent.load(Ordering::SeqCst)
+    }
+
     /// Takes `cost` if the budget is not spent and nobody waits for it.
     pub(super) fn try_take(&self, cost: usize) -> bool {
         self.waiters.load(Ordering::SeqCst) == 0 && self.take_if_free(cost)

@@ -1,5 +1,6 @@
 //! Makes a messenger.
 
+use core::fmt;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use super::dispatch::{Chain, Dispatcher, Pool};
 use super::error::StartError;
 use super::messenger::Messenger;
 use super::throttle::{Throttle, ThrottleLimits};
+use crate::config::Config;
 use crate::features::Features;
 use crate::health::HealthConfig;
 use crate::inject::{InjectConfig, Injector};
@@ -50,7 +52,7 @@ pub struct MessengerBuilder {
 }
 
 impl MessengerBuilder {
-    pub(super) fn new(name: EntityName) -> Self {
+    pub(crate) fn new(name: EntityName) -> Self {
         let session = SessionConfig { idle_timeout: Some(IDLE_TIMEOUT), ..SessionConfig::new(name) };
         MessengerBuilder {
             receive_credit_bytes: session.receive_credit_bytes as usize,
@@ -69,6 +71,12 @@ impl MessengerBuilder {
             health: HealthConfig::default(),
             inject: None,
         }
+    }
+
+    /// Sets everything that a configuration has. What is set afterwards takes its place, but for addresses, which add.
+    #[must_use]
+    pub fn configure(self, config: &Config) -> Self {
+        config.apply(self)
     }
 
     /// Tells this life of the entity from the next, and seeds its jitter. Default: from the clock and the process id.
@@ -296,6 +304,43 @@ impl MessengerBuilder {
             loopback: Mutex::default(),
         };
         Ok((Arc::new(core), carrier, heard))
+    }
+}
+
+impl fmt::Debug for MessengerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MessengerBuilder {
+            session,
+            binds,
+            nonce,
+            transport: _,
+            dispatchers: _,
+            dispatch_threads,
+            receive_credit_bytes,
+            message_bytes_max,
+            default_policy,
+            policies,
+            throttles,
+            backoff,
+            server_standby_max,
+            health,
+            inject,
+        } = self;
+        f.debug_struct("MessengerBuilder")
+            .field("session", session)
+            .field("binds", binds)
+            .field("nonce", nonce)
+            .field("dispatch_threads", dispatch_threads)
+            .field("receive_credit_bytes", receive_credit_bytes)
+            .field("message_bytes_max", message_bytes_max)
+            .field("default_policy", default_policy)
+            .field("policies", policies)
+            .field("throttles", throttles)
+            .field("backoff", backoff)
+            .field("server_standby_max", server_standby_max)
+            .field("health", health)
+            .field("inject", inject)
+            .finish_non_exhaustive()
     }
 }
 

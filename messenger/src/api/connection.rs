@@ -79,6 +79,7 @@ pub(super) struct Inner {
     private: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     pub(super) occupancy: AtomicCell<Occupancy>,
     pub(super) peer_report: AtomicCell<Option<PingReport>>,
+    pub(super) round_trip: AtomicCell<Option<Duration>>,
     pub(super) statistics: AtomicCell<ConnectionStatistics>,
     pub(super) oob_statistics: AtomicCell<OobStatistics>,
     pub(super) last_heard: AtomicCell<Option<Instant>>,
@@ -128,6 +129,7 @@ impl Inner {
             private: Mutex::new(None),
             occupancy: AtomicCell::new(Occupancy::default()),
             peer_report: AtomicCell::new(None),
+            round_trip: AtomicCell::new(None),
             statistics: AtomicCell::new(ConnectionStatistics::default()),
             oob_statistics: AtomicCell::new(OobStatistics::default()),
             last_heard: AtomicCell::new(None),
@@ -372,6 +374,12 @@ impl Connection {
         )
     }
 
+    /// Bytes of the send budget that are spent: by messages given and neither delivered, dropped nor refused, with what
+    /// each of them costs besides its payload. Of a closed connection it means nothing: no message is taken any more.
+    pub fn send_budget_spent_bytes(&self) -> usize {
+        self.inner.budget.spent()
+    }
+
     pub(super) fn state(&self) -> State {
         State::from_code(self.inner.state.load(Ordering::Acquire))
     }
@@ -431,6 +439,12 @@ impl Connection {
     /// The report in the peer's last OOB message.
     pub fn peer_report(&self) -> Option<PingReport> {
         self.inner.peer_report.load()
+    }
+
+    /// The round-trip time by the last OOB message that was echoed. The time that the peer held it is left out, so a busy
+    /// peer does not look distant.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.inner.round_trip.load()
     }
 
     /// Counts, at most a millisecond behind while segments leave.

@@ -7,8 +7,9 @@ use super::connection::Inner;
 
 /// How much may be received and not dispatched, over all connections that share the throttle.
 ///
-/// While a limit is exceeded no connection of these grants its peer more credit. What was granted before may still
-/// come: so the limit can be exceeded by a receive credit for each connection, and no more.
+/// While a limit is reached no connection of these grants its peer more credit. What was granted before may still come:
+/// so above the limit there is, for each connection, a receive credit and a message for each lane at most. A strict
+/// bound would have to keep back what is granted and not used, and idle peers would hold it all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThrottleLimits {
     /// Bytes, message headers included.

@@ -65,6 +65,65 @@ fn an_irregular_peer_is_given_more_time() {
     assert!(silent(100, &mut evidence));
 }
 
+/// How long a peer that was heard last at `last` must say nothing until it is called silent, in milliseconds.
+fn silent_after(evidence: &mut Evidence, last: Instant) -> Option<u64> {
+    (1..10_000).find(|ms| {
+        evidence.now = last + Duration::from_millis(*ms);
+        matches!(condition(evidence), Condition::Silent { .. })
+    })
+}
+
+#[test]
+fn one_gap_that_the_machine_made_does_not_blind_the_detector() {
+    for gap_ms in [50, 500, 60_000] {
+        let mut evidence = calm();
+        let mut now = at(1_000 + gap_ms);
+        evidence.arrivals.hear(now, &report(Some(10 * MS)));
+        let found = silent_after(&mut evidence, now);
+        assert!((20..=30).contains(&found.unwrap()), "right after a gap of {gap_ms} ms: {found:?}");
+        now += 10 * MS;
+        evidence.arrivals.hear(now, &report(Some(10 * MS)));
+        // A second one is not much more.
+        now += Duration::from_millis(gap_ms);
+        evidence.arrivals.hear(now, &report(Some(10 * MS)));
+        let found = silent_after(&mut evidence, now);
+        assert!((20..=33).contains(&found.unwrap()), "after two gaps of {gap_ms} ms: {found:?}");
+    }
+}
+
+#[test]
+fn gaps_that_are_the_peers_manner_are_learnt_and_rare_ones_are_not() {
+    for (gap_every, is_learnt) in [(3, true), (5, true), (50, false)] {
+        let mut evidence = calm();
+        let mut now = at(1_000);
+        let mut verdicts = 0;
+        for turn in 0..1_000u32 {
+            let interval = if turn % gap_every == 0 { 50 * MS } else { 10 * MS };
+            evidence.now = now + interval;
+            let silent = matches!(condition(&evidence), Condition::Silent { .. });
+            verdicts += u32::from(silent && turn >= 200);
+            now += interval;
+            evidence.arrivals.hear(now, &report(Some(10 * MS)));
+        }
+        let gaps = 800 / gap_every;
+        assert_eq!(verdicts, if is_learnt { 0 } else { gaps }, "one gap in {gap_every}");
+    }
+}
+
+#[test]
+fn a_peer_that_announces_another_interval_is_judged_by_that_one() {
+    for (interval_ms, last_ms) in [(1_000u32, 3_000), (1, 3)] {
+        let mut evidence = calm();
+        let mut now = at(1_002);
+        for _ in 0..3 {
+            evidence.arrivals.hear(now, &report(Some(interval_ms * MS)));
+            let found = silent_after(&mut evidence, now).unwrap();
+            assert!((2 * u64::from(interval_ms)..=last_ms).contains(&found), "{interval_ms} ms: {found}");
+            now += interval_ms * MS;
+        }
+    }
+}
+
 #[test]
 fn nothing_is_expected_of_a_peer_that_announces_nothing_and_is_asked_nothing() {
     let mut evidence = calm();

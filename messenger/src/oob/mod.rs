@@ -85,6 +85,14 @@ pub struct OobMessage {
     pub ahead_of_gap: bool,
 }
 
+impl OobMessage {
+    /// The round-trip time of this side's message that is echoed in it, without the time that the peer held it.
+    pub fn round_trip(&self) -> Option<Duration> {
+        let echo = self.report.echo?;
+        Some(self.arrived_at.since(echo.departed_at).saturating_sub(echo.held))
+    }
+}
+
 /// Counts of a connection's OOB messages since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OobStatistics {

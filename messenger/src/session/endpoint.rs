@@ -1,5 +1,7 @@
 //! A session on a connection of the stack.
 
+use core::time::Duration;
+
 use outrider_stack::endpoint::{self, Directive, Established, Waker};
 use outrider_stack::tcp::connection::CloseReason;
 use outrider_stack::tcp::source::{
@@ -118,6 +120,10 @@ impl<U: SessionUser> SegmentSource for Endpoint<U> {
 
     fn is_out_of_credit(&self) -> bool {
         self.session.is_out_of_credit()
+    }
+
+    fn heartbeat_rtt(&self) -> Option<Duration> {
+        self.session.heartbeat_rtt()
     }
 
     fn finished(&self) -> bool {

@@ -10,6 +10,7 @@ mod endpoint;
 mod error;
 mod lanes;
 mod oob;
+mod opening;
 mod receive;
 mod send;
 mod statistics;
@@ -18,23 +19,22 @@ mod tests;
 
 use core::time::Duration;
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use outrider_stack::endpoint::{Directive, Established};
 use outrider_stack::tcp::source::SendState;
 use outrider_stack::time::Instant;
 
-use crate::codec::{
-    AUTH_METHOD_NONE, Auth, Banner, ChunkHeader, ChunkKind, CloseCode, Decoder, DecoderLimits, Hello,
-    SessionTerms, VERSION,
-};
+use crate::codec::{CloseCode, Decoder, DecoderLimits, SessionTerms};
 use crate::features::Features;
 use crate::message::Message;
 use crate::name::EntityName;
 use crate::oob::{OobMessage, OobRequest, OobStatistics, RegisterError};
 use crate::report::{ReceiveReport, SendReport};
 use crate::sparse::{Moment, SparseQueue};
+
+use opening::Opening;
 
 pub use admission::{Admission, NotTakenUp};
 pub use carry::Carry;
@@ -232,18 +232,6 @@ struct Acks {
     due: Moment,
 }
 
-/// What is of use until both sides are ready and the last byte of the handshake has left.
-#[derive(Default)]
-struct Opening {
-    own_terms: SessionTerms,
-    peer_terms: SessionTerms,
-    /// The peer's, as far as it has come.
-    banner: Vec<u8>,
-    /// Bytes of ours that are still to be sent.
-    unsent: VecDeque<u8>,
-    deadline: Moment,
-}
-
 /// A message whose last byte left with the segment that ended at this stream offset.
 #[derive(Clone, Copy, Debug)]
 struct Unacked {
@@ -364,23 +352,6 @@ impl Session {
         self.segment_bytes as usize
     }
 
-    /// The state of the handshake. After it, one that asks for nothing.
-    fn opening(&mut self) -> &mut Opening {
-        self.opening.get_or_insert_default()
-    }
-
-    /// Whether bytes of the handshake are still to be sent.
-    fn is_opening(&self) -> bool {
-        self.opening.as_ref().is_some_and(|opening| !opening.unsent.is_empty())
-    }
-
-    /// Forgets the handshake once it is over and its last byte has left.
-    fn settle_opening(&mut self) {
-        if self.phase == Phase::Open && !self.is_opening() {
-            self.opening = None;
-        }
-    }
-
     /// What is due, to be changed; [`Self::set_control`] puts it back.
     fn control(&self) -> Control {
         self.control.as_deref().copied().unwrap_or_default()
@@ -388,40 +359,6 @@ impl Session {
 
     fn set_control(&mut self, control: Control) {
         self.control = (control != Control::default()).then(|| Box::new(control));
-    }
-
-    /// Our side of the handshake up to Ready. The segment that completed the transport's handshake may have brought so
-    /// much of the peer's that an answer is queued already: this goes before it.
-    fn open_handshake(&mut self, local: IpAddr) {
-        let later = core::mem::take(&mut self.opening().unsent);
-        // An end that listens on all its addresses is reached by the one of this connection.
-        let addresses = self.config.addresses.iter().map(|address| match address.ip().is_unspecified() {
-            true => SocketAddr::new(local, address.port()),
-            false => *address,
-        });
-        let hello = Hello {
-            name: self.config.name,
-            nonce: self.config.nonce,
-            addresses: addresses.collect(),
-            receive_credit_bytes: self.config.receive_credit_bytes,
-            message_bytes_max: self.config.message_bytes_max,
-        };
-        let banner =
-            Banner { version: VERSION, supported: self.config.supported, required: self.config.required };
-        self.opening().unsent.extend(banner.encode());
-        self.push_handshake(ChunkKind::Hello, &hello.encode());
-        self.push_handshake(ChunkKind::Auth, &Auth { method: AUTH_METHOD_NONE }.encode());
-        if self.is_dialler {
-            let terms = self.opening().own_terms.encode();
-            self.push_handshake(ChunkKind::Connect, &terms);
-        }
-        self.opening().unsent.extend(later);
-    }
-
-    fn push_handshake(&mut self, kind: ChunkKind, payload: &[u8]) {
-        let unsent = &mut self.opening().unsent;
-        unsent.extend(ChunkHeader::whole(kind, 0, payload).encode());
-        unsent.extend(payload);
     }
 
     /// Input. Queues a message; returns it when the session is closing. Who calls keeps the send budget.
@@ -594,6 +531,11 @@ impl Session {
     /// Whether messages wait for the peer's receive credit.
     pub fn is_out_of_credit(&self) -> bool {
         self.life.queue.is_out_of_credit()
+    }
+
+    /// Round trip of our last OOB message that was answered on this connection, less the time the peer held it.
+    pub fn heartbeat_rtt(&self) -> Option<Duration> {
+        self.life.oob.round_trip()
     }
 
     /// The sending side, with what the transport says about its own.

@@ -1,6 +1,7 @@
 //! A session's OOB state: what it sends when, and what it has received.
 
 use core::num::NonZeroU64;
+use core::time::Duration;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -38,6 +39,8 @@ pub(super) struct OobState {
     last_parts_at: Moment,
     /// When the peer shall have its echo at the latest.
     echo_due: Moment,
+    /// Of our last message that the peer answered.
+    round_trip: Option<Duration>,
     last_in_order: u64,
     /// Where a connection has never had a gap that an OOB message overtook there is nothing to keep.
     ahead: Option<Box<Ahead>>,
@@ -70,6 +73,7 @@ impl OobState {
             heard: None,
             last_parts_at: Moment::NEVER,
             echo_due: Moment::NEVER,
+            round_trip: None,
             last_in_order: 0,
             ahead: None,
             counts: Counts::default(),
@@ -103,6 +107,7 @@ impl OobState {
         self.heard = None;
         self.last_parts_at = Moment::NEVER;
         self.echo_due = Moment::NEVER;
+        self.round_trip = None;
         self.last_in_order = 0;
         if let Some(ahead) = &mut self.ahead {
             ahead.sequences.clear();
@@ -127,6 +132,10 @@ impl OobState {
         let interval = last.get().map(|last| now.since(last)).unwrap_or_default();
         let due = self.registry.earliest().filter(|due| *due <= now + interval).unwrap_or(now);
         self.echo_due = self.echo_due.or_sooner(due);
+    }
+
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
     }
 
     fn echo(&self, now: Instant) -> Option<Echo> {
@@ -260,6 +269,9 @@ impl Session {
         self.life.oob.hear(now, &payload);
         let OobPayload { report, parts } = payload;
         let message = OobMessage { parts, report, arrived_at: now, ahead_of_gap };
+        if let Some(round_trip) = message.round_trip() {
+            self.life.oob.round_trip = Some(round_trip);
+        }
         self.events.push_back(SessionEvent::Oob(Box::new(message)));
     }
 }

@@ -117,6 +117,41 @@ fn a_throttle_over_all_connections_stops_the_senders_and_lets_them_go_on() {
 }
 
 #[test]
+fn a_throttle_is_exceeded_by_a_credit_and_a_message_for_each_lane_of_a_connection_at_most() {
+    const LIMIT: u64 = 20_000;
+    const CREDIT: u64 = 8 << 10;
+    const MESSAGE: u64 = 3_000;
+    // Besides its payload a message has a header.
+    const COST: u64 = MESSAGE + 64;
+    let limits = ThrottleLimits { bytes: LIMIT, messages: 1 << 20 };
+    let mut cluster = Cluster::new(6, &calm(), 1, move |_, builder| {
+        let builder = builder.default_policy(Policy::lossless_peer()).receive_credit_bytes(CREDIT as usize);
+        builder.throttle(EntityKind::Osd, limits)
+    });
+    let senders: Vec<Connection> =
+        [1, 3, 4, 5, 6].map(|host| cluster.host(host).messenger.connect_to(address(2)).unwrap()).into();
+    cluster.run_for(Duration::from_millis(100));
+    cluster.hosts[1].as_mut().unwrap().messenger.set_dispatching(false);
+    let lanes = [64, 127, 196, 255];
+    for (number, priority) in (0..100u64).zip(lanes.into_iter().cycle()) {
+        let message = Message::new(1, vec![0; MESSAGE as usize]).with_tid(number).with_priority(priority);
+        senders.iter().for_each(|sender| sender.send_message(message.clone()).unwrap());
+    }
+    let bound = LIMIT + senders.len() as u64 * (CREDIT + lanes.len() as u64 * COST);
+    for _ in 0..50 {
+        cluster.run_for(Duration::from_millis(20));
+        let (held, _) = cluster.host(2).messenger.throttled(Some(EntityKind::Osd)).unwrap();
+        assert!(held <= bound, "{held} of at most {bound}");
+    }
+    let (held, _) = cluster.host(2).messenger.throttled(Some(EntityKind::Osd)).unwrap();
+    assert!(held >= LIMIT, "{held}: it is reached");
+    cluster.hosts[1].as_mut().unwrap().messenger.set_dispatching(true);
+    cluster.run_for(Duration::from_secs(5));
+    assert_eq!(cluster.host(2).recorder.messages().len(), 500);
+    assert_eq!(cluster.host(2).messenger.throttled(Some(EntityKind::Osd)), Some((0, 0)));
+}
+
+#[test]
 fn a_shutdown_that_drains_delivers_everything_and_one_that_does_not_is_quick() {
     for (drain, all) in [(Drain::Within(Duration::from_secs(10)), true), (Drain::No, false)] {
         let link = outrider_drivers::memory::LinkConfig { rate_bits_per_second: 10_000_000, ..calm() };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::cluster::{Cluster, Told, address, calm};
+use super::cluster::{Cluster, HALF_TRIP, Told, address, calm};
 use bytes::Bytes;
 use outrider_messenger::{Condition, Message, OobOp, Policy};
 
@@ -54,6 +54,11 @@ fn heartbeats_go_on_with_the_next_transport_and_sequences_go_on_too() {
     let registration = connection.register_oob_message(OobOp::PING, part, Duration::from_millis(10)).unwrap();
     cluster.run_for(Duration::from_secs(1));
     let before = cluster.host(2).recorder.heartbeats();
+    assert_eq!(
+        connection.round_trip(),
+        Some(2 * HALF_TRIP),
+        "without the time that the echo waited for its turn"
+    );
     cluster.host(2).reset_connections(cluster.now);
     cluster.run_for(Duration::from_secs(1));
     let after = cluster.host(2).recorder.heartbeats();

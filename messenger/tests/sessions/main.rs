@@ -4,6 +4,8 @@
 mod cluster;
 mod driven;
 mod lossless;
+#[path = "../outcomes/mod.rs"]
+mod outcomes;
 mod policies;
 mod preemption;
 mod stress;

@@ -7,56 +7,17 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::cluster::{Cluster, HALF_TRIP, Recorder, Told, address, calm};
+use super::outcomes::{DOCUMENT, FAULTS, Fault, STAGES, hosts};
 use outrider_messenger::{Connection, Message, Policy};
 use outrider_stack::time::Instant;
 
-const DOCUMENT: &str = include_str!("../../../docs/messenger.md");
 /// Messages that each side gives, from the dial on: one every half trip.
 const MESSAGES: u64 = 40;
 /// All is over by then: attempts, time limits of TCP, back-off.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Where a connection is when the fault strikes: what is on its way.
-const STAGES: [(&str, u32); 6] =
-    [("SYN", 3), ("SYN+ACK", 4), ("Connect", 5), ("answer", 6), ("Ready", 7), ("open", 30)];
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    /// The transport is reset.
-    Reset,
-    /// Nothing gets through for eight seconds, longer than TCP and handshake wait.
-    Blackhole,
-    /// The peer crashes and is back, knowing nothing, a tenth of a second later.
-    Restart,
-    /// Both dial at once; of a client and a server, the client comes again while the server knows nothing of a loss.
-    Race,
-    /// The peer's process has crashed, and its host refuses connections for three seconds.
-    Refuse,
-}
-
-const FAULTS: [(&str, Fault); 5] = [
-    ("reset", Fault::Reset),
-    ("blackhole", Fault::Blackhole),
-    ("peer restart", Fault::Restart),
-    ("race", Fault::Race),
-    ("refuse", Fault::Refuse),
-];
-
-/// The policies of the two hosts, and which of them the table is about. Host 1 dials.
-fn hosts(policy: Policy) -> ([Policy; 2], u8) {
-    if !policy.server {
-        let mate = match (policy.lossy, policy.standby) {
-            (true, _) => Policy::stateless_server(),
-            (false, false) => Policy::stateful_server(),
-            (false, true) => policy,
-        };
-        ([policy, mate], 1)
-    } else if policy.lossy {
-        ([Policy::lossy_client(), policy], 2)
-    } else {
-        ([Policy::lossless_client(), policy], 2)
-    }
-}
+/// Half trips from the dial on until what a stage is named for is on its way.
+const HALF_TRIPS: [u32; STAGES.len()] = [3, 4, 5, 6, 7, 30];
 
 /// Every message of one sender, once, in order? What the receiver's lives got, one after the other.
 #[derive(Default)]
@@ -240,7 +201,7 @@ fn play(policy: Policy, fault: Fault, half_trips: u32) -> String {
     let left = until.since(play.cluster.now);
     play.cluster.run_for(left);
     let lossless = play.policies.iter().all(|policy| !policy.lossy);
-    play.outcome(lossless, matches!(fault, Fault::Restart | Fault::Refuse))
+    play.outcome(lossless, fault.kills())
 }
 
 /// One line for each policy and fault; stages with the same outcome together.
@@ -251,7 +212,7 @@ fn table() -> String {
     for (name, policy) in Policy::ALL {
         for (fault_name, fault) in FAULTS {
             let mut groups: Vec<(Vec<&str>, String)> = Vec::new();
-            for (stage, half_trips) in STAGES {
+            for (stage, half_trips) in STAGES.into_iter().zip(HALF_TRIPS) {
                 let outcome = play(policy, fault, half_trips);
                 match groups.last_mut() {
                     Some((stages, last)) if *last == outcome => stages.push(stage),

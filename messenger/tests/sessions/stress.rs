@@ -12,11 +12,16 @@ use bytes::Bytes;
 use outrider_drivers::memory::LinkConfig;
 use outrider_drivers::rng::Rng;
 use outrider_messenger::{LANES, Message, OobOp, OobRegistration, Policy, lane_of};
+use outrider_stack::time::Instant;
 
 const HOSTS: u8 = 10;
 const SEEDS: Range<u64> = 0..100;
 const PRIORITIES: [u8; LANES] = [64, 127, 196, 255];
 const PING_INTERVAL: Duration = Duration::from_millis(100);
+/// After a fault has ended: what TCP and back-off may take to be on their feet again, besides the time that it lasted.
+const RECOVERY: Duration = Duration::from_millis(700);
+/// Longest silence on a path that is up.
+const SILENCE_MAX: Duration = Duration::from_millis(400);
 /// How long traffic and faults last.
 const UNREST: Duration = Duration::from_secs(2);
 /// Message bytes of a world at most: what takes its time in real life.
@@ -70,10 +75,16 @@ struct World {
     cluster: Cluster,
     rng: Rng,
     lives: [u8; HOSTS as usize],
+    /// Since when a host's link swallows everything.
+    swallowing: [Option<Instant>; HOSTS as usize],
+    /// From when on nothing that befell a host before excuses it.
+    calm_from: [Instant; HOSTS as usize],
     registrations: BTreeMap<(u8, u8), OobRegistration>,
     book: Book,
     cuts: u64,
     restarts: u64,
+    /// How often a path was found to be up, and heartbeats on it.
+    flows: u64,
 }
 
 impl World {
@@ -93,10 +104,44 @@ impl World {
             cluster,
             rng,
             lives,
+            swallowing: [None; HOSTS as usize],
+            calm_from: [Instant::ZERO; HOSTS as usize],
             registrations: BTreeMap::new(),
             book: Book::default(),
             cuts: 0,
             restarts: 0,
+            flows: 0,
+        }
+    }
+
+    fn swallow(&mut self, host: u8, swallows: bool) {
+        self.cluster.ports[usize::from(host) - 1].set_blackhole(swallows);
+        let now = self.cluster.now;
+        let since = &mut self.swallowing[usize::from(host) - 1];
+        let lasted = since.map_or(Duration::ZERO, |since| now.since(since));
+        *since = swallows.then(|| since.unwrap_or(now));
+        self.excuse(host, lasted);
+    }
+
+    /// A host has been struck, or has been for so long.
+    fn excuse(&mut self, host: u8, lasted: Duration) {
+        self.calm_from[usize::from(host) - 1] = self.cluster.now + RECOVERY + lasted;
+    }
+
+    /// Heartbeats flow wherever the path is up.
+    fn check_flow(&mut self) {
+        let now = self.cluster.now;
+        let is_calm = |host: u8| {
+            let index = usize::from(host) - 1;
+            self.swallowing[index].is_none() && self.calm_from[index] < now && self.cluster.is_up(host)
+        };
+        for (from, to) in self.registrations.keys().filter(|(from, to)| is_calm(*from) && is_calm(*to)) {
+            let connection = self.cluster.host(*from).messenger.connect_to(address(*to)).unwrap();
+            if connection.is_connected() {
+                let silence = now.since(connection.last_heard().expect("it is ready"));
+                assert!(silence < SILENCE_MAX, "{from} has not heard {to} for {silence:?}: {connection:?}");
+                self.flows += 1;
+            }
         }
     }
 
@@ -138,10 +183,11 @@ impl World {
         match self.rng.below(10) {
             0..6 if self.cluster.is_up(host) => {
                 self.cuts += self.cluster.host(host).reset_connections(self.cluster.now) as u64;
+                self.excuse(host, Duration::ZERO);
             }
             6 | 7 => {
                 let stalls = self.rng.chance(0.5);
-                self.cluster.ports[usize::from(host) - 1].set_blackhole(stalls);
+                self.swallow(host, stalls);
             }
             8 if self.cluster.is_up(host) && self.restarts < 3 => {
                 let recorder = self.cluster.crash(host);
@@ -157,6 +203,7 @@ impl World {
     fn boot(&mut self, host: u8) {
         self.lives[usize::from(host) - 1] += 1;
         self.cluster.boot(host);
+        self.excuse(host, Duration::ZERO);
     }
 
     fn take_down(&mut self, host: u8, recorder: &Recorder) {
@@ -172,9 +219,10 @@ impl World {
             }
             let pause = Duration::from_micros(self.rng.below(20_000));
             self.cluster.run_for(pause);
+            self.check_flow();
         }
         for host in 1..=HOSTS {
-            self.cluster.ports[usize::from(host) - 1].set_blackhole(false);
+            self.swallow(host, false);
             if !self.cluster.is_up(host) {
                 self.boot(host);
             }
@@ -255,19 +303,21 @@ impl World {
 
 #[test]
 fn ten_nodes_lose_nothing_double_nothing_and_keep_order_whatever_is_cut() {
-    let (seeds, mut cuts, mut restarts, mut messages) = (seeds(), 0, 0, 0);
+    let (seeds, mut cuts, mut restarts, mut messages, mut flows) = (seeds(), 0, 0, 0, 0);
     for seed in seeds.clone() {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let mut world = World::new(seed);
             world.run();
             world.check();
-            (world.cuts, world.restarts, world.book.sent.values().map(Vec::len).sum::<usize>())
+            let messages = world.book.sent.values().map(Vec::len).sum::<usize>();
+            (world.cuts, world.restarts, messages, world.flows)
         }));
         match outcome {
             Ok(counts) => {
                 cuts += counts.0;
                 restarts += counts.1;
                 messages += counts.2;
+                flows += counts.3;
             }
             Err(panic) => {
                 eprintln!(
@@ -281,5 +331,6 @@ fn ten_nodes_lose_nothing_double_nothing_and_keep_order_whatever_is_cut() {
     if seeds.end - seeds.start >= 50 {
         let worlds = seeds.end - seeds.start;
         assert!(cuts > 5 * worlds && restarts > worlds / 2, "faults that hardly ever strike");
+        assert!(flows > 100 * worlds, "paths are hardly ever up: {flows}");
     }
 }

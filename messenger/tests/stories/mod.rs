@@ -304,10 +304,11 @@ fn registrations_may_come_before_the_connection_is_ready_and_end_when_dropped() 
     let oob = right.next_oob();
     assert_eq!((oob.report.sequence, &oob.parts[0].bytes[..]), (1, &b"1"[..]));
     let echo = left.next_oob();
-    assert_eq!(echo.report.echo.unwrap().sequence, 1);
+    // One echo may answer several: it names the last that came.
+    let echoed = echo.report.echo.unwrap().sequence;
     drop(registration);
     let _again = ping(&there).expect("its place is free");
-    assert!(there.oob_statistics().sent >= 1);
+    assert!((1..=there.oob_statistics().sent).contains(&echoed), "{echoed}");
     assert!(there.peer_report().is_some() && there.last_heard().is_some());
     left.end();
     right.end();

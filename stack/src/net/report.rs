@@ -1,5 +1,7 @@
 //! What an observer is told of one connection, by its place in the table.
 
+use core::time::Duration;
+
 use super::Stack;
 use super::table::ConnectionSummary;
 use crate::tcp::source::Blocked;
@@ -13,6 +15,8 @@ pub struct ConnectionReport {
     pub summary: ConnectionSummary,
     /// Bytes that wait for their turn at the source.
     pub unsent_bytes: u64,
+    /// Round trip of the last heartbeat that was answered, where the source sends any.
+    pub heartbeat_rtt: Option<Duration>,
     /// Its counters.
     pub statistics: ConnectionStatistics,
 }
@@ -34,6 +38,7 @@ impl Stack {
         Some(ConnectionReport {
             summary,
             unsent_bytes: entry.user.unsent_bytes(),
+            heartbeat_rtt: entry.user.heartbeat_rtt(),
             statistics: *entry.connection.statistics(),
         })
     }

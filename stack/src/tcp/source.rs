@@ -122,6 +122,11 @@ pub trait SegmentSource {
         false
     }
 
+    /// Round trip of the last heartbeat that was answered, where the source sends any. For observers.
+    fn heartbeat_rtt(&self) -> Option<Duration> {
+        None
+    }
+
     /// Whether the source has sent its last byte and wants FIN to follow once [`Self::demand`] is `Nothing`.
     fn finished(&self) -> bool {
         false

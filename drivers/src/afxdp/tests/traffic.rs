@@ -228,7 +228,7 @@ fn jumbo_frames_use_several_chunks() {
         let options = AfXdpOptions { attach, rx_frames: 64, tx_frames: 8, ..AfXdpOptions::default() };
         let ports = [lab.open_near(&options), lab.open_far(&options)];
         let [Ok(mut near), Ok(mut far)] = ports else {
-            println!("skipped: needs a kernel with multi-buffer XDP in {attach:?} mode: {ports:?}");
+            netns::skip(&format!("a kernel with multi-buffer XDP in {attach:?} mode: {ports:?}"));
             continue;
         };
         let (near, far) = (&mut near[0], &mut far[0]);

@@ -106,8 +106,9 @@ fn a_side_with_nothing_registered_echoes_once_and_is_not_echoed_in_turn() {
     let echo = left.oobs[0].report.echo.unwrap();
     assert_eq!((echo.sequence, echo.departed_at, echo.held), (1, due, 2 * MS));
     assert!(left.oobs[0].parts.is_empty());
-    let round_trip = left.oobs[0].arrived_at.since(echo.departed_at).saturating_sub(echo.held);
-    assert_eq!(round_trip, 2 * MS);
+    assert_eq!(left.oobs[0].round_trip(), Some(2 * MS));
+    assert_eq!(right.oobs[0].round_trip(), None, "it had sent nothing that could be echoed");
+    assert_eq!(left.session.heartbeat_rtt(), Some(2 * MS));
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub use record::{ConnectionRecord, ShardRecord};
 /// "OUTRIDER", read as a big-endian number.
 const MAGIC: u64 = u64::from_be_bytes(*b"OUTRIDER");
 /// Changes when the meaning of a word does. The list of counters has its own mark, [`layout_mark`].
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 const HEADER_WORDS: usize = 32;
 /// Most shards and most connections of each that a segment has room for.
 const SHARDS_MAX: usize = 1_024;

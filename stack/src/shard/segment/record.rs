@@ -131,12 +131,12 @@ pub struct ConnectionRecord {
 
 impl ConnectionRecord {
     /// Words of a record, without the sequence number.
-    pub(super) const WORDS: usize = 3 + 6 + 10 + 1 + ConnectionStatistics::COUNT;
+    pub(super) const WORDS: usize = 3 + 6 + 10 + 2 + ConnectionStatistics::COUNT;
     /// Of a slot without a connection.
     pub(super) const EMPTY: [u64; Self::WORDS] = [0; Self::WORDS];
 
     pub(super) fn to_words(self) -> [u64; Self::WORDS] {
-        let ConnectionReport { summary, unsent_bytes, statistics } = self.report;
+        let ConnectionReport { summary, unsent_bytes, heartbeat_rtt, statistics } = self.report;
         let ConnectionSummary { id, local, remote, phase, send } = summary;
         let SendState {
             bytes_in_flight,
@@ -175,7 +175,7 @@ impl ConnectionRecord {
             &local,
             &remote,
             &send,
-            &[unsent_bytes],
+            &[unsent_bytes, heartbeat_rtt.map_or(NONE, nanos)],
             &statistics.values(),
         ])
     }
@@ -211,7 +211,7 @@ impl ConnectionRecord {
             blocked,
             stream_offset,
         ] = words.take();
-        let [unsent_bytes] = words.take();
+        let [unsent_bytes, heartbeat_rtt] = words.take();
         let duration = |nanos: u64| (nanos != NONE).then(|| Duration::from_nanos(nanos));
         let send = SendState {
             bytes_in_flight,
@@ -228,7 +228,8 @@ impl ConnectionRecord {
         let id = ConnectionId { index: (name >> 32) as u32, generation: name as u32 };
         let summary = ConnectionSummary { id, local, remote, phase, send };
         let statistics = ConnectionStatistics::from_values(words.take());
-        let report = ConnectionReport { summary, unsent_bytes, statistics };
+        let heartbeat_rtt = duration(heartbeat_rtt);
+        let report = ConnectionReport { summary, unsent_bytes, heartbeat_rtt, statistics };
         Some(ConnectionRecord { updated_at: Instant::from_nanos(updated_at), report })
     }
 

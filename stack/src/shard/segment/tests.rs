@@ -82,11 +82,13 @@ fn a_connection_comes_out_as_it_went_in() {
         let summary =
             ConnectionSummary { id, local: ends[number % 2], remote: ends[(number + 1) % 2], phase, send };
         let statistics = ConnectionStatistics::from_values(core::array::from_fn(|place| 100 + place as u64));
-        let report = ConnectionReport { summary, unsent_bytes: 12, statistics };
+        let heartbeat_rtt = (number > 1).then(|| Duration::from_nanos(13));
+        let report = ConnectionReport { summary, unsent_bytes: 12, heartbeat_rtt, statistics };
         let updated_at = Instant::from_nanos(13);
         let out = ConnectionRecord::from_words(&ConnectionRecord { updated_at, report }.to_words()).unwrap();
         assert_eq!(out.updated_at, updated_at);
         assert_eq!((out.report.unsent_bytes, out.report.statistics), (12, statistics));
+        assert_eq!(out.report.heartbeat_rtt, heartbeat_rtt);
         assert_eq!(out.occupancy_bytes(), 13);
         let got = out.report.summary;
         assert_eq!((got.id, got.local, got.remote), (id, summary.local, summary.remote));

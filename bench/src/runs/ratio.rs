@@ -1,0 +1,219 @@
+//! Two results set against each other, where the difference can be told from chance.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::figures::{Repeated, Told, label, widening};
+use crate::table::{self, times};
+
+/// A figure to compare.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key {
+    /// Its name among the ratios.
+    pub(crate) name: &'static str,
+    /// Its path in a result.
+    pub(crate) path: &'static str,
+    /// Whether the speed of the machine is in it; not so in virtual time.
+    pub(crate) of_machine: bool,
+}
+
+impl Key {
+    /// A figure that depends on the machine.
+    pub(crate) const fn new(name: &'static str, path: &'static str) -> Self {
+        Key { name, path, of_machine: true }
+    }
+}
+
+/// How many times larger the first of two results is, figure by figure.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Ratio {
+    /// Such as `fifo/oob`.
+    pub(crate) of: String,
+    /// The values of the list options of the first.
+    #[serde(flatten)]
+    pub(crate) point: Map<String, Value>,
+    /// By the figure's name; `null` where it is inconclusive, or the second is zero.
+    #[serde(flatten)]
+    values: BTreeMap<&'static str, Option<f64>>,
+    /// The least and the largest ratio that the runs allow, by name.
+    bounds: BTreeMap<&'static str, [f64; 2]>,
+    /// Why a figure was refused, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    inconclusive: BTreeMap<&'static str, &'static str>,
+}
+
+/// One run cannot tell a difference from chance.
+const ONE_RUN: &str = "one run has no spread; give --repeat 3 or more";
+/// Chance could have made it: the runs of one variant differ among themselves about as much as the variants.
+const SPREAD: &str = "the runs differ among themselves by about as much";
+/// The machine was less steady than the difference is large.
+const NOISE: &str = "the machine varied by more";
+
+impl Ratio {
+    /// Sets `above` against `below`. Figures that one of them does not have are left out.
+    pub(crate) fn between<R>(
+        of: impl Into<String>,
+        point: &Map<String, Value>,
+        [above, below]: [&Repeated<R>; 2],
+        keys: &[Key],
+        noise: f64,
+    ) -> Self {
+        let mut ratio = Ratio {
+            of: of.into(),
+            point: point.clone(),
+            values: BTreeMap::new(),
+            bounds: BTreeMap::new(),
+            inconclusive: BTreeMap::new(),
+        };
+        for key in keys {
+            let (Some(first), Some(second)) = (above.told(key.path), below.told(key.path)) else { continue };
+            ratio.values.insert(key.name, None);
+            if second.told <= 0.0 {
+                continue;
+            }
+            let value = first.told / second.told;
+            if second.least > 0.0 {
+                ratio.bounds.insert(key.name, [first.least / second.most, first.most / second.least]);
+            }
+            let noise = if key.of_machine { noise } else { 0.0 };
+            match refusal(&first, &second, value, noise) {
+                Some(reason) => {
+                    ratio.inconclusive.insert(key.name, reason);
+                }
+                None => {
+                    ratio.values.insert(key.name, Some(value));
+                }
+            }
+        }
+        ratio
+    }
+
+    fn cell(&self, name: &str) -> String {
+        let bounds =
+            self.bounds.get(name).map(|[least, most]| format!("{} to {}", times(*least), times(*most)));
+        match (self.values.get(name), self.inconclusive.get(name), bounds) {
+            (Some(Some(value)), _, Some(bounds)) => format!("{} ({bounds})", times(*value)),
+            (Some(Some(value)), _, None) => times(*value),
+            (_, Some(_), Some(bounds)) => format!("inconclusive ({bounds})"),
+            (_, Some(_), None) => "inconclusive".to_owned(),
+            _ => "-".to_owned(),
+        }
+    }
+}
+
+/// Why the difference cannot be told from chance, if so.
+fn refusal(first: &Told, second: &Told, value: f64, noise: f64) -> Option<&'static str> {
+    if first.runs.min(second.runs) < 2 {
+        return Some(ONE_RUN);
+    }
+    // Equal in every run: there is no chance in it, and no difference.
+    let is_exact = |told: &Told| told.least == told.most;
+    if is_exact(first) && is_exact(second) {
+        return None;
+    }
+    // On a logarithmic scale, as ratios are: what is many times as large is so however wide the spread of the smaller.
+    let spread = |told: &Told| if told.least > 0.0 { (told.most / told.least).ln() } else { f64::INFINITY };
+    if value.ln().abs() <= widening(first.runs.min(second.runs)) * (spread(first) + spread(second)) {
+        return Some(SPREAD);
+    }
+    let difference = value.max(1.0 / value) - 1.0;
+    (difference <= noise).then_some(NOISE)
+}
+
+/// The table of ratios, and why some were refused.
+pub(crate) fn ratio_table(ratios: &[Ratio], columns: &[(&'static str, &str)]) -> String {
+    if ratios.is_empty() {
+        return String::new();
+    }
+    let present = |name: &&'static str| ratios.iter().any(|ratio| ratio.values.contains_key(*name));
+    let columns: Vec<_> = columns.iter().filter(|(name, _)| present(name)).collect();
+    let rows: Vec<Vec<String>> = ratios
+        .iter()
+        .map(|ratio| {
+            let name = std::iter::once(label(&ratio.of, &ratio.point));
+            name.chain(columns.iter().map(|(name, _)| ratio.cell(name))).collect()
+        })
+        .collect();
+    let header: Vec<&str> = std::iter::once("of").chain(columns.iter().map(|(_, title)| *title)).collect();
+    let mut text = format!("\nRatios (and what the runs allow)\n{}", table::numbers(&header, &rows));
+    let mut reasons: Vec<&str> =
+        ratios.iter().flat_map(|ratio| ratio.inconclusive.values().copied()).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    for reason in reasons {
+        text += &format!("inconclusive where {reason}\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::figures::{Figure, Figures, Visit, combine};
+    use super::*;
+    use serde_json::json;
+
+    #[derive(Clone, Debug, Serialize)]
+    struct Sample(f64);
+
+    impl Figures for Sample {
+        fn label(&self) -> String {
+            String::new()
+        }
+
+        fn figures(&mut self, visit: &mut Visit<'_>) {
+            visit("delay_us", Figure::Median(&mut self.0));
+        }
+    }
+
+    const KEYS: [Key; 1] = [Key::new("delay", "delay_us")];
+
+    fn between(above: &[f64], below: &[f64], noise: f64) -> Value {
+        let repeated = |values: &[f64]| combine(values.iter().copied().map(Sample).collect()).unwrap();
+        let ratio = Ratio::between("a/b", &Map::new(), [&repeated(above), &repeated(below)], &KEYS, noise);
+        serde_json::to_value(ratio).unwrap()
+    }
+
+    #[test]
+    fn a_difference_beyond_spread_and_noise_is_told_with_its_bounds() {
+        let ratio = between(&[20.0, 22.0, 24.0], &[10.0, 11.0, 12.0], 0.05);
+        assert_eq!((&ratio["of"], &ratio["delay"]), (&json!("a/b"), &json!(2.0)));
+        assert_eq!(ratio["bounds"]["delay"], json!([20.0 / 12.0, 2.4]));
+        assert!(ratio.get("inconclusive").is_none(), "{ratio}");
+    }
+
+    #[test]
+    fn what_chance_or_the_machine_could_have_made_is_refused() {
+        for (above, below, noise, reason) in [
+            (&[10.0, 14.0][..], &[11.0, 12.0][..], 0.0, SPREAD),
+            (&[10.0, 11.0, 12.0], &[12.1, 12.5, 13.0], 0.0, SPREAD),
+            (&[11.0, 11.1], &[10.0, 10.1], 0.2, NOISE),
+            (&[10.0, 10.1], &[11.0, 11.1], 0.2, NOISE),
+            (&[20.0], &[10.0], 0.0, ONE_RUN),
+        ] {
+            let ratio = between(above, below, noise);
+            assert_eq!((&ratio["delay"], &ratio["inconclusive"]["delay"]), (&Value::Null, &json!(reason)));
+        }
+        // Virtual time gives the same in every run, and then there is nothing to doubt.
+        assert_eq!(between(&[10.0, 10.0], &[10.0, 10.0], 0.2)["delay"], 1.0);
+        assert_eq!(between(&[10.0, 10.0], &[0.0, 0.0], 0.2)["delay"], Value::Null);
+    }
+
+    #[test]
+    fn the_table_says_why_a_ratio_is_missing() {
+        let repeated = |values: &[f64]| combine(values.iter().copied().map(Sample).collect()).unwrap();
+        let ratio = |above: &[f64]| {
+            let both = [&repeated(above), &repeated(&[10.0, 10.5])];
+            Ratio::between("a/b", &Map::new(), both, &KEYS, 0.0)
+        };
+        let text =
+            ratio_table(&[ratio(&[20.0, 21.0]), ratio(&[9.0, 12.0])], &[("delay", "delay"), ("no", "no")]);
+        assert!(
+            text.contains("2.00 (1.90 to 2.10)") && text.contains("inconclusive (0.86 to 1.20)"),
+            "{text}"
+        );
+        assert!(text.contains(SPREAD) && !text.contains(" no"), "{text}");
+        assert_eq!(ratio_table(&[], &[]), "");
+    }
+}
