@@ -52,6 +52,7 @@ struct Partial {
 
 /// A chunk of which the end has yet to come. Nothing of it is kept where chunks arrive whole.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at most, in a box of its own")]
 enum CutShort {
     Header { bytes: [u8; CHUNK_HEADER_BYTES], filled: usize },
     Body(Body),
