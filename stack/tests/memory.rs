@@ -96,7 +96,7 @@ impl Acceptor for Server {
 }
 
 /// Two hosts with `count` connections on which either end has `bytes` to send.
-fn connected(count: u64, bytes: u64, link: LinkConfig, tcp: TcpConfig) -> (Pair, Arc<Tally>) {
+fn connected(count: u64, bytes: u64, link: LinkConfig, tcp: &TcpConfig) -> (Pair, Arc<Tally>) {
     const AT_ONCE: u64 = 100;
     let tally = Arc::new(Tally::default());
     let config = |host| StackConfig { connections_max: 1 << 20, tcp: tcp.clone(), ..host_config(host) };
@@ -127,7 +127,7 @@ fn idle_connections_hold_little() {
     const BYTES: u64 = 300;
     // What a host holds without any connection is not any connection's.
     let before = ALLOCATOR.held();
-    let (mut pair, tally) = connected(COUNT, BYTES, gigabit(), TcpConfig::default());
+    let (mut pair, tally) = connected(COUNT, BYTES, gigabit(), &TcpConfig::default());
     // What was in flight at once while they opened is given back little by little.
     pair.run_for(Duration::from_secs(120));
     assert_eq!(tally.established.load(Ordering::Relaxed), 2 * COUNT);
@@ -149,7 +149,7 @@ fn segments_need_no_new_memory() {
     // the time as the peer's window takes, for buffers follow what is in flight.
     let deep = LinkConfig { queue_bytes: 4 << 20, ..gigabit() };
     let tcp = TcpConfig { algorithm: Algorithm::Cubic, receive_window_max: 65_535, ..TcpConfig::default() };
-    let (mut pair, tally) = connected(20, ENDLESS, deep, tcp);
+    let (mut pair, tally) = connected(20, ENDLESS, deep, &tcp);
     // Windows, queues and the cable's own memory grow to what they will be.
     pair.run_for(Duration::from_secs(4));
     let sent = |pair: &Pair| [&pair.a, &pair.b].map(|host| host.stack.statistics().tx_segments);

@@ -1,10 +1,12 @@
 //! The receiving half: banner, handshake, chunks.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use outrider_stack::time::Instant;
 
 use super::error::FirstBytes;
-use super::{Peer, Phase, RECEIVE_CREDIT_BYTES_MIN, Session, SessionError, SessionEvent};
+use super::{Control, Peer, Phase, RECEIVE_CREDIT_BYTES_MIN, Session, SessionError, SessionEvent};
 use crate::codec::{
     AUTH_METHOD_NONE, Auth, BANNER_BYTES, Banner, BannerError, ChunkKind, CloseCode, Decoded, Hello,
     SessionTerms, decode_ack, decode_u64,
@@ -32,7 +34,7 @@ impl Session {
     /// The stream is unusable: the connection must be reset. The same error is given as
     /// [`SessionEvent::Fault`]. A peer that is merely refused is told so in order, without an error here.
     pub fn deliver(&mut self, now: Instant, bytes: &[u8]) -> Result<Delivery, SessionError> {
-        self.life.last_heard = Some(now);
+        self.life.last_heard = now.into();
         let mut delivery = Delivery { taken: bytes.len(), ..Delivery::default() };
         let mut rest = bytes;
         let result = self.take(now, &mut rest, &mut delivery);
@@ -54,7 +56,7 @@ impl Session {
     /// # Errors
     /// As [`Self::deliver`].
     pub fn placed(&mut self, now: Instant, bytes: usize) -> Result<(), SessionError> {
-        self.life.last_heard = Some(now);
+        self.life.last_heard = now.into();
         self.life.statistics.stream_bytes_received += bytes as u64;
         let result = match self.decoder.placed() {
             Ok(Some(decoded)) => self.on_decoded(now, decoded, &mut Delivery::default()),
@@ -117,11 +119,12 @@ impl Session {
     }
 
     fn take_banner(&mut self, bytes: &mut &[u8]) -> Result<(), SessionError> {
-        let wanted = BANNER_BYTES - self.banner.len();
+        let taken = &mut self.opening().banner;
+        let wanted = BANNER_BYTES - taken.len();
         let (piece, rest) = bytes.split_at(wanted.min(bytes.len()));
-        self.banner.extend_from_slice(piece);
-        let banner = Banner::decode(&self.banner).map_err(|error| match error {
-            BannerError::NotOutrider => SessionError::NotOutrider(FirstBytes::new(&self.banner)),
+        taken.extend_from_slice(piece);
+        let banner = Banner::decode(taken).map_err(|error| match error {
+            BannerError::NotOutrider => SessionError::NotOutrider(FirstBytes::new(taken)),
             BannerError::Version(version) => SessionError::Version(version),
             BannerError::Corrupt => SessionError::BannerCorrupt,
         })?;
@@ -164,10 +167,10 @@ impl Session {
             (ChunkKind::Hello, Phase::Hello) => self.on_hello(payload)?,
             (ChunkKind::Auth, Phase::Auth) => self.on_auth(payload)?,
             (ChunkKind::Connect, Phase::Connect) => {
-                self.peer_terms = SessionTerms::decode(kind, payload)?;
+                let terms = SessionTerms::decode(kind, payload)?;
+                self.opening().peer_terms = terms;
                 self.phase = Phase::Deciding;
                 if let Some(peer) = self.peer.clone().filter(|_| !self.closing) {
-                    let (peer, terms) = (Box::new(peer), self.peer_terms);
                     self.events.push_back(SessionEvent::Connect { peer, terms });
                 }
             }
@@ -183,7 +186,8 @@ impl Session {
             (ChunkKind::Oob, Phase::Open) if self.closing => {}
             (ChunkKind::Oob, Phase::Open) => self.on_oob(now, id, payload)?,
             (ChunkKind::Keepalive, Phase::Open) => {
-                self.control.keepalive_ack = Some(decode_u64(kind, payload)?);
+                let keepalive_ack = Some(decode_u64(kind, payload)?);
+                self.set_control(Control { keepalive_ack, ..self.control() });
             }
             (ChunkKind::KeepaliveAck, Phase::Open) => {
                 let elapsed = now.since(Instant::from_nanos(decode_u64(kind, payload)?));
@@ -210,7 +214,8 @@ impl Session {
         if receive_credit_bytes < RECEIVE_CREDIT_BYTES_MIN {
             return Err(SessionError::UnusableLimits { credit_bytes: receive_credit_bytes });
         }
-        self.peer = Some(Peer { name, nonce, addresses, features: self.peer_features, message_bytes_max });
+        let features = self.peer_features;
+        self.peer = Some(Arc::new(Peer { name, nonce, addresses, features, message_bytes_max }));
         self.phase = Phase::Auth;
         Ok(())
     }
@@ -226,13 +231,14 @@ impl Session {
 
     /// The peer has accepted us, and said from where the session goes on.
     fn on_answer(&mut self, payload: &[u8]) -> Result<(), SessionError> {
-        self.peer_terms = SessionTerms::decode(ChunkKind::Ready, payload)?;
-        if self.peer_terms.peer_cookie != self.own_terms.cookie {
+        let terms = SessionTerms::decode(ChunkKind::Ready, payload)?;
+        let opening = self.opening();
+        opening.peer_terms = terms;
+        if terms.peer_cookie != opening.own_terms.cookie {
             return Err(SessionError::OtherSession);
         }
         if let Some(peer) = self.peer.clone().filter(|_| !self.closing) {
             self.phase = Phase::Answered;
-            let (peer, terms) = (Box::new(peer), self.peer_terms);
             self.events.push_back(SessionEvent::Accepted { peer, terms });
         }
         Ok(())
@@ -248,7 +254,7 @@ impl Session {
         acks.bytes += payload_bytes as u64;
         let enough = acks.messages >= ACK_MESSAGES || acks.bytes >= ACK_BYTES;
         let due = if enough { now } else { now + self.config.ack_delay };
-        acks.due = Some(acks.due.map_or(due, |earlier| earlier.min(due)));
+        acks.due = acks.due.or_sooner(due);
     }
 
     fn on_close(&mut self, now: Instant, code: CloseCode) {

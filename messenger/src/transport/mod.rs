@@ -1,8 +1,10 @@
 //! What carries the sessions.
 
+mod driven;
 mod kernel;
 mod userspace;
 
+pub use driven::DrivenStack;
 pub use kernel::{
     CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, Kernel, KernelConfig, KernelStartError, ListenFailed, WORKERS_MAX,
 };
