@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    all, connect, demo, detect, oob, packetdrill, pingpong, pump, report, serve, throughput, top, truth,
+    all, cluster, connect, demo, detect, oob, packetdrill, pingpong, pump, report, scale, serve, throughput,
+    top, truth,
 };
 
 /// Everything on the command line.
@@ -32,6 +33,10 @@ pub(crate) enum Command {
     Truth(truth::Arguments),
     /// How soon a kill or a stall is named by interval, load and loss, and how often one is that is not there
     Detect(detect::Arguments),
+    /// What a cluster's heartbeats cost on connections of their own and on the data connections
+    Cluster(cluster::Arguments),
+    /// Memory and cost of 1 to 100,000 connections, each with a heartbeat a second, on one core
+    Scale(scale::Arguments),
     /// Bulk goodput, stalls and processor time per segment, beside smoltcp's TCP or the kernel's
     Throughput(throughput::Arguments),
     /// The raw port, without TCP: frames per second each way

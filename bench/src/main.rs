@@ -9,6 +9,7 @@
 
 mod afxdp_spec;
 mod cli;
+mod cluster;
 mod commands;
 mod error;
 mod host;
@@ -27,6 +28,7 @@ mod progress;
 mod pump;
 mod report;
 mod runs;
+mod scale;
 mod settings;
 mod stop;
 mod table;
@@ -40,9 +42,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use outrider_drivers::allocation::CountingAllocator;
 
 use crate::cli::{Cli, Command};
 use crate::error::{BenchError, one_line};
+
+/// Counts what is allocated where an experiment asks for it, and only then.
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator::new();
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -56,6 +63,8 @@ fn main() -> ExitCode {
         Command::Connect(arguments) => commands::connect::run(arguments),
         Command::Truth(arguments) => commands::truth::run(arguments),
         Command::Detect(arguments) => commands::detect::run(arguments),
+        Command::Cluster(arguments) => commands::cluster::run(arguments),
+        Command::Scale(arguments) => commands::scale::run(arguments),
         Command::Throughput(arguments) => commands::throughput::run(arguments),
         Command::Pump(arguments) => commands::pump::run(arguments),
         Command::Pingpong(arguments) => commands::pingpong::run(arguments),

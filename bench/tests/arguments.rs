@@ -64,6 +64,8 @@ fn what_cannot_work_is_refused_before_anything_runs() {
     refused("truth --variant lowat", 2, "--link kernel");
     refused("truth --link kernel --variant h2", 2, "oob --link kernel");
     refused("truth --event earthquake", 2, "consumer-stopped");
+    refused("cluster --nodes 1", 2, "2 to 250");
+    refused("scale --connections 0", 2, "1 to 200000");
     refused("demo --json no/such/folder/result.json", 1, "--json");
 }
 

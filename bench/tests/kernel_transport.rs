@@ -67,6 +67,24 @@ fn messages_are_counted_by_size_and_number_in_flight() {
 }
 
 #[test]
+fn messages_over_tap_have_offloads_unless_told_otherwise() {
+    if !may_use_namespaces() {
+        return;
+    }
+    let load = "--size 64KiB --depth 4 --seconds 0.2 --json -";
+    for (line, offloads) in [("--link tap", &["on"][..]), ("--link tap --offload on,off", &["off", "on"])] {
+        let report = json(&run(&format!("throughput {line} {load}")));
+        let results = results(&report);
+        let told: Vec<&str> = results.iter().filter_map(|result| result["offload"].as_str()).collect();
+        assert_eq!(told, offloads);
+        assert!(results.iter().all(|result| number(result, "messages_per_second") > 0.0), "{report:#}");
+        if let [_, _] = results[..] {
+            assert_eq!(report["ratios"][0]["of"], "tap/plain tap");
+        }
+    }
+}
+
+#[test]
 fn links_are_set_beside_each_other() {
     if !may_use_namespaces() {
         return;

@@ -79,6 +79,11 @@ fn segments_are_spread_over_as_many_connections_as_asked_for() {
         assert!(number(result, "goodput_bps") > 4e9, "half of 10 Gbit/s is fed: {result:#}");
     }
     assert_eq!(report["ratios"][2]["of"], "outrider/outrider at connections 1");
+
+    let report = json(&run("throughput --connections 20 --turn 16KiB --variant outrider --json -"));
+    assert_eq!(report["parameters"]["turn_bytes"], 16 << 10);
+    let [result] = results(&report).as_slice() else { panic!("one result: {report:#}") };
+    assert!(number(result, "goodput_bps") > 4e9, "half of 10 Gbit/s is fed: {result:#}");
 }
 
 #[test]
@@ -161,6 +166,7 @@ fn what_cannot_work_is_refused_in_one_line() {
         ("throughput --link tap --queue 1MB,1MB", "--competitor"),
         ("throughput --link tap --repeat 0", "--repeat"),
         ("throughput --connections 0", "--connections 0"),
+        ("throughput --connections 5 --turn 1B", "--turn"),
         ("throughput --connections 1 --loss 1%", "--loss"),
         ("throughput --loss 60%", "--loss"),
         ("throughput --offload on", "--link tap"),

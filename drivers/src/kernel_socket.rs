@@ -1,6 +1,6 @@
 //! What the standard library does not offer of the kernel's TCP sockets: how much of what was written is still
 //! unsent, how much is not acknowledged, what TCP knows of the path, and a few options. Safe functions over ioctl(2),
-//! getsockopt(2), setsockopt(2) and poll(2), as tcp(7) and `linux/tcp.h` describe them.
+//! getsockopt(2), setsockopt(2), poll(2) and readv(2), as tcp(7) and `linux/tcp.h` describe them.
 
 use core::time::Duration;
 use std::io;
@@ -110,6 +110,34 @@ fn set<T: Copy>(socket: BorrowedFd<'_>, level: i32, option: i32, value: &T) -> i
     if status < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Reads what has arrived: first at most `appended_max` bytes to the end of `appended`, into capacity that it has, and
+/// then into `rest`. Returns how many bytes were read in all; zero once the peer has finished and everything is read.
+///
+/// # Errors
+/// As of read(2): nothing has arrived, or the connection is lost. Nothing was read then.
+pub fn read_appending(
+    socket: impl AsFd,
+    appended: &mut Vec<u8>,
+    appended_max: usize,
+    rest: &mut [u8],
+) -> io::Result<usize> {
+    let spare = appended.spare_capacity_mut();
+    let appended_max = appended_max.min(spare.len());
+    let parts = [
+        libc::iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: appended_max },
+        libc::iovec { iov_base: rest.as_mut_ptr().cast(), iov_len: rest.len() },
+    ];
+    // SAFETY: the pointer is to two entries, and the count says two; each is of memory that is borrowed mutably for the
+    // length of the call and at least as long as it says.
+    let read = unsafe { libc::readv(socket.as_fd().as_raw_fd(), parts.as_ptr(), 2) };
+    let read = usize::try_from(read).map_err(|_| io::Error::last_os_error())?;
+    let length = appended.len() + read.min(appended_max);
+    // SAFETY: the kernel fills the entries in order, so it has written the first `read.min(appended_max)` bytes of the
+    // spare capacity, which is no shorter.
+    unsafe { appended.set_len(length) };
+    Ok(read)
+}
+
 /// What the kernel's TCP knows of a connection (`TCP_INFO`). What an older kernel does not tell is `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct TcpInformation {
@@ -216,6 +244,41 @@ mod tests {
         there.read_exact(&mut [0; 1000]).unwrap();
         until(|| unacknowledged_bytes(&here).unwrap() == 0);
         assert_eq!(unsent_bytes(&here).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_is_read_fills_the_capacity_asked_for_and_then_the_rest() {
+        let (mut here, there) = pair();
+        let mut appended = Vec::with_capacity(10);
+        appended.extend_from_slice(b"ab");
+        let mut rest = [0; 4];
+        let mut read = |bytes: &[u8], most: usize, appended: &mut Vec<u8>| {
+            here.write_all(bytes).unwrap();
+            let read = read_appending(&there, appended, most, &mut rest).unwrap();
+            (read, rest)
+        };
+        assert_eq!(read(b"cd", 3, &mut appended), (2, [0; 4]), "less than asked for");
+        assert_eq!(read(b"efg", 1, &mut appended), (3, *b"fg\0\0"));
+        assert_eq!(appended, b"abcde");
+        let (read, rest) = read(b"fghijkl", usize::MAX, &mut appended);
+        assert_eq!(
+            (read, &rest[..2], &appended[..]),
+            (7, &b"kl"[..], &b"abcdefghij"[..]),
+            "no more than capacity"
+        );
+    }
+
+    #[test]
+    fn nothing_to_read_appends_nothing() {
+        let (here, there) = pair();
+        there.set_nonblocking(true).unwrap();
+        let (mut appended, mut rest) = (Vec::with_capacity(8), [0; 8]);
+        let error = read_appending(&there, &mut appended, 8, &mut rest).unwrap_err();
+        assert_eq!((error.kind(), appended.len()), (io::ErrorKind::WouldBlock, 0));
+        drop(here);
+        there.set_nonblocking(false).unwrap();
+        assert_eq!(read_appending(&there, &mut appended, 8, &mut rest).unwrap(), 0);
+        assert!(appended.is_empty());
     }
 
     #[test]

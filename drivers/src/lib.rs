@@ -10,6 +10,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod afxdp;
+pub mod allocation;
 pub mod busy_poll;
 pub mod capture;
 pub mod checksum;

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::ops::{Add, AddAssign, Sub};
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
 /// A point in time: nanoseconds since an epoch that whoever supplies `now` chooses.
@@ -103,6 +104,23 @@ pub struct MonotonicClock;
 impl Clock for MonotonicClock {
     fn now(&self) -> Instant {
         Instant(read_clock(libc::CLOCK_MONOTONIC))
+    }
+}
+
+/// A clock that stands still until its owner sets it: virtual time.
+#[derive(Debug, Default)]
+pub struct VirtualClock(AtomicU64);
+
+impl VirtualClock {
+    /// It is `now` from here on.
+    pub fn set(&self, now: Instant) {
+        self.0.store(now.as_nanos(), Ordering::Relaxed);
+    }
+}
+
+impl Clock for VirtualClock {
+    fn now(&self) -> Instant {
+        Instant::from_nanos(self.0.load(Ordering::Relaxed))
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use outrider_stack::endpoint::{self, Directive, Established, Waker};
 use outrider_stack::tcp::connection::CloseReason;
 use outrider_stack::tcp::source::{
-    AckUrgency, Cut, Demand, SegmentSink, SegmentSource, SendState, SinkFault,
+    AckUrgency, Cut, Demand, Place, SegmentSink, SegmentSource, SendState, SinkFault,
 };
 use outrider_stack::time::Instant;
 
@@ -173,8 +173,8 @@ impl<E: endpoint::Endpoint> SegmentSource for Injected<E> {
         self.inner.urgent_overtakes()
     }
 
-    fn unsent_bytes(&self) -> u64 {
-        self.inner.unsent_bytes()
+    fn queued_bytes(&self) -> Option<u64> {
+        self.inner.queued_bytes()
     }
 
     fn is_out_of_credit(&self) -> bool {
@@ -205,6 +205,18 @@ impl<E: endpoint::Endpoint> SegmentSink for Injected<E> {
             return Err(SinkFault);
         }
         self.inner.deliver(now, bytes)
+    }
+
+    fn place(&mut self) -> Option<Place<'_>> {
+        let swallows = self.swallowed || self.injector.blackhole.load(Ordering::SeqCst);
+        if swallows { None } else { self.inner.place() }
+    }
+
+    fn placed(&mut self, now: Instant, bytes: usize) -> Result<AckUrgency, SinkFault> {
+        if self.fails() {
+            return Err(SinkFault);
+        }
+        self.inner.placed(now, bytes)
     }
 
     fn peek_ahead(&mut self, now: Instant, offset: u64, bytes: &[u8]) -> AckUrgency {

@@ -14,6 +14,7 @@ pub mod oob;
 mod random;
 mod report;
 pub mod session;
+mod sparse;
 pub mod transport;
 
 pub use api::{

@@ -241,7 +241,7 @@ fn little_is_left_to_the_kernel_and_what_is_urgent_overtakes_once() {
     assert!(state.bytes_in_flight > 0 && state.oldest_unacked_age > Duration::ZERO, "{state:?}");
     assert!(state.congestion_window > 0 && state.smoothed_rtt.is_some(), "{state:?}");
     // The window of the peer and the mark, with the chunk that crossed it.
-    let most = state.peer_window + (16 << 10) + 64_000;
+    let most = state.peer_window + (16 << 10) + KernelConfig::default().chunk_bytes_max as u64;
     assert!(state.bytes_in_flight <= most, "{} of {most}", state.bytes_in_flight);
     // A second one must wait: the first has not left.
     script.send_urgent(b"SECOND");

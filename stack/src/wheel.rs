@@ -8,6 +8,8 @@
 //! A timer that is put off, or stopped, stays where it is until time reaches its slot, and is moved then: the timers of
 //! TCP are put off with every segment, and nearly all of them are never due.
 
+use core::cell::Cell;
+
 use crate::time::Instant;
 
 const TICK_BITS: u32 = 10;
@@ -42,6 +44,9 @@ pub struct Wheel {
     /// All ticks before this one have been expired.
     present: u64,
     armed: usize,
+    /// The slot that is due first and the earliest deadline in it, as found last, until something in it changes, or a slot
+    /// before it gets a timer: with many timers most changes are elsewhere, and looking again means to fetch them.
+    first: Cell<Option<(u16, Instant)>>,
 }
 
 impl Wheel {
@@ -53,6 +58,7 @@ impl Wheel {
             occupied: [0; LEVELS],
             present: tick(now),
             armed: 0,
+            first: Cell::new(None),
         }
     }
 
@@ -83,6 +89,7 @@ impl Wheel {
         let is_armed = deadline != Instant::FAR_FUTURE;
         self.armed = self.armed + usize::from(is_armed) - usize::from(was_armed);
         let place = node.place;
+        self.forget_first(place);
         if place == UNLINKED {
             if is_armed {
                 self.link(index, self.place(deadline));
@@ -100,10 +107,18 @@ impl Wheel {
         }
     }
 
+    /// Something changes in the slot `place`.
+    fn forget_first(&mut self, place: u16) {
+        if self.first.get().is_some_and(|(first, _)| place <= first) {
+            self.first.set(None);
+        }
+    }
+
     fn unlink(&mut self, index: u32) {
         let node = &mut self.nodes[index as usize];
         let Node { previous, next, place, .. } = *node;
         node.place = UNLINKED;
+        self.forget_first(place);
         if previous == NONE {
             self.heads[usize::from(place)] = next;
         } else {
@@ -126,7 +141,17 @@ impl Wheel {
         if self.armed == 0 {
             return None;
         }
+        if let Some((_, earliest)) = self.first.get() {
+            return Some(earliest);
+        }
         let place = self.first_place()?;
+        let earliest = self.earliest_in(place);
+        self.first.set(Some((place as u16, earliest)));
+        Some(earliest)
+    }
+
+    /// The earliest deadline in the slot `place`, or its start: see [`Self::next_deadline`].
+    fn earliest_in(&self, place: usize) -> Instant {
         // Within one tick all are due at once, and only the exact instant makes the first of them fire.
         let scan_max = if place < SLOTS { usize::MAX } else { SCAN_MAX };
         let end = self.slot_start(place).saturating_add(1 << ((place / SLOTS) as u32 * LEVEL_BITS));
@@ -134,16 +159,16 @@ impl Wheel {
         let mut cursor = self.heads[place];
         for _ in 0..scan_max {
             if cursor == NONE {
-                return Some(earliest);
+                return earliest;
             }
             let node = &self.nodes[cursor as usize];
             earliest = earliest.min(node.deadline);
             cursor = node.next;
         }
         if cursor == NONE {
-            return Some(earliest);
+            return earliest;
         }
-        Some(Instant::from_nanos(self.slot_start(place) << TICK_BITS).min(earliest))
+        Instant::from_nanos(self.slot_start(place) << TICK_BITS).min(earliest)
     }
 
     /// Stops every timer with `deadline <= now` and appends its index to `fired`.
@@ -187,6 +212,7 @@ impl Wheel {
 
     /// Moves the timers of an upper slot that time has reached to the levels below.
     fn spread(&mut self, place: usize) {
+        self.first.set(None);
         let mut cursor = std::mem::replace(&mut self.heads[place], NONE);
         self.occupied[place / SLOTS] &= !(1 << (place % SLOTS));
         while cursor != NONE {
@@ -205,6 +231,7 @@ impl Wheel {
     }
 
     fn link(&mut self, index: u32, place: u16) {
+        self.forget_first(place);
         let head = std::mem::replace(&mut self.heads[usize::from(place)], index);
         if head != NONE {
             self.nodes[head as usize].previous = index;

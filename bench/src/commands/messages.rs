@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::Common;
 use crate::error::BenchError;
 use crate::lab::LinkKind;
-use crate::messages::{Plan, SHAPES, Shape, ratios, tables};
+use crate::messages::{Carrier, Plan, SHAPES, Shape, ratios, tables};
 use crate::report::{Report, publish};
 use crate::runs::{REPEAT, Repeating, Session};
 use crate::units::{Rate, Size};
@@ -34,9 +34,22 @@ pub(crate) struct Options {
 /// What the experiment takes of the command's other options.
 pub(crate) struct Setting {
     pub(crate) links: Vec<LinkKind>,
+    /// Of the TAPs: with segmentation and checksum offload or without, or both in turn.
+    pub(crate) offloads: Vec<bool>,
     pub(crate) rate: Option<Rate>,
     pub(crate) queue: Option<Size>,
     pub(crate) congestion: Algorithm,
+}
+
+impl Setting {
+    fn carriers(&self) -> Vec<Carrier> {
+        let offloads: &[bool] = if self.offloads.is_empty() { &[true] } else { &self.offloads };
+        let of_link = |link: &LinkKind| {
+            let offloads = if *link == LinkKind::Tap { offloads } else { &[true] };
+            offloads.iter().map(|offload| Carrier { link: *link, offload: *offload }).collect::<Vec<_>>()
+        };
+        self.links.iter().flat_map(of_link).collect()
+    }
 }
 
 impl Options {
@@ -70,12 +83,12 @@ impl Options {
 /// Runs it.
 pub(crate) fn run(
     options: &Options,
-    setting: Setting,
+    setting: &Setting,
     common: &Common,
     repeating: &Repeating,
 ) -> Result<(), BenchError> {
     let plan = Plan {
-        links: setting.links,
+        carriers: setting.carriers(),
         shapes: options.shapes()?,
         rate: setting.rate.unwrap_or(Rate(0)),
         queue: setting.queue.unwrap_or(QUEUE),
@@ -87,7 +100,7 @@ pub(crate) fn run(
     let mut session = Session::begin("throughput", repeating, REPEAT, plan.duration())?;
     let results = plan.run(&mut session)?;
     let conditions = session.end();
-    let names: Vec<&str> = plan.links.iter().map(|link| link.name()).collect();
+    let names: Vec<&str> = plan.carriers.iter().map(|carrier| carrier.name()).collect();
     let ratios = ratios(&results, conditions.noise_relative());
     let table = tables(&results, &ratios);
     let mut parameters = parameters(&plan);

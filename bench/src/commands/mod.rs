@@ -2,6 +2,7 @@
 //! [`crate::cli::Command`] and an arm in `main`.
 
 pub(crate) mod all;
+pub(crate) mod cluster;
 pub(crate) mod connect;
 pub(crate) mod demo;
 pub(crate) mod detect;
@@ -11,6 +12,7 @@ pub(crate) mod packetdrill;
 pub(crate) mod pingpong;
 pub(crate) mod pump;
 pub(crate) mod report;
+pub(crate) mod scale;
 pub(crate) mod serve;
 pub(crate) mod throughput;
 pub(crate) mod top;

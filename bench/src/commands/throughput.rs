@@ -18,7 +18,7 @@ use crate::runs::{Conditions, REPEAT, Repeated, Repeating, Session};
 use crate::throughput::afxdp;
 use crate::throughput::bridge;
 use crate::throughput::lab::KernelCongestion;
-use crate::throughput::memory::{self, Pattern, Scene, Stack, Work};
+use crate::throughput::memory::{self, Pattern, Scene, Stack, Turn, Work};
 use crate::throughput::offload;
 use crate::throughput::result::{ThroughputResult, fairness_table, ratios, tables};
 use crate::throughput::rivals;
@@ -40,6 +40,8 @@ const VALUES_MAX: usize = 64;
 const CONNECTIONS_MAX: usize = 16_000;
 /// The receive window of TCP is at most 2^30 bytes (RFC 7323 section 2.3); below this a single connection crawls.
 const WINDOW_BYTES: std::ops::RangeInclusive<u64> = 8 << 10..=1 << 30;
+/// A turn of less is hardly a message; one of more would fill the queue of the link when eight come at once.
+const TURN_BYTES_RANGE: std::ops::RangeInclusive<u64> = 64..=128 << 10;
 
 /// Options of `throughput`. Those marked (list) take several values separated by commas: one result for each.
 #[derive(Clone, Debug, Args)]
@@ -72,6 +74,9 @@ pub(crate) struct Arguments {
     /// the next, with one connection as with many (memory)
     #[arg(long, value_enum, default_value = "burst", requires = "connections")]
     pattern: Pattern,
+    /// What each of --connections is given at its turn; 1448B is a segment (memory)
+    #[arg(long, default_value = "1448B", requires = "connections")]
+    turn: Size,
     /// Whose TCP (list; memory)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "outrider,smoltcp")]
     variant: Vec<Stack>,
@@ -95,7 +100,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, conflicts_with_all = ["loss", "connections"])]
     competitor: Option<KernelCongestion>,
     /// Instead of across a bridge, over one TAP without limit, with the kernel on its other side, once with segmentation
-    /// and checksum offload and once without (list; tap)
+    /// and checksum offload and once without (list; tap). Of messages over tap: with it unless this says otherwise
     #[arg(long, value_enum, value_delimiter = ',', conflicts_with_all = ["loss", "connections", "competitor", "rate"])]
     offload: Vec<Switch>,
     #[command(flatten)]
@@ -115,11 +120,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
         check_writable(&arguments.common)?;
         let setting = messages::Setting {
             links: arguments.link.clone(),
+            offloads: arguments.offloads(),
             rate: arguments.rate,
             queue: arguments.queue.first().copied(),
             congestion: arguments.congestion(),
         };
-        return messages::run(&arguments.messages, setting, &arguments.common, &arguments.repeating);
+        return messages::run(&arguments.messages, &setting, &arguments.common, &arguments.repeating);
     }
     arguments.check()?;
     check_writable(&arguments.common)?;
@@ -166,6 +172,10 @@ impl Arguments {
         }
         if let Some(count) = self.connections.iter().find(|count| !(1..=CONNECTIONS_MAX).contains(*count)) {
             return usage(format!("--connections {count} is out of range; 1 to {CONNECTIONS_MAX}"));
+        }
+        if !TURN_BYTES_RANGE.contains(&self.turn.0) {
+            let (least, most) = (Size(*TURN_BYTES_RANGE.start()), Size(*TURN_BYTES_RANGE.end()));
+            return usage(format!("--turn {} is out of range; {least} to {most}", self.turn));
         }
         if !WINDOW_BYTES.contains(&self.window.0) {
             let (least, most) = (Size(*WINDOW_BYTES.start()), Size(*WINDOW_BYTES.end()));
@@ -229,6 +239,14 @@ impl Arguments {
         self.queue.first().copied().unwrap_or(default)
     }
 
+    /// What is set against it comes first, whatever the order on the command line.
+    fn offloads(&self) -> Vec<bool> {
+        let mut offloads: Vec<bool> = self.offload.iter().map(|switch| *switch == Switch::On).collect();
+        offloads.sort_unstable();
+        offloads.dedup();
+        offloads
+    }
+
     fn length(&self, seconds: f64) -> Duration {
         Duration::from_secs_f64(self.common.seconds.unwrap_or(seconds))
     }
@@ -280,7 +298,11 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
     let work: Vec<(Scene, Work)> = if by_turns {
         let counts = arguments.connections.iter();
         counts
-            .map(|count| (scene(0.0, "connections", json!(count)), Work::Turns(*count, arguments.pattern)))
+            .map(|count| {
+                let Arguments { pattern, turn, .. } = *arguments;
+                let turn = Turn { connections: *count, pattern, bytes: turn.0 };
+                (scene(0.0, "connections", json!(count)), Work::Turns(turn))
+            })
             .collect()
     } else {
         let losses = arguments.loss.iter();
@@ -306,10 +328,11 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
     if by_turns {
         parameters.insert("connections".into(), json!(arguments.connections));
         parameters.insert("pattern".into(), json!(arguments.pattern.name()));
+        parameters.insert("turn_bytes".into(), json!(arguments.turn.0));
     } else {
         parameters.insert("loss".into(), json!(arguments.losses()));
     }
-    let title = if by_turns { "A segment for each connection in turn" } else { "Bulk, in virtual time" };
+    let title = if by_turns { "Each connection in turn" } else { "Bulk, in virtual time" };
     let key = if by_turns { "connections" } else { "loss" };
     publish_results(arguments, (title, key), parameters, results, session.end())
 }
@@ -376,12 +399,8 @@ fn over_tap(arguments: &Arguments) -> Result<(), BenchError> {
 
 fn with_offloads(arguments: &Arguments) -> Result<(), BenchError> {
     let length = arguments.length(TAP_SECONDS);
-    // What is set against it comes first, whatever the order on the command line.
-    let mut offloads: Vec<bool> = arguments.offload.iter().map(|switch| *switch == Switch::On).collect();
-    offloads.sort_unstable();
-    offloads.dedup();
     let plan = offload::Plan {
-        offloads,
+        offloads: arguments.offloads(),
         congestion: arguments.congestion(),
         peer_congestion: arguments.first_peer_congestion(),
         length,

@@ -72,12 +72,19 @@ impl Lab {
         point.link.check(point)?;
         match point.link {
             LinkKind::Memory => Ok(memory::build(point, seed)),
-            LinkKind::Tap => tap::build(point, seed),
+            LinkKind::Tap => tap::build(point, seed, false),
             LinkKind::Afxdp => afxdp::build(point),
             LinkKind::Kernel => {
                 Err(BenchError::usage("--link kernel has no ports; memory, tap and afxdp have"))
             }
         }
+    }
+
+    /// Builds the link of `point`, which is of TAPs, with segmentation and checksum offload or without. Elsewhere a
+    /// lab of TAPs has none: it shapes and loses single frames.
+    pub(crate) fn of_taps(point: &Point, seed: u64, offload: bool) -> Result<Self, BenchError> {
+        point.link.check(point)?;
+        tap::build(point, seed, offload)
     }
 
     /// Builds the link of `point` with hosts of the kernel's at its ends, which get `addresses`.

@@ -34,6 +34,25 @@ pub(crate) struct Shape {
     pub(crate) depth: usize,
 }
 
+/// What carries the messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Carrier {
+    /// The link.
+    pub(crate) link: LinkKind,
+    /// Segmentation and checksum offload, where the link is of TAPs; on kernel sockets they are as the system has them.
+    pub(crate) offload: bool,
+}
+
+impl Carrier {
+    /// As tables spell it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Carrier { link: LinkKind::Tap, offload: false } => "plain tap",
+            Carrier { link, .. } => link.name(),
+        }
+    }
+}
+
 /// What is measured when nothing else is said: the sizes and depths that Ceph's messenger was measured at.
 pub(crate) const SHAPES: [Shape; 3] = [
     Shape { message_bytes: 4 << 10, depth: 32 },
@@ -58,8 +77,8 @@ const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2));
 /// What is to be measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// Over which links, in turn.
-    pub(crate) links: Vec<LinkKind>,
+    /// Over what, in turn.
+    pub(crate) carriers: Vec<Carrier>,
     /// What, one after the other.
     pub(crate) shapes: Vec<Shape>,
     /// Rate of the link; zero for as fast as it goes.
@@ -77,7 +96,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// Wall time that one run of each takes, for the progress bar.
     pub(crate) fn duration(&self) -> Duration {
-        let runs = self.links.len() * self.shapes.len();
+        let runs = self.carriers.len() * self.shapes.len();
         (self.length + WARM_UP) * u32::try_from(runs).unwrap_or(u32::MAX)
     }
 
@@ -114,18 +133,18 @@ impl Plan {
                 )));
             }
         }
-        self.links.iter().try_for_each(|link| link.check(&self.point(*link)))
+        self.carriers.iter().try_for_each(|carrier| carrier.link.check(&self.point(carrier.link)))
     }
 
     /// Runs it. Results come by shape, and by link within.
     pub(crate) fn run(&self, session: &mut Session) -> Result<Vec<Repeated<MessagesResult>>, BenchError> {
         let mut results = Vec::new();
         for shape in &self.shapes {
-            results.extend(session.medians(&self.links, |link, turn, progress| {
+            results.extend(session.medians(&self.carriers, |carrier, turn, progress| {
                 let size = Size(shape.message_bytes as u64);
-                progress.set(format!("{size} x {} over {}, run {turn}", shape.depth, link.name()));
-                let round = self.round(*link, *shape, turn.seed(self.seed), progress)?;
-                Ok(MessagesResult::of(*link, *shape, &round))
+                progress.set(format!("{size} x {} over {}, run {turn}", shape.depth, carrier.name()));
+                let round = self.round(*carrier, *shape, turn.seed(self.seed), progress)?;
+                Ok(MessagesResult::of(*carrier, *shape, &round))
             })?);
         }
         Ok(results)
@@ -134,12 +153,16 @@ impl Plan {
     /// One round in a lab of its own.
     fn round(
         &self,
-        link: LinkKind,
+        carrier: Carrier,
         shape: Shape,
         seed: u64,
         progress: &Progress,
     ) -> Result<exchange::Round, BenchError> {
-        let mut lab = Lab::build(&self.point(link), seed, [(CLIENT, PREFIX), (SERVER, PREFIX)])?;
+        let point = self.point(carrier.link);
+        let mut lab = match carrier {
+            Carrier { link: LinkKind::Tap, offload } => Lab::of_taps(&point, seed, offload)?,
+            _ => Lab::build(&point, seed, [(CLIENT, PREFIX), (SERVER, PREFIX)])?,
+        };
         let exchange = Exchange::new(shape, SERVER);
         let [client, server] = [exchange.client(), exchange.server()];
         let [client, server] = self.start_nodes(&mut lab, seed, [client, server])?;

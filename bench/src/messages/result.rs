@@ -3,11 +3,12 @@
 use serde::Serialize;
 use serde_json::json;
 
-use super::Shape;
 use super::exchange::Round;
+use super::{Carrier, Shape};
 use crate::lab::LinkKind;
 use crate::runs::{Figure, Figures, Key, Ratio, Repeated, Visit, ratio_table, spread_table};
 use crate::table;
+use crate::throughput::offload::spelled;
 
 /// One link with one shape of load.
 #[derive(Clone, Debug, Serialize)]
@@ -16,6 +17,12 @@ pub(crate) struct MessagesResult {
     pub(crate) variant: &'static str,
     /// What carried it.
     pub(crate) link: &'static str,
+    /// `on` or `off`: segmentation and checksum offload, over TAPs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) offload: Option<&'static str>,
+    /// As the table spells it.
+    #[serde(skip)]
+    name: &'static str,
     /// Payload of a message.
     pub(crate) message_bytes: usize,
     /// Requests outstanding.
@@ -35,7 +42,8 @@ pub(crate) struct MessagesResult {
 }
 
 impl MessagesResult {
-    pub(super) fn of(link: LinkKind, shape: Shape, round: &Round) -> Self {
+    pub(super) fn of(carrier: Carrier, shape: Shape, round: &Round) -> Self {
+        let Carrier { link, offload } = carrier;
         let Round { messages, time, cpu } = *round;
         let (seconds, cpu_seconds) = (time.as_secs_f64(), cpu.as_secs_f64());
         let bytes = messages as f64 * shape.message_bytes as f64;
@@ -43,6 +51,8 @@ impl MessagesResult {
         MessagesResult {
             variant: if link == LinkKind::Kernel { "kernel" } else { "userspace" },
             link: link.name(),
+            offload: (link == LinkKind::Tap).then(|| spelled(offload)),
+            name: carrier.name(),
             message_bytes: shape.message_bytes,
             depth: shape.depth,
             messages_per_second: messages as f64 / seconds,
@@ -57,7 +67,7 @@ impl MessagesResult {
 
 impl Figures for MessagesResult {
     fn label(&self) -> String {
-        format!("{} over {}", load(self), self.link)
+        format!("{} over {}", load(self), self.name)
     }
 
     fn figures(&mut self, visit: &mut Visit<'_>) {
@@ -65,6 +75,8 @@ impl Figures for MessagesResult {
         let MessagesResult {
             variant: _,
             link: _,
+            offload: _,
+            name: _,
             message_bytes: _,
             depth: _,
             messages_per_second,
@@ -107,7 +119,7 @@ pub(crate) fn ratios(results: &[Repeated<MessagesResult>], noise: f64) -> Vec<Ra
             others.iter().map(|other| {
                 let point = [("message_bytes", json!(base.message_bytes)), ("depth", json!(base.depth))];
                 let point = point.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-                let of = format!("{}/{}", other.link, base.link);
+                let of = format!("{}/{}", other.name, base.name);
                 Ratio::between(of, &point, [other, base], &RATIOS, noise)
             })
         })
@@ -151,8 +163,9 @@ mod tests {
         let round =
             |messages| Round { messages, time: Duration::from_secs(1), cpu: Duration::from_millis(500) };
         let shapes = [Shape { message_bytes: 1000, depth: 4 }, Shape { message_bytes: 0, depth: 1 }];
+        let carrier = |link| Carrier { link, offload: true };
         let result = |link, shape, counts: &[u64]| {
-            let runs = counts.iter().map(|count| MessagesResult::of(link, shape, &round(*count)));
+            let runs = counts.iter().map(|count| MessagesResult::of(carrier(link), shape, &round(*count)));
             combine(runs.collect()).expect("there are runs")
         };
         let results = [

@@ -78,7 +78,7 @@ impl Lab {
         let kernels: Vec<NetNamespace> = hosts.kernels.iter().map(|_| create()).collect::<Result<_, _>>()?;
         let tap = inside(&middle, || {
             wire.make_bridge()?;
-            let tap = hosts.ours.map(|seed| tap::open(OUR_DEVICE, seed)).transpose()?;
+            let tap = hosts.ours.map(|seed| tap::open(OUR_DEVICE, seed, false)).transpose()?;
             if tap.is_some() {
                 wire.join(OUR_DEVICE)?;
             }

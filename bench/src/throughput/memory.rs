@@ -22,13 +22,15 @@ const WARM_UP: Duration = Duration::from_millis(200);
 /// The stacks alternate this often, in virtual time.
 const SLICE: Duration = Duration::from_millis(100);
 
-/// Bytes given to a connection at its turn: no more than either stack puts into one segment.
-const TURN_BYTES: usize = 1_448;
+/// A turn of one segment: no more than either stack puts into one.
+const TURN_BYTES: u64 = 1_448;
 /// Connections that have their turn at an instant with [`Pattern::Burst`]: what an application's own loop might serve at
 /// once.
 const TURNS_AT_ONCE: usize = 8;
-/// Turns measured per number of connections.
-const TURNS: usize = 200_000;
+/// Bytes given in all the turns that are measured, if that makes some turns for each connection.
+const TURNS_BYTES: u64 = 200_000 * TURN_BYTES;
+/// Turns of each connection, before measuring and while.
+const ROUNDS_MIN: usize = 2;
 /// Parts in which they are given; the stacks alternate.
 const TURN_SLICES: u32 = 20;
 /// smoltcp looks at every socket for every frame, so with many its turns are fewer, or they would take minutes.
@@ -99,8 +101,29 @@ pub(crate) struct Scene {
 pub(crate) enum Work {
     /// One connection sends without end, for so long.
     Bulk(Duration),
-    /// So many connections send a segment each in turn.
-    Turns(usize, Pattern),
+    /// Connections send in turn.
+    Turns(Turn),
+}
+
+/// Which connections send what in turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    pub(crate) connections: usize,
+    pub(crate) pattern: Pattern,
+    /// What a connection is given at its turn.
+    pub(crate) bytes: u64,
+}
+
+impl Turn {
+    /// Turns that are measured.
+    fn count(&self, stack: Stack) -> usize {
+        let least = ROUNDS_MIN * self.connections;
+        let turns = usize::try_from(TURNS_BYTES / self.bytes).unwrap_or(usize::MAX).max(least);
+        match stack {
+            Stack::Outrider => turns,
+            Stack::Smoltcp => turns.min(SMOLTCP_TURNS_TIMES_CONNECTIONS / self.connections),
+        }
+    }
 }
 
 /// Runs `work` at `scene` with each of the stacks, as often as it is to be.
@@ -173,10 +196,12 @@ enum Load {
     Turns(Turns),
 }
 
-/// Every connection in turn is given a segment to send, at half of the link's rate, so that nothing queues and what is
-/// measured is the work on a segment alone.
+/// Every connection in turn is given a segment to send, or as many as were asked for, at half of the link's rate, so that
+/// nothing queues and what is measured is the work on a segment alone.
 struct Turns {
     connections: usize,
+    /// Bytes given at a turn.
+    bytes: u64,
     /// Turns at an instant.
     at_once: usize,
     /// Whose turn is next.
@@ -189,23 +214,25 @@ struct Turns {
 }
 
 impl Turns {
-    fn new(connections: usize, pattern: Pattern, turns: usize, rate_bits_per_second: u64) -> Self {
+    fn new(turn: &Turn, turns: usize, rate_bits_per_second: u64) -> Self {
         /// The rate assumed for a link without one.
         const RATE: u64 = 10_000_000_000;
         let rate = if rate_bits_per_second == 0 { RATE } else { rate_bits_per_second };
+        let Turn { connections, pattern, bytes } = *turn;
         let at_once = pattern.at_once();
-        let nanos = (at_once * TURN_BYTES * 8 * 2) as u128 * 1_000_000_000 / u128::from(rate);
+        let nanos = u128::from(at_once as u64 * bytes) * 8 * 2 * 1_000_000_000 / u128::from(rate);
         // A whole number of microseconds, which both stacks can keep.
         let pause = Duration::from_micros(u64::try_from(nanos.div_ceil(1_000)).unwrap_or(u64::MAX));
-        Turns { connections, at_once, next: 0, per_slice: turns / TURN_SLICES as usize, pause, given: 0 }
+        let per_slice = (turns / TURN_SLICES as usize).max(1);
+        Turns { connections, bytes, at_once, next: 0, per_slice, pause, given: 0 }
     }
 
     fn give(&mut self, world: &mut World, turns: usize) -> Result<(), BenchError> {
         for _ in 0..turns.div_ceil(self.at_once) {
             for _ in 0..self.at_once {
-                world.hosts.feed(world.now, self.next, TURN_BYTES);
+                world.hosts.feed(world.now, self.next, self.bytes as usize);
                 self.next = (self.next + 1) % self.connections;
-                self.given += TURN_BYTES as u64;
+                self.given += self.bytes;
             }
             world.run_to(world.now + self.pause)?;
         }
@@ -236,9 +263,9 @@ impl Run {
             Stack::Smoltcp => {
                 let buffer_bytes = match work {
                     Work::Bulk(_) => window_bytes as usize,
-                    Work::Turns(connections, _) => {
+                    Work::Turns(turn) => {
                         let (least, together) = SMOLTCP_TURN_BUFFER_BYTES;
-                        (together / connections).max(least)
+                        (together / turn.connections).max(least)
                     }
                 };
                 Box::new(SmoltcpPair::new(&scene.link, buffer_bytes, endless, seed)?)
@@ -251,14 +278,11 @@ impl Run {
                 world.run_to(world.now + WARM_UP)?;
                 Load::Bulk(length / work.slices())
             }
-            Work::Turns(connections, pattern) => {
-                world.open(connections)?;
-                let turns = match stack {
-                    Stack::Outrider => TURNS,
-                    Stack::Smoltcp => TURNS.min(SMOLTCP_TURNS_TIMES_CONNECTIONS / connections),
-                };
-                let mut load = Turns::new(connections, pattern, turns, scene.link.rate_bits_per_second);
-                load.give(&mut world, turns.min(2 * connections))?;
+            Work::Turns(turn) => {
+                world.open(turn.connections)?;
+                let turns = turn.count(stack);
+                let mut load = Turns::new(&turn, turns, scene.link.rate_bits_per_second);
+                load.give(&mut world, turns.min(ROUNDS_MIN * turn.connections))?;
                 load.given = 0;
                 Load::Turns(load)
             }

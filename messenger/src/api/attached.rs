@@ -139,7 +139,7 @@ impl Attached {
         }
     }
 
-    fn on_ready(&mut self, now: Instant, peer: Peer) {
+    fn on_ready(&mut self, now: Instant, peer: Arc<Peer>) {
         let Some(connection) = &self.connection else { return };
         self.throttles = self.core.throttles_for(peer.name.kind);
         connection.inner.ready(peer);
@@ -193,12 +193,12 @@ impl Attached {
             let exceeded = self.throttles.iter().any(|throttle| throttle.is_exceeded_for(inner));
             session.hold_credit(exceeded);
         }
-        while let Some(request) = inner.requests.pop() {
+        for request in inner.requests.take() {
             if let Err(error) = session.register_oob(now, request) {
                 tracing::debug!(%error, "registration came too late");
             }
         }
-        while let Some(message) = inner.inbox.pop() {
+        for message in inner.inbox.take() {
             if let Err(message) = session.send(message) {
                 tracing::trace!("message dropped: the connection is closing");
                 inner.budget.give_back(message.payload.len() + MESSAGE_OVERHEAD_BYTES);

@@ -235,12 +235,12 @@ impl MessengerBuilder {
     pub fn start_driven(self) -> Result<Driven, StartError> {
         let (threads, binds) = (self.dispatch_threads, self.binds.clone());
         let mut queues = Vec::new();
-        let (core, carrier, _bell) = self.build(|_| {
+        let (core, carrier, bell) = self.build(|_| {
             let (pool, items) = Pool::driven(threads);
             queues = items;
             Ok(pool)
         })?;
-        Ok(Driven::new(listen(Messenger::new(core, carrier, None), &binds)?, queues))
+        Ok(Driven::new(listen(Messenger::new(core, carrier, None), &binds)?, queues, bell))
     }
 
     fn build(self, pool: impl FnOnce(&Chain) -> Result<Pool, std::io::Error>) -> Result<Built, StartError> {
@@ -282,8 +282,8 @@ impl MessengerBuilder {
         let (bell, heard) = bounded(1);
         let throttles = self.throttles.into_iter().map(|(kind, limits)| (kind, Throttle::new(limits)));
         let core = Core {
+            announced: ArcSwap::from_pointee(session.clone()),
             session,
-            addresses: ArcSwap::default(),
             chain,
             pool,
             clock,

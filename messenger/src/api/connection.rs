@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use crossbeam::atomic::AtomicCell;
-use crossbeam::queue::{ArrayQueue, SegQueue};
 use outrider_stack::endpoint::Waker;
 use outrider_stack::time::Instant;
 
 use super::budget::SendBudget;
 use super::core::Core;
 use super::error::{SendError, TrySendError};
+use super::inbox::Inbox;
 use crate::codec::{CloseCode, MESSAGE_HEADER_BYTES};
 use crate::features::Features;
 use crate::health::{Arrivals, Health, Trouble};
@@ -60,8 +60,9 @@ pub(super) struct Inner {
     pub(super) peer: ArcSwapOption<Peer>,
     pub(super) budget: SendBudget,
     /// Bounded by the budget, of which every message takes some.
-    pub(super) inbox: SegQueue<Message>,
-    pub(super) requests: ArrayQueue<OobRequest>,
+    pub(super) inbox: Inbox<Message>,
+    /// At most [`OPS_MAX`].
+    pub(super) requests: Inbox<OobRequest>,
     ops: Mutex<Vec<(OobOp, Arc<RegistrationState>)>>,
     pub(super) queued_messages: AtomicU64,
     pub(super) queued_bytes: AtomicU64,
@@ -113,8 +114,8 @@ impl Inner {
             waker: ArcSwapOption::empty(),
             peer: ArcSwapOption::empty(),
             budget,
-            inbox: SegQueue::new(),
-            requests: ArrayQueue::new(OPS_MAX),
+            inbox: Inbox::default(),
+            requests: Inbox::default(),
             ops: Mutex::new(Vec::new()),
             queued_messages: AtomicU64::new(0),
             queued_bytes: AtomicU64::new(0),
@@ -157,8 +158,8 @@ impl Inner {
     }
 
     /// Both sides are ready.
-    pub(super) fn ready(&self, peer: Peer) {
-        self.peer.store(Some(Arc::new(peer)));
+    pub(super) fn ready(&self, peer: Arc<Peer>) {
+        self.peer.store(Some(peer));
         self.end.store(None);
         self.detached_at.store(None);
         self.change(State::Connecting, State::Ready);
@@ -208,7 +209,7 @@ impl Inner {
     }
 
     pub(super) fn drop_queued(&self) {
-        while let Some(message) = self.inbox.pop() {
+        for message in self.inbox.drain() {
             self.budget.give_back(message.payload.len() + MESSAGE_OVERHEAD_BYTES);
         }
     }
@@ -300,9 +301,10 @@ impl Connection {
         if ops.iter().any(|(op, _)| *op == identify_op) {
             return Err(RegisterError::AlreadyRegistered { op: identify_op });
         }
-        if ops.len() >= OPS_MAX || self.inner.requests.push(request).is_err() {
+        if ops.len() >= OPS_MAX || self.inner.requests.push_below(OPS_MAX, request).is_err() {
             return Err(RegisterError::TooMany);
         }
+        ops.reserve_exact(1);
         ops.push((identify_op, Arc::clone(&state)));
         drop(ops);
         self.inner.wake();

@@ -48,34 +48,46 @@ pub(super) fn start(
 pub struct Driven {
     messenger: Messenger,
     queues: Vec<Receiver<Item>>,
+    /// Rung when there may be something to do besides dispatching.
+    bell: Receiver<()>,
+    /// When something is due by itself; at once before the first poll.
+    next: Option<Instant>,
     /// Taken off its queue, and waits for its injected delay.
     held: VecDeque<(Instant, Item)>,
     dispatches: bool,
 }
 
 impl Driven {
-    pub(super) fn new(messenger: Messenger, queues: Vec<Receiver<Item>>) -> Self {
-        Driven { messenger, queues, held: VecDeque::new(), dispatches: true }
+    pub(super) fn new(messenger: Messenger, queues: Vec<Receiver<Item>>, bell: Receiver<()>) -> Self {
+        let next = Some(Instant::ZERO);
+        Driven { messenger, queues, bell, next, held: VecDeque::new(), dispatches: true }
     }
 
     /// Does all that can be done now. When to call again at the latest, if the transport does nothing.
     pub fn poll(&mut self, now: Instant) -> Option<Instant> {
         let core = Arc::clone(self.messenger.core());
-        loop {
+        while self.has_work(now) {
+            while self.bell.try_recv().is_ok() {}
             let next = core.control(self.messenger.carrier(), now);
-            if next == Some(now) {
-                continue;
-            }
-            if !self.dispatch(now) {
-                let held = self.held.front().map(|(until, _)| *until).filter(|_| self.dispatches);
-                return next.into_iter().chain(held).min();
-            }
+            let dispatched = next != Some(now) && self.dispatch(now);
+            let held = self.held.front().map(|(until, _)| *until).filter(|_| self.dispatches);
+            let again = dispatched.then_some(now);
+            self.next = next.into_iter().chain(held).chain(again).min();
         }
+        self.next
+    }
+
+    /// Whether [`Self::poll`] would do something now. Costs next to nothing where it would not.
+    pub fn has_work(&self, now: Instant) -> bool {
+        self.next.is_some_and(|next| next <= now)
+            || !self.bell.is_empty()
+            || (self.dispatches && self.queues.iter().any(|queue| !queue.is_empty()))
     }
 
     /// Whether [`Self::poll`] calls the dispatchers; a consumer that has stopped does not.
     pub fn set_dispatching(&mut self, on: bool) {
         self.dispatches = on;
+        self.next = Some(Instant::ZERO);
     }
 
     /// Whether a shutdown is complete.

@@ -48,7 +48,8 @@ pub(super) struct Locked {
 /// What all connections of a messenger share.
 pub(super) struct Core {
     pub(super) session: SessionConfig,
-    pub(super) addresses: ArcSwap<Vec<SocketAddr>>,
+    /// The same with the addresses listened on by now: what new sessions share.
+    pub(super) announced: ArcSwap<SessionConfig>,
     pub(super) chain: Chain,
     pub(super) pool: Pool,
     pub(super) clock: Arc<dyn Clock>,
@@ -171,11 +172,9 @@ impl Core {
     }
 
     fn endpoint(&self, role: Role, transport: TransportId, attached: Attached) -> Box<dyn StackEndpoint> {
-        let mut config = self.session.clone();
-        config.addresses.clone_from(&self.addresses.load());
-        config.seed = SplitMix::new(config.nonce ^ transport.0).next_u64();
-        let seed = config.seed;
-        let endpoint = Endpoint::new(Session::new(config, role), attached);
+        let config = self.announced.load_full();
+        let seed = SplitMix::new(config.nonce ^ transport.0).next_u64();
+        let endpoint = Endpoint::new(Session::with_seed(config, role, seed), attached);
         match &self.injector {
             Some(injector) => Box::new(Injected::new(endpoint, Arc::clone(injector), seed)),
             None => Box::new(endpoint),
@@ -319,7 +318,7 @@ impl Inner {
     /// Drops what nobody will send any more.
     fn clear(&self) {
         self.drop_queued();
-        while self.requests.pop().is_some() {}
+        drop(self.requests.drain());
     }
 }
 

@@ -14,6 +14,7 @@ use super::error::ConnectError;
 use crate::inject::Injector;
 use crate::link::Policy;
 use crate::name::{EntityKind, EntityName};
+use crate::session::SessionConfig;
 use crate::transport::{Listening, Transport};
 
 /// What becomes of messages that were given and not delivered when a messenger is shut down.
@@ -54,9 +55,9 @@ impl Messenger {
     }
 
     pub(super) fn listens(&self, listening: Listening) {
-        self.core.addresses.rcu(|before| {
-            let mut after = Vec::clone(before);
-            after.push(listening.address);
+        self.core.announced.rcu(|before| {
+            let mut after = SessionConfig::clone(before);
+            after.addresses.push(listening.address);
             after
         });
         self.listeners().push(listening);
@@ -92,7 +93,7 @@ impl Messenger {
         if policy.server {
             return Err(ConnectError::ServesOnly);
         }
-        if self.core.addresses.load().contains(&peer) {
+        if self.core.announced.load().addresses.contains(&peer) {
             return Ok(self.loopback());
         }
         let now = self.core.clock.now();
@@ -135,7 +136,7 @@ impl Messenger {
 
     /// Where this end listens.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.core.addresses.load().to_vec()
+        self.core.announced.load().addresses.clone()
     }
 
     /// The connections there are, dialled and accepted, that are not marked down.

@@ -9,6 +9,7 @@ mod control;
 mod core;
 mod dispatch;
 mod error;
+mod inbox;
 mod messenger;
 mod throttle;
 

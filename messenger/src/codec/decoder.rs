@@ -1,6 +1,6 @@
 //! The streaming decoder: bytes in, at any division, whole units out.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{
     CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, CodecError, Crc32c, FLAG_FIRST, FLAG_LAST,
@@ -8,9 +8,17 @@ use super::{
 };
 use crate::message::{LANES, Message, lane_of};
 
-/// A message's buffer starts at its announced length up to this many bytes; beyond, it grows as bytes arrive, so
-/// that a peer cannot make this end allocate what it never sends.
+/// A message's buffer starts at its announced length up to this many bytes, or as many as the peer has sent in whole
+/// messages before and has credit for; beyond, it grows as bytes arrive, so that a peer cannot make this end allocate
+/// what it never sends.
 const BUFFER_AT_ONCE_BYTES: usize = 256 << 10;
+
+/// Fewer bytes than this of a message are not worth a place of their own ([`Decoder::place`]): a transport reads more at
+/// a time into a buffer, of as many messages as there are, and the copy out of that is from the cache.
+const PLACE_BYTES_MIN: usize = 128 << 10;
+/// Placed at a time at most: so many that a call is cheap for each, and so few that they are still in the cache when
+/// they are summed up.
+const PLACE_BYTES_MAX: usize = 256 << 10;
 
 /// What the decoder lets pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +62,7 @@ struct Lane {
 #[derive(Debug)]
 struct Partial {
     header: MessageHeader,
-    buffer: BytesMut,
+    buffer: Vec<u8>,
 }
 
 /// The chunk being read.
@@ -68,15 +76,21 @@ struct Body {
 
 #[derive(Debug)]
 enum Target {
-    Chunk(BytesMut),
-    MessageHeader { bytes: [u8; MESSAGE_HEADER_BYTES], filled: usize },
-    Message,
+    Chunk(Vec<u8>),
+    MessageHeader {
+        bytes: [u8; MESSAGE_HEADER_BYTES],
+        filled: usize,
+    },
+    Message {
+        /// Bytes of the message that have been summed up.
+        summed: usize,
+    },
 }
 
 /// The decoder of one stream, from the first chunk on. Each in-order byte is copied once, into the buffer of the
 /// message that it belongs to; one message per lane may be in progress.
 ///
-/// Input: [`Self::decode`], [`Self::set_credit_limit`]. Read at any time: [`Self::spent`], [`Self::completed`].
+/// Input: [`Self::decode`], or [`Self::place`] and [`Self::placed`]; [`Self::set_credit_limit`]. Read at any time: [`Self::spent`], [`Self::completed`].
 /// After an error the decoder is of no more use.
 #[derive(Debug)]
 pub struct Decoder {
@@ -168,6 +182,38 @@ impl Decoder {
         }
     }
 
+    /// Where the next bytes belong, and how many of them, if they are many of one message. Who appends some there calls
+    /// [`Self::placed`]; who does not gives them to [`Self::decode`].
+    pub fn place(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+        let body = self.body.as_ref()?;
+        if body.remaining < PLACE_BYTES_MIN || !matches!(body.target, Target::Message { .. }) {
+            return None;
+        }
+        let partial = self.lanes[usize::from(body.header.lane)].partial.as_mut()?;
+        let bytes = body.remaining.min(PLACE_BYTES_MAX);
+        partial.make_room(bytes);
+        Some((&mut partial.buffer, bytes))
+    }
+
+    /// Takes what has been appended to the buffer that [`Self::place`] gave; a unit, if that makes one whole.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    ///
+    /// # Panics
+    /// If it is more than [`Self::place`] allowed: that is a bug of the transport.
+    pub fn placed(&mut self) -> Result<Option<Decoded>, CodecError> {
+        let Some(body) = &mut self.body else { return Ok(None) };
+        let Target::Message { summed } = &mut body.target else { return Ok(None) };
+        let Some(partial) = &self.lanes[usize::from(body.header.lane)].partial else { return Ok(None) };
+        let piece = &partial.buffer[*summed..];
+        assert!(piece.len() <= body.remaining, "a transport places no more than it may");
+        body.crc.update(piece);
+        *summed += piece.len();
+        body.remaining -= piece.len();
+        if body.remaining > 0 { Ok(None) } else { self.close() }
+    }
+
     fn take_header(&mut self, input: &mut &[u8]) -> Result<Option<ChunkHeader>, CodecError> {
         if self.header_filled == 0
             && let Some((head, rest)) = input.split_first_chunk::<CHUNK_HEADER_BYTES>()
@@ -190,7 +236,7 @@ impl Decoder {
     /// Checks a chunk against what came before and decides where its payload goes.
     fn open(&mut self, header: &ChunkHeader) -> Result<Target, CodecError> {
         if header.kind != ChunkKind::Message {
-            return Ok(Target::Chunk(BytesMut::with_capacity(header.length as usize)));
+            return Ok(Target::Chunk(Vec::with_capacity(header.length as usize)));
         }
         let lane = &self.lanes[usize::from(header.lane)];
         let first = header.flags & FLAG_FIRST != 0;
@@ -218,7 +264,7 @@ impl Decoder {
             Some(_) if header.length == 0 => Err(malformed("empty continuation")),
             Some(partial) => {
                 check_length(header, partial.buffer.len(), header.length as usize, partial.header.length)?;
-                Ok(Target::Message)
+                Ok(Target::Message { summed: partial.buffer.len() })
             }
         }
     }
@@ -229,7 +275,7 @@ impl Decoder {
             let lane = &mut self.lanes[usize::from(body.header.lane)];
             let wanted = match &body.target {
                 Target::MessageHeader { filled, .. } => MESSAGE_HEADER_BYTES - filled,
-                Target::Chunk(_) | Target::Message => body.remaining,
+                Target::Chunk(_) | Target::Message { .. } => body.remaining,
             };
             let (piece, rest) = input.split_at(wanted.min(input.len()));
             *input = rest;
@@ -242,13 +288,18 @@ impl Decoder {
                     *filled += piece.len();
                     if *filled == MESSAGE_HEADER_BYTES {
                         let message = MessageHeader::decode(bytes);
-                        lane.partial = Some(begin(&body.header, message, &self.limits)?);
-                        body.target = Target::Message;
+                        check_message(&body.header, &message, self.limits.message_bytes_max)?;
+                        let credit_left = self.limits.credit_limit.saturating_sub(self.spent);
+                        let credit = credit_left.saturating_add(body.header.length.into());
+                        lane.partial = Some(Partial::begin(message, self.completed.min(credit)));
+                        body.target = Target::Message { summed: 0 };
                     }
                 }
-                Target::Message => {
+                Target::Message { summed } => {
                     if let Some(partial) = &mut lane.partial {
-                        partial.append(piece);
+                        partial.make_room(piece.len());
+                        partial.buffer.extend_from_slice(piece);
+                        *summed = partial.buffer.len();
                     }
                 }
             }
@@ -265,7 +316,7 @@ impl Decoder {
             return Err(CodecError::PayloadCorrupt { kind, id, computed, received });
         }
         if let Target::Chunk(buffer) = target {
-            return Ok(Some(Decoded::Chunk { kind: header.kind, id: header.id, payload: buffer.freeze() }));
+            return Ok(Some(Decoded::Chunk { kind: header.kind, id: header.id, payload: buffer.into() }));
         }
         if header.flags & FLAG_LAST == 0 {
             return Ok(None);
@@ -276,33 +327,42 @@ impl Decoder {
         let credit_bytes = (MESSAGE_HEADER_BYTES + buffer.len()) as u64;
         self.completed += credit_bytes;
         let MessageHeader { kind, priority, tid, length: _ } = message;
-        let message = Message { kind, priority, tid, payload: buffer.freeze() };
+        let message = Message { kind, priority, tid, payload: buffer.into() };
         Ok(Some(Decoded::Message { message, id: header.id, credit_bytes }))
     }
 }
 
 impl Partial {
-    fn append(&mut self, piece: &[u8]) {
-        let total = self.header.length as usize;
-        if self.buffer.capacity() - self.buffer.len() < piece.len() {
+    /// The start of a message from a peer that may be trusted with `trusted_bytes` of memory.
+    fn begin(header: MessageHeader, trusted_bytes: u64) -> Self {
+        let at_once = u64::from(header.length).min(trusted_bytes.max(BUFFER_AT_ONCE_BYTES as u64));
+        Partial { header, buffer: Vec::with_capacity(at_once as usize) }
+    }
+
+    /// Makes room for the next `bytes`, which are of the message.
+    fn make_room(&mut self, bytes: usize) {
+        if self.buffer.capacity() - self.buffer.len() < bytes {
             // Doubling, but never beyond what the message can need.
-            let target = (self.buffer.len() + piece.len()).max(self.buffer.len() * 2).min(total);
-            self.buffer.reserve(target - self.buffer.len());
+            let total = self.header.length as usize;
+            let target = (self.buffer.len() + bytes).max(self.buffer.len() * 2).min(total);
+            self.buffer.reserve_exact(target - self.buffer.len());
         }
-        self.buffer.extend_from_slice(piece);
     }
 }
 
-fn begin(chunk: &ChunkHeader, message: MessageHeader, limits: &DecoderLimits) -> Result<Partial, CodecError> {
-    if message.length > limits.message_bytes_max {
-        return Err(CodecError::MessageTooLong { length: message.length, limit: limits.message_bytes_max });
+/// Checks the start of a message against its first chunk.
+fn check_message(
+    chunk: &ChunkHeader,
+    message: &MessageHeader,
+    message_bytes_max: u32,
+) -> Result<(), CodecError> {
+    if message.length > message_bytes_max {
+        return Err(CodecError::MessageTooLong { length: message.length, limit: message_bytes_max });
     }
     if lane_of(message.priority) != usize::from(chunk.lane) {
         return Err(CodecError::BadLane { kind: ChunkKind::Message, lane: chunk.lane });
     }
-    check_length(chunk, 0, chunk.length as usize - MESSAGE_HEADER_BYTES, message.length)?;
-    let capacity = (message.length as usize).min(BUFFER_AT_ONCE_BYTES);
-    Ok(Partial { header: message, buffer: BytesMut::with_capacity(capacity) })
+    check_length(chunk, 0, chunk.length as usize - MESSAGE_HEADER_BYTES, message.length)
 }
 
 /// LAST must be set exactly on the chunk that completes the announced length.

@@ -178,6 +178,89 @@ fn an_announced_giant_allocates_nothing_before_its_bytes_come() {
 }
 
 #[test]
+fn who_has_sent_much_is_given_room_for_as_much_at_once_within_its_credit() {
+    let message = Message::new(1, vec![1; 1 << 20]);
+    let mut decoder = Decoder::new(DecoderLimits { message_bytes_max: u32::MAX, credit_limit: 5 << 19 });
+    let capacities: Vec<usize> = (0..3)
+        .map(|id| {
+            let chunks = message_chunks(&message, id, 4096);
+            decoder.decode(&mut &chunks[0][..]).unwrap();
+            let capacity = decoder.buffered_capacity();
+            if id < 2 {
+                decoder.decode(&mut &chunks[1..].concat()[..]).unwrap().expect("the message is whole");
+            }
+            capacity
+        })
+        .collect();
+    // The credit left for the third is half a MiB, less what the headers of the first two took.
+    assert_eq!(capacities, [256 << 10, 1 << 20, (1 << 19) - 2 * MESSAGE_HEADER_BYTES]);
+}
+
+/// Feeds `stream` in pieces of at most `most` bytes, each to its place where it has one; returns how many of the bytes
+/// had.
+fn decode_placing(stream: &[u8], most: usize) -> (Vec<Decoded>, usize, Option<CodecError>) {
+    let mut decoder = Decoder::new(LIMITS);
+    let (mut units, mut placed, mut rest) = (Vec::new(), 0, stream);
+    while !rest.is_empty() {
+        let (wanted, decoded) = match decoder.place() {
+            Some((buffer, bytes_max)) => {
+                let wanted = bytes_max.min(most).min(rest.len());
+                assert!(buffer.capacity() - buffer.len() >= wanted);
+                buffer.extend_from_slice(&rest[..wanted]);
+                placed += wanted;
+                (wanted, decoder.placed())
+            }
+            None => {
+                let mut piece = &rest[..most.min(100).min(rest.len())];
+                let before = piece.len();
+                let decoded = decoder.decode(&mut piece);
+                (before - piece.len(), decoded)
+            }
+        };
+        rest = &rest[wanted..];
+        match decoded {
+            Ok(unit) => units.extend(unit),
+            Err(error) => return (units, placed, Some(error)),
+        }
+    }
+    (units, placed, None)
+}
+
+fn long_messages() -> Vec<Message> {
+    let payload = |n: u32, length: u32| (0..length).map(|at| (at * n) as u8).collect::<Vec<u8>>();
+    [400_000, 0, 3, 300_000]
+        .into_iter()
+        .zip(1..)
+        .map(|(length, n)| Message::new(n as u16, payload(n, length)))
+        .collect()
+}
+
+fn long_stream() -> Vec<u8> {
+    let messages = long_messages();
+    messages.iter().zip(0..).flat_map(|(message, id)| message_chunks(message, id, 200_000).concat()).collect()
+}
+
+#[test]
+fn what_is_placed_comes_out_as_what_is_decoded() {
+    let stream = long_stream();
+    for most in [1_000, 4_096, 199_900, 200_100, usize::MAX] {
+        let (units, placed, error) = decode_placing(&stream, most);
+        assert_eq!(error, None, "at most {most} bytes at a time");
+        assert!(messages_of(&units) == long_messages(), "at most {most} bytes at a time");
+        assert!(placed > 200_000, "{placed} bytes were placed, at most {most} at a time");
+    }
+}
+
+#[test]
+fn a_bit_that_flips_in_its_place_is_found() {
+    let mut stream = long_stream();
+    stream[50_000] ^= 4;
+    let (units, _, error) = decode_placing(&stream, 5_000);
+    assert!(units.is_empty());
+    assert!(matches!(error, Some(CodecError::PayloadCorrupt { id: 0, .. })), "{error:?}");
+}
+
+#[test]
 fn each_rule_broken_has_its_own_error() {
     let message = Message::new(1, vec![5; 300]);
     let chunks = message_chunks(&message, 0, 100);

@@ -1,7 +1,6 @@
 //! Which ops are due when, and the collecting of their parts at the cut.
 
 use core::time::Duration;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,6 +10,7 @@ use outrider_stack::time::Instant;
 use super::{OPS_MAX, OobCallback, OobOp, OobPart, OobRequest, OobTurn, RegisterError, RegistrationState};
 use crate::codec::OOB_PART_HEADER_BYTES;
 use crate::random::SplitMix;
+use crate::sparse::{Moment, SparseQueue};
 
 /// Parts due within this time of the first are taken along, or within a tenth of the shortest interval if that is more.
 const SLACK_MIN: Duration = Duration::from_millis(1);
@@ -54,12 +54,11 @@ pub(crate) struct Turns {
 /// the same interval, or of multiples, come due together and share a message.
 pub(crate) struct Registry {
     entries: Vec<Entry>,
-    carried: VecDeque<Carried>,
+    carried: SparseQueue<Carried>,
     random: SplitMix,
     started: bool,
-    origin: Option<Instant>,
-    slack: Duration,
-    earliest: Option<Instant>,
+    origin: Moment,
+    earliest: Moment,
     turns: Turns,
 }
 
@@ -77,12 +76,11 @@ impl Registry {
     pub(crate) fn new(seed: u64) -> Self {
         Registry {
             entries: Vec::new(),
-            carried: VecDeque::new(),
+            carried: SparseQueue::default(),
             random: SplitMix::new(seed),
             started: false,
-            origin: None,
-            slack: SLACK_MIN,
-            earliest: None,
+            origin: Moment::NEVER,
+            earliest: Moment::NEVER,
             turns: Turns::default(),
         }
     }
@@ -98,7 +96,13 @@ impl Registry {
 
     /// When the next part is due; `None` before the start or without ops.
     pub(crate) fn earliest(&self) -> Option<Instant> {
-        self.earliest
+        self.earliest.get()
+    }
+
+    /// How much before its turn a part is taken along.
+    fn slack(&self) -> Duration {
+        let shortest = self.entries.iter().map(|entry| entry.interval).min();
+        shortest.map_or(SLACK_MIN, |shortest| (shortest / 10).max(SLACK_MIN))
     }
 
     pub(crate) fn insert(&mut self, now: Instant, request: OobRequest) -> Result<(), RegisterError> {
@@ -110,6 +114,8 @@ impl Registry {
         if self.entries.len() >= OPS_MAX {
             return Err(RegisterError::TooMany);
         }
+        // Most connections have one op and keep it: room for that one.
+        self.entries.reserve_exact(1);
         self.entries.push(Entry { op, interval, callback, state, due: Instant::FAR_FUTURE });
         if self.started {
             self.schedule(now);
@@ -143,7 +149,7 @@ impl Registry {
     /// The session is over: nothing is due any more.
     pub(crate) fn stop(&mut self) {
         self.started = false;
-        self.entries.clear();
+        self.entries = Vec::new();
         self.carried.clear();
         self.refresh();
     }
@@ -151,8 +157,8 @@ impl Registry {
     /// Gives every op without a turn its first one: the next multiple of its interval after the origin.
     fn schedule(&mut self, now: Instant) {
         let Some(shortest) = self.entries.iter().map(|entry| entry.interval).min() else { return };
-        let random = &mut self.random;
-        let origin = *self.origin.get_or_insert_with(|| now + random.below(shortest));
+        let origin = self.origin.get().unwrap_or_else(|| now + self.random.below(shortest));
+        self.origin = origin.into();
         for entry in self.entries.iter_mut().filter(|entry| entry.due == Instant::FAR_FUTURE) {
             let turns = intervals(now.since(origin), entry.interval);
             let due = origin + multiply(entry.interval, turns);
@@ -161,15 +167,10 @@ impl Registry {
     }
 
     fn refresh(&mut self) {
-        let shortest = self.entries.iter().map(|entry| entry.interval).min();
-        self.slack = shortest.map_or(SLACK_MIN, |shortest| (shortest / 10).max(SLACK_MIN));
         let entries = self.entries.iter().map(|entry| entry.due);
         let carried = self.carried.iter().map(|part| part.due);
-        self.earliest = if self.started {
-            entries.chain(carried).min().filter(|due| *due != Instant::FAR_FUTURE)
-        } else {
-            None
-        };
+        let earliest = entries.chain(carried).min().filter(|_| self.started);
+        self.earliest = earliest.into();
     }
 
     /// The parts that leave in the OOB message `sequence` at `now`: all that are due or will be within the slack,
@@ -183,11 +184,11 @@ impl Registry {
     ) -> Collected {
         let mut collected = Collected::default();
         let mut room = room_bytes;
+        let horizon = now + self.slack();
         let ops = self.entries.len();
         self.entries.retain(|entry| entry.state.is_alive());
         collected.emptied = ops > 0 && self.entries.is_empty();
         self.take_carried(&mut collected, &mut room);
-        let horizon = now + self.slack;
         let mut turns: Vec<usize> =
             (0..self.entries.len()).filter(|&index| self.entries[index].due <= horizon).collect();
         turns.sort_by_key(|&index| self.entries[index].due);

@@ -2,9 +2,10 @@
 
 use outrider_stack::time::Instant;
 
-use super::{Carry, Peer, Phase, Session, SessionEvent};
+use super::{Carry, Opening, Phase, Session, SessionEvent};
 use crate::codec::{ChunkKind, CloseCode, SessionTerms};
 use crate::features::Features;
+use crate::sparse::Moment;
 
 /// How a session that the peer asked for by [`SessionEvent::Connect`] is taken up.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl Session {
         if self.phase != Phase::Deciding {
             return Err(NotTakenUp { carry, mismatch: false });
         }
-        let peer_terms = self.peer_terms;
+        let peer_terms = self.opening().peer_terms;
         self.take_up(carry, lossy, resumed)?;
         let mut terms = SessionTerms { lossy, resumed, cookie, attempt, ..SessionTerms::default() };
         terms.peer_cookie = peer_terms.cookie;
@@ -57,8 +58,7 @@ impl Session {
         self.push_handshake(ChunkKind::Ready, &terms.encode());
         self.can_send = true;
         self.phase = Phase::Ready;
-        self.acks.told = terms.received;
-        self.life.last_heard = Some(now);
+        self.life.last_heard = now.into();
         Ok(())
     }
 
@@ -79,24 +79,24 @@ impl Session {
         if self.phase != Phase::Answered {
             return Err(NotTakenUp { carry, mismatch: false });
         }
-        let (own, answer) = (self.own_terms, self.peer_terms);
+        let Opening { own_terms: own, peer_terms: answer, .. } = *self.opening();
         self.take_up(carry, own.lossy || answer.lossy, answer.resumed)?;
         self.life.credit.begin();
         self.decoder.resume(self.life.received, own.credit_limit);
         self.push_handshake(ChunkKind::Ready, &[]);
         self.can_send = true;
-        self.acks.told = self.life.received;
-        self.life.last_heard = Some(now);
+        self.life.last_heard = now.into();
         self.open(now);
         Ok(())
     }
 
     fn take_up(&mut self, carry: Option<Box<Carry>>, lossy: bool, resumed: bool) -> Result<(), NotTakenUp> {
         let given = carry.is_some();
+        let peer_terms = self.opening().peer_terms;
         if let Some(carry) = carry {
             self.life = carry;
         }
-        let released = if resumed { self.life.queue.resume(&self.peer_terms.received) } else { None };
+        let released = if resumed { self.life.queue.resume(&peer_terms.received) } else { None };
         match released {
             Some(released) => self.life.released.merge(released),
             None if resumed => {
@@ -107,14 +107,15 @@ impl Session {
         let message_bytes_max = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
         self.lossless = !lossy;
         self.life.queue.keep(self.lossless);
-        self.life.queue.set_limits(self.peer_terms.credit_limit, message_bytes_max);
+        self.life.queue.set_limits(peer_terms.credit_limit, message_bytes_max);
         Ok(())
     }
 
     pub(super) fn open(&mut self, now: Instant) {
         self.phase = Phase::Open;
-        self.handshake_deadline = None;
-        self.idle_at = self.config.idle_timeout.map(|idle| now + idle);
+        self.opening().deadline = Moment::NEVER;
+        self.settle_opening();
+        self.idle_at = self.config.idle_timeout.map(|idle| now + idle).into();
         if let Some(peer) = self.peer.clone().filter(|_| !self.closing) {
             if self.agreed_features().contains(Features::OOB) {
                 self.life.oob.registry.start(now);
@@ -151,15 +152,5 @@ impl Session {
         if self.phase == Phase::Answered {
             self.reset();
         }
-    }
-
-    /// What the peer said of the session it asked for or accepted.
-    pub fn peer_terms(&self) -> &SessionTerms {
-        &self.peer_terms
-    }
-
-    /// Who is at the other end, as far as it has said, accepted or not.
-    pub fn announced_peer(&self) -> Option<&Peer> {
-        self.peer.as_ref()
     }
 }

@@ -1,13 +1,12 @@
 //! What outlives the connection of a session.
 
-use outrider_stack::time::Instant;
-
 use super::credit::ReceiveCredit;
 use super::lanes::SendQueue;
 use super::oob::OobState;
 use super::{ConnectionStatistics, RECEIVE_CREDIT_BYTES_MIN, Released};
 use crate::codec::SessionTerms;
 use crate::message::LANES;
+use crate::sparse::Moment;
 
 /// The part of a session that is not about one connection: messages unsent and unacknowledged, what was received,
 /// registered ops, counts.
@@ -21,7 +20,7 @@ pub struct Carry {
     /// Messages received in each lane since the session began.
     pub(super) received: [u64; LANES],
     pub(super) statistics: ConnectionStatistics,
-    pub(super) last_heard: Option<Instant>,
+    pub(super) last_heard: Moment,
     pub(super) released: Released,
 }
 
@@ -34,7 +33,7 @@ impl Carry {
             credit: ReceiveCredit::new(receive_credit_bytes.max(RECEIVE_CREDIT_BYTES_MIN)),
             received: [0; LANES],
             statistics: ConnectionStatistics::default(),
-            last_heard: None,
+            last_heard: Moment::NEVER,
             released: Released::default(),
         }
     }

@@ -1,10 +1,9 @@
 //! Receive credit as this end grants it, and what it holds undispatched.
 
-use std::collections::VecDeque;
-
 use outrider_stack::time::Instant;
 
 use crate::report::ReceiveReport;
+use crate::sparse::SparseQueue;
 
 #[derive(Clone, Copy)]
 struct Undispatched {
@@ -22,13 +21,13 @@ pub(super) struct ReceiveCredit {
     /// Held by messages of earlier connections when this one began.
     held_before: u64,
     freed: u64,
-    queue: VecDeque<Undispatched>,
+    queue: SparseQueue<Undispatched>,
     queued_bytes: u64,
 }
 
 impl ReceiveCredit {
     pub(super) fn new(window: u64) -> Self {
-        ReceiveCredit { window, held_before: 0, freed: 0, queue: VecDeque::new(), queued_bytes: 0 }
+        ReceiveCredit { window, held_before: 0, freed: 0, queue: SparseQueue::default(), queued_bytes: 0 }
     }
 
     /// A new connection begins: what its sender may send before the first grant.

@@ -5,7 +5,7 @@ use core::time::Duration;
 use outrider_stack::endpoint::{self, Directive, Established, Waker};
 use outrider_stack::tcp::connection::CloseReason;
 use outrider_stack::tcp::source::{
-    AckUrgency, Cut, Demand, SegmentSink, SegmentSource, SendState, SinkFault,
+    AckUrgency, Cut, Demand, Place, SegmentSink, SegmentSource, SendState, SinkFault,
 };
 use outrider_stack::time::Instant;
 
@@ -114,8 +114,8 @@ impl<U: SessionUser> SegmentSource for Endpoint<U> {
         self.session.urgent_overtakes()
     }
 
-    fn unsent_bytes(&self) -> u64 {
-        self.session.unsent_bytes()
+    fn queued_bytes(&self) -> Option<u64> {
+        Some(self.session.unsent_bytes())
     }
 
     fn is_out_of_credit(&self) -> bool {
@@ -151,6 +151,19 @@ impl<U: SessionUser> SegmentSink for Endpoint<U> {
             }
         }
         Ok(urgency)
+    }
+
+    fn place(&mut self) -> Option<Place<'_>> {
+        self.session.place().map(|(buffer, bytes_max)| Place { buffer, bytes_max })
+    }
+
+    fn placed(&mut self, now: Instant, bytes: usize) -> Result<AckUrgency, SinkFault> {
+        let placed = self.session.placed(now, bytes);
+        self.pass_events(now);
+        if self.session.has_released() {
+            self.pass_released(now);
+        }
+        placed.map_or(Err(SinkFault), |()| Ok(AckUrgency::Normal))
     }
 
     fn peek_ahead(&mut self, now: Instant, _offset: u64, bytes: &[u8]) -> AckUrgency {

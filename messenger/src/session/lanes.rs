@@ -1,7 +1,9 @@
 //! The send queue: four lanes, strict between them, first in first out within one, cut into chunks on demand.
 
+use core::ops::Range;
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use outrider_stack::tcp::source::Cut;
 
 use crate::codec::{
@@ -45,6 +47,11 @@ impl<'a> Writer<'a> {
         self.cut.append(bytes);
     }
 
+    fn append_shared(&mut self, whole: &Bytes, range: Range<usize>) {
+        self.written += range.len();
+        self.cut.append_shared(whole, range);
+    }
+
     /// Appends a chunk that is whole in itself, if there is room for it.
     pub(super) fn append_chunk(&mut self, kind: ChunkKind, id: u64, payload: &[u8]) -> bool {
         if self.room() < CHUNK_HEADER_BYTES + payload.len() {
@@ -80,22 +87,20 @@ impl Outgoing {
 struct Lane {
     queue: VecDeque<Outgoing>,
     bytes: u64,
-    /// Number of the message at the front.
-    front_id: u64,
     /// Wholly cut and not acknowledged by the peer's session, in order; the last has the number before the front's.
     /// Only where they are to be sent again on another connection.
     unacked: VecDeque<Message>,
 }
 
 impl Lane {
-    /// Number of the oldest message not acknowledged.
-    fn oldest_id(&self) -> u64 {
-        self.front_id - self.unacked.len() as u64
+    fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.unacked.is_empty()
     }
 
-    /// Puts what is not acknowledged back, to be cut again from its first byte.
-    fn requeue(&mut self) {
-        self.front_id = self.oldest_id();
+    /// Puts what is not acknowledged back, to be cut again from its first byte. `front_id` is the number of the message
+    /// at the front, before and after.
+    fn requeue(&mut self, front_id: &mut u64) {
+        *front_id -= self.unacked.len() as u64;
         if let Some(front) = self.queue.front_mut() {
             self.bytes += front.cut as u64;
             front.cut = 0;
@@ -123,7 +128,10 @@ pub(super) enum Step {
 /// Messages that wait to be cut, and the peer's credit for them.
 #[derive(Default)]
 pub(super) struct SendQueue {
-    lanes: [Lane; LANES],
+    /// There while one of them has something: taken with the first message, and given back with the last.
+    lanes: Option<Box<[Lane; LANES]>>,
+    /// Number of the message at the front of each lane, or of its next.
+    front_ids: [u64; LANES],
     /// Keep what was cut until the peer's session acknowledges it.
     keeps: bool,
     credit_limit: u64,
@@ -134,7 +142,7 @@ pub(super) struct SendQueue {
 impl SendQueue {
     pub(super) fn push(&mut self, message: Message) {
         let outgoing = Outgoing { message, cut: 0 };
-        let lane = &mut self.lanes[lane_of(outgoing.message.priority)];
+        let lane = &mut self.lanes.get_or_insert_default()[lane_of(outgoing.message.priority)];
         lane.bytes += outgoing.total() as u64;
         lane.queue.push_back(outgoing);
     }
@@ -157,9 +165,16 @@ impl SendQueue {
         usize::try_from(self.credit_limit.saturating_sub(self.credit_spent)).unwrap_or(usize::MAX)
     }
 
-    /// The lane whose turn it is.
-    fn next_lane(&self) -> Option<usize> {
-        (0..LANES).rev().find(|&lane| !self.lanes[lane].queue.is_empty())
+    /// The lane whose turn it is, and its number.
+    fn next_lane(&self) -> Option<(usize, &Lane)> {
+        self.lanes.as_ref()?.iter().enumerate().rev().find(|(_, lane)| !lane.queue.is_empty())
+    }
+
+    /// Gives the memory of the lanes back if none of them has anything.
+    fn settle(&mut self) {
+        if self.lanes.as_ref().is_some_and(|lanes| lanes.iter().all(Lane::is_empty)) {
+            self.lanes = None;
+        }
     }
 
     /// Whether there is something to send and credit to send it.
@@ -174,14 +189,15 @@ impl SendQueue {
 
     /// Payload that the next chunk must have at least: a message header is not divided.
     fn next_needs(&self) -> Option<usize> {
-        let front = self.lanes[self.next_lane()?].queue.front()?;
+        let front = self.next_lane()?.1.queue.front()?;
         Some(if front.cut == 0 { MESSAGE_HEADER_BYTES } else { 1 })
     }
 
     pub(super) fn report(&self) -> [LaneReport; LANES] {
+        let Some(lanes) = &self.lanes else { return Default::default() };
         core::array::from_fn(|lane| LaneReport {
-            bytes: self.lanes[lane].bytes,
-            messages: self.lanes[lane].queue.len() as u64,
+            bytes: lanes[lane].bytes,
+            messages: lanes[lane].queue.len() as u64,
         })
     }
 
@@ -192,65 +208,77 @@ impl SendQueue {
 
     /// Whether nothing waits to be cut or, where that counts, to be acknowledged.
     pub(super) fn is_empty(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.queue.is_empty() && lane.unacked.is_empty())
+        self.lanes.is_none()
     }
 
     /// The peer's session has all messages before these numbers. `None`, and nothing done, if it cannot have: one
     /// was not sent, or was said to be there before.
     pub(super) fn acknowledge(&mut self, received: &[u64; LANES]) -> Option<Released> {
-        let sound = |(lane, upto): (&Lane, &u64)| (lane.oldest_id()..=lane.front_id).contains(upto);
-        if !self.lanes.iter().zip(received).all(sound) {
+        let front_ids = &self.front_ids;
+        let Some(lanes) = &mut self.lanes else {
+            return (front_ids == received).then(Released::default);
+        };
+        let sound = |((lane, front_id), upto): ((&Lane, &u64), &u64)| {
+            (front_id - lane.unacked.len() as u64..=*front_id).contains(upto)
+        };
+        if !lanes.iter().zip(front_ids).zip(received).all(sound) {
             return None;
         }
         let mut released = Released::default();
-        for (lane, upto) in self.lanes.iter_mut().zip(received) {
-            for _ in lane.oldest_id()..*upto {
+        for ((lane, front_id), upto) in lanes.iter_mut().zip(front_ids).zip(received) {
+            let left = front_id - upto;
+            while lane.unacked.len() as u64 > left {
                 let payload_bytes = lane.unacked.pop_front().map_or(0, |message| message.payload.len());
                 released.add(payload_bytes);
             }
         }
+        self.settle();
         Some(released)
     }
 
     /// On a new connection: what the peer's session has is done with, all else is sent again. `None` as above.
     pub(super) fn resume(&mut self, received: &[u64; LANES]) -> Option<Released> {
         let released = self.acknowledge(received)?;
-        self.lanes.iter_mut().for_each(Lane::requeue);
+        self.requeue();
         self.credit_spent = 0;
         Some(released)
     }
 
     /// For a session that begins anew: everything is sent again, numbered from zero.
     pub(super) fn restart(&mut self) {
-        for lane in &mut self.lanes {
-            lane.requeue();
-            lane.front_id = 0;
-        }
+        self.requeue();
+        self.front_ids = [0; LANES];
         self.credit_spent = 0;
+    }
+
+    /// What is not acknowledged is to be cut again.
+    fn requeue(&mut self) {
+        let lanes = self.lanes.iter_mut().flat_map(|lanes| lanes.iter_mut());
+        lanes.zip(&mut self.front_ids).for_each(|(lane, front_id)| lane.requeue(front_id));
     }
 
     /// Forgets everything and tells what that was.
     pub(super) fn clear(&mut self) -> Released {
+        self.requeue();
         let mut released = Released::default();
-        for lane in &mut self.lanes {
-            lane.requeue();
-            lane.queue.drain(..).for_each(|outgoing| released.add(outgoing.message.payload.len()));
-            lane.bytes = 0;
-        }
+        let lanes = self.lanes.take();
+        let outgoing = lanes.iter().flat_map(|lanes| lanes.iter()).flat_map(|lane| &lane.queue);
+        outgoing.for_each(|outgoing| released.add(outgoing.message.payload.len()));
         released
     }
 
     /// Appends the next chunk, if it may be sent and has room.
     pub(super) fn append_chunk(&mut self, writer: &mut Writer<'_>) -> Step {
         let credit_left = self.credit_left();
-        let Some(index) = self.next_lane() else { return Step::Stop };
-        let lane = &mut self.lanes[index];
+        let Some(index) = self.next_lane().map(|(index, _)| index) else { return Step::Stop };
+        let Some(lane) = self.lanes.as_mut().map(|lanes| &mut lanes[index]) else { return Step::Stop };
         let Some(front) = lane.queue.front_mut() else { return Step::Stop };
         let (total, first) = (front.total(), front.cut == 0);
         if first && front.message.payload.len() > self.message_bytes_max as usize {
             lane.bytes -= total as u64;
             let payload_bytes = front.message.payload.len();
             lane.queue.pop_front();
+            self.settle();
             return Step::Refused { payload_bytes };
         }
         let left = total - front.cut;
@@ -261,7 +289,7 @@ impl SendQueue {
         }
         let length = left.min(room - CHUNK_HEADER_BYTES).min(credit_left);
         let last = length == left;
-        let chunk = ChunkToCut { lane: index, id: lane.front_id, length, last };
+        let chunk = ChunkToCut { lane: index, id: self.front_ids[index], length, last };
         append_message_chunk(writer, front, &chunk);
         front.cut += length;
         lane.bytes -= length as u64;
@@ -270,10 +298,11 @@ impl SendQueue {
             return Step::Chunk;
         }
         let payload_bytes = front.message.payload.len();
-        lane.front_id += 1;
+        self.front_ids[index] += 1;
         if let Some(sent) = lane.queue.pop_front().filter(|_| self.keeps) {
             lane.unacked.push_back(sent.message);
         }
+        self.settle();
         Step::Completed { payload_bytes }
     }
 }
@@ -297,10 +326,10 @@ fn append_message_chunk(writer: &mut Writer<'_>, outgoing: &Outgoing, chunk: &Ch
     let header = header.encode();
     let head: &[u8] = if first { &header } else { &[] };
     let from = outgoing.cut.saturating_sub(MESSAGE_HEADER_BYTES);
-    let body = &message.payload[from..from + chunk.length - head.len()];
+    let body = from..from + chunk.length - head.len();
     let mut crc = Crc32c::default();
     crc.update(head);
-    crc.update(body);
+    crc.update(&message.payload[body.clone()]);
     let header = ChunkHeader {
         kind: ChunkKind::Message,
         flags: if first { FLAG_FIRST } else { 0 } | if chunk.last { FLAG_LAST } else { 0 },
@@ -312,5 +341,5 @@ fn append_message_chunk(writer: &mut Writer<'_>, outgoing: &Outgoing, chunk: &Ch
     };
     writer.append(&header.encode());
     writer.append(head);
-    writer.append(body);
+    writer.append_shared(&message.payload, body);
 }

@@ -10,6 +10,7 @@ mod endpoint;
 mod error;
 mod lanes;
 mod oob;
+mod opening;
 mod receive;
 mod send;
 mod statistics;
@@ -18,21 +19,22 @@ mod tests;
 
 use core::time::Duration;
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use outrider_stack::endpoint::{Directive, Established};
 use outrider_stack::tcp::source::SendState;
 use outrider_stack::time::Instant;
 
-use crate::codec::{
-    AUTH_METHOD_NONE, Auth, Banner, ChunkHeader, ChunkKind, CloseCode, Decoder, DecoderLimits, Hello,
-    SessionTerms, VERSION,
-};
+use crate::codec::{CloseCode, Decoder, DecoderLimits, SessionTerms};
 use crate::features::Features;
-use crate::message::{LANES, Message};
+use crate::message::Message;
 use crate::name::EntityName;
 use crate::oob::{OobMessage, OobRequest, OobStatistics, RegisterError};
 use crate::report::{ReceiveReport, SendReport};
+use crate::sparse::{Moment, SparseQueue};
+
+use opening::Opening;
 
 pub use admission::{Admission, NotTakenUp};
 pub use carry::Carry;
@@ -144,7 +146,7 @@ pub enum SessionEvent {
     /// The peer dialled for a session. Its user answers with [`Session::admit`] or [`Session::decline`], at once or later.
     Connect {
         /// Who it is.
-        peer: Box<Peer>,
+        peer: Arc<Peer>,
         /// For which session, and how far it has come in it.
         terms: SessionTerms,
     },
@@ -152,12 +154,12 @@ pub enum SessionEvent {
     /// connection is reset.
     Accepted {
         /// Who it is.
-        peer: Box<Peer>,
+        peer: Arc<Peer>,
         /// How the session goes on.
         terms: SessionTerms,
     },
     /// Both sides have accepted each other.
-    Ready(Peer),
+    Ready(Arc<Peer>),
     /// A message is complete. Its user answers with [`Session::queued_for_dispatch`] or [`Session::dispatched_at_once`].
     Message {
         /// The message.
@@ -214,23 +216,20 @@ impl Phase {
 }
 
 /// Control chunks that are due. Each kind at most once: a newer one takes an older one's place.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Control {
     keepalive: bool,
     keepalive_ack: Option<u64>,
     close: Option<CloseCode>,
 }
 
-/// Acknowledgement of messages received: one number for each lane.
-#[derive(Debug, Default)]
+/// Acknowledgement of messages received: what the peer has not been told of yet.
+#[derive(Default)]
 struct Acks {
-    /// What the peer was told last.
-    told: [u64; LANES],
-    /// Messages and bytes received since.
     messages: u32,
     bytes: u64,
     /// When it is to be told at the latest.
-    due: Option<Instant>,
+    due: Moment,
 }
 
 /// A message whose last byte left with the segment that ended at this stream offset.
@@ -252,44 +251,54 @@ struct Unacked {
 /// - Output to the transport: [`Self::demand`], [`Self::cut`], [`Self::next_demand`], [`Self::finished`],
 ///   [`Self::directive`].
 pub struct Session {
-    config: SessionConfig,
+    config: Arc<SessionConfig>,
     is_dialler: bool,
-    own_terms: SessionTerms,
-    peer_terms: SessionTerms,
     phase: Phase,
-    established: Option<Established>,
-    handshake_deadline: Option<Instant>,
-    close_deadline: Option<Instant>,
+    is_established: bool,
     abort: bool,
     /// Whether messages and OOB may be sent: our Ready has been queued, and no Close.
     can_send: bool,
     closing: bool,
     peer_finished: bool,
-    banner: Vec<u8>,
+    /// The session outlives the connection.
+    lossless: bool,
+    credit_held: bool,
+    /// Payload bytes of one segment at most, once the connection is established.
+    segment_bytes: u32,
+    close_deadline: Moment,
+    /// Gone once the session is open.
+    opening: Option<Box<Opening>>,
     peer_features: Features,
-    peer: Option<Peer>,
-    /// Handshake bytes that are still to be sent.
-    handshake: VecDeque<u8>,
-    control: Control,
+    peer: Option<Arc<Peer>>,
+    /// There while something is due.
+    control: Option<Box<Control>>,
     /// What outlives the connection, if it is `lossless`.
     life: Box<Carry>,
-    lossless: bool,
     acks: Acks,
     decoder: Decoder,
-    credit_held: bool,
-    unacked: VecDeque<Unacked>,
+    unacked: SparseQueue<Unacked>,
     sent_end: u64,
     acked: u64,
-    last_cut: Option<Instant>,
+    last_cut: Moment,
     /// When to look whether the connection is idle.
-    idle_at: Option<Instant>,
+    idle_at: Moment,
     events: VecDeque<SessionEvent>,
 }
 
 impl Session {
-    /// A session that waits for its connection.
-    pub fn new(mut config: SessionConfig, role: Role) -> Self {
-        config.receive_credit_bytes = config.receive_credit_bytes.max(RECEIVE_CREDIT_BYTES_MIN);
+    /// A session that waits for its connection. Many may share their parameters but for the seed: see
+    /// [`Self::with_seed`].
+    pub fn new(config: impl Into<Arc<SessionConfig>>, role: Role) -> Self {
+        let config = config.into();
+        let seed = config.seed;
+        Session::with_seed(config, role, seed)
+    }
+
+    /// A session of which `seed` counts, and not [`SessionConfig::seed`].
+    pub fn with_seed(mut config: Arc<SessionConfig>, role: Role, seed: u64) -> Self {
+        if config.receive_credit_bytes < RECEIVE_CREDIT_BYTES_MIN {
+            Arc::make_mut(&mut config).receive_credit_bytes = RECEIVE_CREDIT_BYTES_MIN;
+        }
         let limits = DecoderLimits {
             message_bytes_max: config.message_bytes_max,
             credit_limit: config.receive_credit_bytes,
@@ -300,31 +309,28 @@ impl Session {
         };
         Session {
             is_dialler: matches!(role, Role::Dialler(_)),
-            own_terms,
-            peer_terms: SessionTerms::default(),
             phase: Phase::Banner,
-            established: None,
-            handshake_deadline: None,
-            close_deadline: None,
+            is_established: false,
             abort: false,
             can_send: false,
             closing: false,
             peer_finished: false,
-            banner: Vec::new(),
+            lossless: false,
+            credit_held: false,
+            segment_bytes: 0,
+            close_deadline: Moment::NEVER,
+            opening: Some(Box::new(Opening { own_terms, ..Opening::default() })),
             peer_features: Features::NONE,
             peer: None,
-            handshake: VecDeque::new(),
-            control: Control::default(),
-            life: Box::new(Carry::new(config.receive_credit_bytes, config.seed)),
-            lossless: false,
+            control: None,
+            life: Box::new(Carry::new(config.receive_credit_bytes, seed)),
             acks: Acks::default(),
             decoder: Decoder::new(limits),
-            credit_held: false,
-            unacked: VecDeque::new(),
+            unacked: SparseQueue::default(),
             sent_end: 0,
             acked: 0,
-            last_cut: None,
-            idle_at: None,
+            last_cut: Moment::NEVER,
+            idle_at: Moment::NEVER,
             events: VecDeque::new(),
             config,
         }
@@ -332,44 +338,27 @@ impl Session {
 
     /// Input. The connection is there: banner, Hello and Auth leave at once, without waiting for the peer's.
     pub fn on_established(&mut self, now: Instant, established: &Established) {
-        self.established = Some(*established);
+        self.is_established = true;
+        self.segment_bytes = u32::try_from(established.segment_size).unwrap_or(u32::MAX);
         self.open_handshake(established.local.ip());
         // The segment that completed the transport's handshake may have brought the peer's Ready already.
         if self.phase != Phase::Open && !self.closing {
-            self.handshake_deadline = Some(now + self.config.handshake_timeout);
+            self.opening().deadline = (now + self.config.handshake_timeout).into();
         }
     }
 
-    /// Our side of the handshake up to Ready. The segment that completed the transport's handshake may have brought so
-    /// much of the peer's that an answer is queued already: this goes before it.
-    fn open_handshake(&mut self, local: IpAddr) {
-        let later = core::mem::take(&mut self.handshake);
-        // An end that listens on all its addresses is reached by the one of this connection.
-        let addresses = self.config.addresses.iter().map(|address| match address.ip().is_unspecified() {
-            true => SocketAddr::new(local, address.port()),
-            false => *address,
-        });
-        let banner =
-            Banner { version: VERSION, supported: self.config.supported, required: self.config.required };
-        self.handshake.extend(banner.encode());
-        let hello = Hello {
-            name: self.config.name,
-            nonce: self.config.nonce,
-            addresses: addresses.collect(),
-            receive_credit_bytes: self.config.receive_credit_bytes,
-            message_bytes_max: self.config.message_bytes_max,
-        };
-        self.push_handshake(ChunkKind::Hello, &hello.encode());
-        self.push_handshake(ChunkKind::Auth, &Auth { method: AUTH_METHOD_NONE }.encode());
-        if self.is_dialler {
-            self.push_handshake(ChunkKind::Connect, &self.own_terms.encode());
-        }
-        self.handshake.extend(later);
+    /// Payload bytes of one segment at most; none before the connection is established.
+    fn segment_size(&self) -> usize {
+        self.segment_bytes as usize
     }
 
-    fn push_handshake(&mut self, kind: ChunkKind, payload: &[u8]) {
-        self.handshake.extend(ChunkHeader::whole(kind, 0, payload).encode());
-        self.handshake.extend(payload);
+    /// What is due, to be changed; [`Self::set_control`] puts it back.
+    fn control(&self) -> Control {
+        self.control.as_deref().copied().unwrap_or_default()
+    }
+
+    fn set_control(&mut self, control: Control) {
+        self.control = (control != Control::default()).then(|| Box::new(control));
     }
 
     /// Input. Queues a message; returns it when the session is closing. Who calls keeps the send budget.
@@ -397,7 +386,7 @@ impl Session {
 
     /// Input. Asks the peer for an answer; see [`SessionEvent::KeepaliveAck`].
     pub fn send_keepalive(&mut self) {
-        self.control.keepalive = true;
+        self.set_control(Control { keepalive: true, ..self.control() });
     }
 
     /// Input. A message given by [`SessionEvent::Message`] now waits for its dispatcher.
@@ -428,18 +417,22 @@ impl Session {
         }
         self.lossless &= code != CloseCode::Finished;
         self.stop_sending(now);
-        if self.established.is_none() {
-            self.abort = true;
+        if self.is_established {
+            self.set_control(Control { close: Some(code), ..self.control() });
         } else {
-            self.control.close = Some(code);
+            self.abort = true;
         }
     }
 
     fn stop_sending(&mut self, now: Instant) {
         self.closing = true;
         self.can_send = false;
-        self.handshake_deadline = None;
-        self.close_deadline.get_or_insert(now + self.config.close_linger);
+        if let Some(opening) = &mut self.opening {
+            opening.deadline = Moment::NEVER;
+        }
+        if self.close_deadline.is_never() {
+            self.close_deadline = (now + self.config.close_linger).into();
+        }
         if self.lossless {
             self.life.oob.registry.pause();
         } else {
@@ -451,19 +444,24 @@ impl Session {
 
     /// Notices the end of an orderly close.
     fn check_ended(&mut self) {
-        if self.close_deadline.is_some()
+        if !self.close_deadline.is_never()
             && self.peer_finished
             && self.finished()
             && self.bytes_in_flight() == 0
         {
-            self.close_deadline = None;
+            self.close_deadline = Moment::NEVER;
             self.events.push_back(SessionEvent::Ended);
         }
     }
 
     /// Output. What happened.
     pub fn poll_event(&mut self) -> Option<SessionEvent> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() && self.events.capacity() > 0 {
+            // The memory that events take is not held between two of them: most connections have one a second.
+            self.events = VecDeque::new();
+        }
+        event
     }
 
     pub(super) fn has_released(&self) -> bool {
@@ -487,7 +485,7 @@ impl Session {
 
     /// Who is at the other end, once [`SessionEvent::Ready`] was given.
     pub fn peer(&self) -> Option<&Peer> {
-        self.peer.as_ref().filter(|_| self.phase == Phase::Open)
+        self.peer.as_deref().filter(|_| self.phase == Phase::Open)
     }
 
     /// Whether everything given was sent and, in a session that resends, acknowledged.
@@ -507,7 +505,7 @@ impl Session {
 
     /// When bytes last arrived.
     pub fn last_heard(&self) -> Option<Instant> {
-        self.life.last_heard
+        self.life.last_heard.get()
     }
 
     /// Counts so far.

@@ -1,5 +1,6 @@
 //! A session's OOB state: what it sends when, and what it has received.
 
+use core::num::NonZeroU64;
 use core::time::Duration;
 use std::collections::BTreeSet;
 
@@ -15,6 +16,7 @@ use crate::codec::{
 use crate::features::Features;
 use crate::oob::{OobMessage, OobStatistics, Registry};
 use crate::report::{Echo, PingReport};
+use crate::sparse::Moment;
 
 /// Sequences remembered as delivered ahead of a gap. More arrive in order instead.
 const AHEAD_MAX: usize = 1024;
@@ -24,7 +26,7 @@ const TCP_OPTIONS_BYTES_MAX: usize = 40;
 /// The peer's last OOB message, for the echo.
 #[derive(Clone, Copy)]
 struct Heard {
-    sequence: u64,
+    sequence: NonZeroU64,
     departed_at: Instant,
     arrived_at: Instant,
 }
@@ -34,14 +36,33 @@ pub(super) struct OobState {
     last_sent: u64,
     heard: Option<Heard>,
     /// Arrival of the peer's last OOB message with parts.
-    last_parts_at: Option<Instant>,
+    last_parts_at: Moment,
     /// When the peer shall have its echo at the latest.
-    echo_due: Option<Instant>,
+    echo_due: Moment,
     /// Of our last message that the peer answered.
     round_trip: Option<Duration>,
     last_in_order: u64,
-    ahead: BTreeSet<u64>,
-    statistics: OobStatistics,
+    /// Where a connection has never had a gap that an OOB message overtook there is nothing to keep.
+    ahead: Option<Box<Ahead>>,
+    counts: Counts,
+}
+
+/// What was delivered ahead of a gap.
+#[derive(Default)]
+struct Ahead {
+    /// Sequences that have yet to come in order.
+    sequences: BTreeSet<u64>,
+    delivered: u64,
+    duplicates: u64,
+}
+
+/// What is counted here and for every connection; see [`OobStatistics`].
+#[derive(Default)]
+struct Counts {
+    sent: u64,
+    received: u64,
+    parts_sent: u64,
+    parts_received: u64,
 }
 
 impl OobState {
@@ -50,27 +71,33 @@ impl OobState {
             registry: Registry::new(seed),
             last_sent: 0,
             heard: None,
-            last_parts_at: None,
-            echo_due: None,
+            last_parts_at: Moment::NEVER,
+            echo_due: Moment::NEVER,
             round_trip: None,
             last_in_order: 0,
-            ahead: BTreeSet::new(),
-            statistics: OobStatistics::default(),
+            ahead: None,
+            counts: Counts::default(),
         }
     }
 
     /// When an OOB message is due next.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.registry.earliest().into_iter().chain(self.echo_due).min()
+        self.registry.earliest().into_iter().chain(self.echo_due.get()).min()
     }
 
     pub(super) fn statistics(&self) -> OobStatistics {
         let turns = self.registry.turns();
+        let Counts { sent, received, parts_sent, parts_received } = self.counts;
         OobStatistics {
+            sent,
+            received,
             superseded: turns.superseded,
             skipped: turns.skipped,
             refused: turns.refused,
-            ..self.statistics
+            parts_sent,
+            parts_received,
+            ahead_of_gap: self.ahead.as_ref().map_or(0, |ahead| ahead.delivered),
+            duplicates: self.ahead.as_ref().map_or(0, |ahead| ahead.duplicates),
         }
     }
 
@@ -78,30 +105,33 @@ impl OobState {
     pub(super) fn detach(&mut self) {
         self.registry.pause();
         self.heard = None;
-        self.last_parts_at = None;
-        self.echo_due = None;
+        self.last_parts_at = Moment::NEVER;
+        self.echo_due = Moment::NEVER;
         self.round_trip = None;
         self.last_in_order = 0;
-        self.ahead.clear();
+        if let Some(ahead) = &mut self.ahead {
+            ahead.sequences.clear();
+        }
     }
 
     /// Takes note of an OOB message that is to be delivered now.
     fn hear(&mut self, now: Instant, payload: &OobPayload) {
         let report = &payload.report;
-        if self.heard.is_none_or(|heard| heard.sequence < report.sequence) {
-            self.heard =
-                Some(Heard { sequence: report.sequence, departed_at: report.departed_at, arrived_at: now });
+        let newest = self.heard.is_none_or(|heard| heard.sequence.get() < report.sequence);
+        if let Some(sequence) = NonZeroU64::new(report.sequence).filter(|_| newest) {
+            self.heard = Some(Heard { sequence, departed_at: report.departed_at, arrived_at: now });
         }
-        self.statistics.received += 1;
-        self.statistics.parts_received += payload.parts.len() as u64;
+        self.counts.received += 1;
+        self.counts.parts_received += payload.parts.len() as u64;
         // A mere echo is not echoed: two sides would never stop.
         if payload.parts.is_empty() {
             return;
         }
         // If a message of our own leaves before the peer's next one comes, the echo rides in it.
-        let interval = self.last_parts_at.replace(now).map(|last| now.since(last)).unwrap_or_default();
+        let last = core::mem::replace(&mut self.last_parts_at, now.into());
+        let interval = last.get().map(|last| now.since(last)).unwrap_or_default();
         let due = self.registry.earliest().filter(|due| *due <= now + interval).unwrap_or(now);
-        self.echo_due = Some(self.echo_due.map_or(due, |owed| owed.min(due)));
+        self.echo_due = self.echo_due.or_sooner(due);
     }
 
     pub(super) fn round_trip(&self) -> Option<Duration> {
@@ -110,7 +140,17 @@ impl OobState {
 
     fn echo(&self, now: Instant) -> Option<Echo> {
         let Heard { sequence, departed_at, arrived_at } = self.heard?;
-        Some(Echo { sequence, departed_at, held: now.since(arrived_at) })
+        Some(Echo { sequence: sequence.get(), departed_at, held: now.since(arrived_at) })
+    }
+
+    /// Whether a sequence was delivered ahead of a gap and has yet to come in order.
+    fn is_ahead(&self, sequence: u64) -> bool {
+        self.ahead.as_ref().is_some_and(|ahead| ahead.sequences.contains(&sequence))
+    }
+
+    /// An OOB message has come again.
+    fn count_duplicate(&mut self) {
+        self.ahead.get_or_insert_default().duplicates += 1;
     }
 }
 
@@ -126,8 +166,7 @@ impl Session {
 
     /// Bytes that one part may have at most: what is left of a segment when nothing else is in it.
     fn part_bytes_max(&self) -> usize {
-        let segment = self.established.map_or(0, |established| established.segment_size);
-        let segment = segment.min(CHUNK_HEADER_BYTES + OOB_PAYLOAD_BYTES_MAX);
+        let segment = self.segment_size().min(CHUNK_HEADER_BYTES + OOB_PAYLOAD_BYTES_MAX);
         let taken = TCP_OPTIONS_BYTES_MAX + CHUNK_HEADER_BYTES + OOB_REPORT_BYTES + OOB_PART_HEADER_BYTES;
         segment.saturating_sub(taken)
     }
@@ -137,13 +176,12 @@ impl Session {
         if !self.is_oob_due(now) {
             return false;
         }
-        let segment = self.established.map_or(0, |established| established.segment_size);
-        let room = writer.room().min(segment).min(CHUNK_HEADER_BYTES + OOB_PAYLOAD_BYTES_MAX);
+        let room = writer.room().min(self.segment_size()).min(CHUNK_HEADER_BYTES + OOB_PAYLOAD_BYTES_MAX);
         let Some(room) = room.checked_sub(CHUNK_HEADER_BYTES + OOB_REPORT_BYTES) else { return false };
         let sequence = self.life.oob.last_sent + 1;
         let part_bytes_max = self.part_bytes_max();
         let collected = self.life.oob.registry.collect(now, sequence, room, part_bytes_max);
-        let echo_due = self.life.oob.echo_due.filter(|due| *due <= now);
+        let echo_due = self.life.oob.echo_due.get().filter(|due| *due <= now);
         let farewell = collected.emptied.then_some(now);
         let Some(due) = collected.earliest_due.into_iter().chain(echo_due).chain(farewell).min() else {
             return false;
@@ -164,9 +202,9 @@ impl Session {
             return false;
         }
         self.life.oob.last_sent = sequence;
-        self.life.oob.echo_due = None;
-        self.life.oob.statistics.sent += 1;
-        self.life.oob.statistics.parts_sent += parts;
+        self.life.oob.echo_due = Moment::NEVER;
+        self.life.oob.counts.sent += 1;
+        self.life.oob.counts.parts_sent += parts;
         true
     }
 
@@ -182,12 +220,15 @@ impl Session {
             return Err(SessionError::OobSequence { sequence, last });
         }
         self.life.oob.last_in_order = sequence;
-        let seen = self.life.oob.ahead.remove(&sequence);
-        // What was seen ahead and lies before this one will never come in order.
-        self.life.oob.ahead = self.life.oob.ahead.split_off(&sequence);
+        let mut seen = false;
+        if let Some(ahead) = &mut self.life.oob.ahead {
+            seen = ahead.sequences.remove(&sequence);
+            // What was seen ahead and lies before this one will never come in order.
+            ahead.sequences = ahead.sequences.split_off(&sequence);
+        }
         let payload = OobPayload::decode(sequence, payload)?;
         if seen {
-            self.life.oob.statistics.duplicates += 1;
+            self.life.oob.count_duplicate();
             return Ok(());
         }
         self.hear_oob(now, payload, false);
@@ -203,21 +244,23 @@ impl Session {
         let mut any = false;
         for (sequence, payload) in crate::codec::scan_ahead(bytes) {
             any = true;
-            if sequence <= self.life.oob.last_in_order || self.life.oob.ahead.contains(&sequence) {
-                self.life.oob.statistics.duplicates += 1;
+            let oob = &mut self.life.oob;
+            if sequence <= oob.last_in_order || oob.is_ahead(sequence) {
+                oob.count_duplicate();
                 continue;
             }
-            if self.life.oob.ahead.len() >= AHEAD_MAX {
+            if oob.ahead.as_ref().is_some_and(|ahead| ahead.sequences.len() >= AHEAD_MAX) {
                 break;
             }
             // A malformed one is judged when its turn comes.
             let Ok(payload) = OobPayload::decode(sequence, &Bytes::copy_from_slice(payload)) else { break };
-            self.life.oob.ahead.insert(sequence);
-            self.life.oob.statistics.ahead_of_gap += 1;
+            let ahead = self.life.oob.ahead.get_or_insert_default();
+            ahead.sequences.insert(sequence);
+            ahead.delivered += 1;
             self.hear_oob(now, payload, true);
         }
         if any {
-            self.life.last_heard = Some(now);
+            self.life.last_heard = now.into();
         }
         any
     }

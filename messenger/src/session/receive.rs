@@ -1,10 +1,12 @@
 //! The receiving half: banner, handshake, chunks.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use outrider_stack::time::Instant;
 
 use super::error::FirstBytes;
-use super::{Peer, Phase, RECEIVE_CREDIT_BYTES_MIN, Session, SessionError, SessionEvent};
+use super::{Control, Peer, Phase, RECEIVE_CREDIT_BYTES_MIN, Session, SessionError, SessionEvent};
 use crate::codec::{
     AUTH_METHOD_NONE, Auth, BANNER_BYTES, Banner, BannerError, ChunkKind, CloseCode, Decoded, Hello,
     SessionTerms, decode_ack, decode_u64,
@@ -32,7 +34,7 @@ impl Session {
     /// The stream is unusable: the connection must be reset. The same error is given as
     /// [`SessionEvent::Fault`]. A peer that is merely refused is told so in order, without an error here.
     pub fn deliver(&mut self, now: Instant, bytes: &[u8]) -> Result<Delivery, SessionError> {
-        self.life.last_heard = Some(now);
+        self.life.last_heard = now.into();
         let mut delivery = Delivery { taken: bytes.len(), ..Delivery::default() };
         let mut rest = bytes;
         let result = self.take(now, &mut rest, &mut delivery);
@@ -40,20 +42,42 @@ impl Session {
             delivery.taken -= rest.len();
         }
         self.life.statistics.stream_bytes_received += delivery.taken as u64;
-        match result {
-            Ok(()) => Ok(delivery),
-            Err(error) => {
-                self.phase = Phase::Over;
-                self.events.push_back(SessionEvent::Fault(error));
-                if let Some(code) = error.close_code() {
-                    self.close(now, code);
-                    return Ok(delivery);
-                }
-                self.stop_sending(now);
-                self.abort = true;
-                Err(error)
-            }
+        self.judge(now, result).map(|()| delivery)
+    }
+
+    /// Where the next bytes of the stream belong, and how many of them, if that is known and they are many. Who
+    /// appends them there calls [`Self::placed`] instead of [`Self::deliver`].
+    pub fn place(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+        if self.phase == Phase::Open { self.decoder.place() } else { None }
+    }
+
+    /// Input. The next bytes of the stream are in the buffer that [`Self::place`] gave.
+    ///
+    /// # Errors
+    /// As [`Self::deliver`].
+    pub fn placed(&mut self, now: Instant, bytes: usize) -> Result<(), SessionError> {
+        self.life.last_heard = now.into();
+        self.life.statistics.stream_bytes_received += bytes as u64;
+        let result = match self.decoder.placed() {
+            Ok(Some(decoded)) => self.on_decoded(now, decoded, &mut Delivery::default()),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
+        self.judge(now, result)
+    }
+
+    /// What an error of the peer leads to.
+    fn judge(&mut self, now: Instant, result: Result<(), SessionError>) -> Result<(), SessionError> {
+        let Err(error) = result else { return Ok(()) };
+        self.phase = Phase::Over;
+        self.events.push_back(SessionEvent::Fault(error));
+        if let Some(code) = error.close_code() {
+            self.close(now, code);
+            return Ok(());
         }
+        self.stop_sending(now);
+        self.abort = true;
+        Err(error)
     }
 
     fn take(&mut self, now: Instant, bytes: &mut &[u8], delivery: &mut Delivery) -> Result<(), SessionError> {
@@ -61,34 +85,46 @@ impl Session {
             self.take_banner(bytes)?;
         }
         while !bytes.is_empty() && !matches!(self.phase, Phase::Over | Phase::Answered) {
-            match self.decoder.decode(bytes)? {
-                None => {}
-                Some(Decoded::Chunk { kind, id, payload }) => {
-                    delivery.oob |= kind == ChunkKind::Oob;
-                    self.on_chunk(now, kind, id, &payload)?;
-                }
-                Some(Decoded::Message { message, id, credit_bytes }) => {
-                    self.expect_open(ChunkKind::Message)?;
-                    if self.closing {
-                        continue; // Nobody is there to take it any more.
-                    }
-                    self.life.received[lane_of(message.priority)] = id + 1;
-                    self.owe_ack(now, message.payload.len());
-                    self.life.statistics.messages_received += 1;
-                    self.life.statistics.bytes_received += message.payload.len() as u64;
-                    self.events.push_back(SessionEvent::Message { message, arrived_at: now, credit_bytes });
-                }
+            if let Some(decoded) = self.decoder.decode(bytes)? {
+                self.on_decoded(now, decoded, delivery)?;
             }
         }
         Ok(())
     }
 
+    fn on_decoded(
+        &mut self,
+        now: Instant,
+        decoded: Decoded,
+        delivery: &mut Delivery,
+    ) -> Result<(), SessionError> {
+        match decoded {
+            Decoded::Chunk { kind, id, payload } => {
+                delivery.oob |= kind == ChunkKind::Oob;
+                self.on_chunk(now, kind, id, &payload)
+            }
+            Decoded::Message { message, id, credit_bytes } => {
+                self.expect_open(ChunkKind::Message)?;
+                if self.closing {
+                    return Ok(()); // Nobody is there to take it any more.
+                }
+                self.life.received[lane_of(message.priority)] = id + 1;
+                self.owe_ack(now, message.payload.len());
+                self.life.statistics.messages_received += 1;
+                self.life.statistics.bytes_received += message.payload.len() as u64;
+                self.events.push_back(SessionEvent::Message { message, arrived_at: now, credit_bytes });
+                Ok(())
+            }
+        }
+    }
+
     fn take_banner(&mut self, bytes: &mut &[u8]) -> Result<(), SessionError> {
-        let wanted = BANNER_BYTES - self.banner.len();
+        let taken = &mut self.opening().banner;
+        let wanted = BANNER_BYTES - taken.len();
         let (piece, rest) = bytes.split_at(wanted.min(bytes.len()));
-        self.banner.extend_from_slice(piece);
-        let banner = Banner::decode(&self.banner).map_err(|error| match error {
-            BannerError::NotOutrider => SessionError::NotOutrider(FirstBytes::new(&self.banner)),
+        taken.extend_from_slice(piece);
+        let banner = Banner::decode(taken).map_err(|error| match error {
+            BannerError::NotOutrider => SessionError::NotOutrider(FirstBytes::new(taken)),
             BannerError::Version(version) => SessionError::Version(version),
             BannerError::Corrupt => SessionError::BannerCorrupt,
         })?;
@@ -131,10 +167,10 @@ impl Session {
             (ChunkKind::Hello, Phase::Hello) => self.on_hello(payload)?,
             (ChunkKind::Auth, Phase::Auth) => self.on_auth(payload)?,
             (ChunkKind::Connect, Phase::Connect) => {
-                self.peer_terms = SessionTerms::decode(kind, payload)?;
+                let terms = SessionTerms::decode(kind, payload)?;
+                self.opening().peer_terms = terms;
                 self.phase = Phase::Deciding;
                 if let Some(peer) = self.peer.clone().filter(|_| !self.closing) {
-                    let (peer, terms) = (Box::new(peer), self.peer_terms);
                     self.events.push_back(SessionEvent::Connect { peer, terms });
                 }
             }
@@ -150,7 +186,8 @@ impl Session {
             (ChunkKind::Oob, Phase::Open) if self.closing => {}
             (ChunkKind::Oob, Phase::Open) => self.on_oob(now, id, payload)?,
             (ChunkKind::Keepalive, Phase::Open) => {
-                self.control.keepalive_ack = Some(decode_u64(kind, payload)?);
+                let keepalive_ack = Some(decode_u64(kind, payload)?);
+                self.set_control(Control { keepalive_ack, ..self.control() });
             }
             (ChunkKind::KeepaliveAck, Phase::Open) => {
                 let elapsed = now.since(Instant::from_nanos(decode_u64(kind, payload)?));
@@ -177,7 +214,8 @@ impl Session {
         if receive_credit_bytes < RECEIVE_CREDIT_BYTES_MIN {
             return Err(SessionError::UnusableLimits { credit_bytes: receive_credit_bytes });
         }
-        self.peer = Some(Peer { name, nonce, addresses, features: self.peer_features, message_bytes_max });
+        let features = self.peer_features;
+        self.peer = Some(Arc::new(Peer { name, nonce, addresses, features, message_bytes_max }));
         self.phase = Phase::Auth;
         Ok(())
     }
@@ -193,13 +231,14 @@ impl Session {
 
     /// The peer has accepted us, and said from where the session goes on.
     fn on_answer(&mut self, payload: &[u8]) -> Result<(), SessionError> {
-        self.peer_terms = SessionTerms::decode(ChunkKind::Ready, payload)?;
-        if self.peer_terms.peer_cookie != self.own_terms.cookie {
+        let terms = SessionTerms::decode(ChunkKind::Ready, payload)?;
+        let opening = self.opening();
+        opening.peer_terms = terms;
+        if terms.peer_cookie != opening.own_terms.cookie {
             return Err(SessionError::OtherSession);
         }
         if let Some(peer) = self.peer.clone().filter(|_| !self.closing) {
             self.phase = Phase::Answered;
-            let (peer, terms) = (Box::new(peer), self.peer_terms);
             self.events.push_back(SessionEvent::Accepted { peer, terms });
         }
         Ok(())
@@ -215,7 +254,7 @@ impl Session {
         acks.bytes += payload_bytes as u64;
         let enough = acks.messages >= ACK_MESSAGES || acks.bytes >= ACK_BYTES;
         let due = if enough { now } else { now + self.config.ack_delay };
-        acks.due = Some(acks.due.map_or(due, |earlier| earlier.min(due)));
+        acks.due = acks.due.or_sooner(due);
     }
 
     fn on_close(&mut self, now: Instant, code: CloseCode) {

@@ -7,6 +7,7 @@ use super::lanes::{Step, Writer};
 use super::{Acks, Session, SessionError, SessionEvent, Unacked};
 use crate::codec::{ChunkKind, CloseCode, encode_ack, encode_close, encode_u64};
 use crate::features::Features;
+use crate::sparse::Moment;
 
 /// What a cut put into its segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,9 +22,9 @@ impl Session {
     /// Output. What there is to send.
     pub fn demand(&mut self, now: Instant) -> Demand {
         self.check_deadlines(now);
-        if self.abort || self.established.is_none() {
+        if self.abort || !self.is_established {
             Demand::Nothing
-        } else if !self.handshake.is_empty() {
+        } else if self.is_opening() {
             Demand::Data
         } else if self.is_oob_due(now) {
             Demand::Urgent
@@ -37,12 +38,13 @@ impl Session {
     /// Output. When [`Self::demand`] may rise, or a time limit run out, by the passing of time alone.
     pub fn next_demand(&self) -> Option<Instant> {
         let oob = if self.may_send_oob() { self.life.oob.next_due() } else { None };
-        let ack = self.acks.due.filter(|_| self.can_send);
+        let ack = self.acks.due.get().filter(|_| self.can_send);
+        let handshake = self.opening.as_ref().and_then(|opening| opening.deadline.get());
         oob.into_iter()
             .chain(ack)
-            .chain(self.handshake_deadline)
-            .chain(self.close_deadline)
-            .chain(self.idle_at)
+            .chain(handshake)
+            .chain(self.close_deadline.get())
+            .chain(self.idle_at.get())
             .min()
     }
 
@@ -53,33 +55,33 @@ impl Session {
 
     /// Output. Whether the last byte has been cut and the end of the stream shall follow.
     pub fn finished(&self) -> bool {
-        self.closing && self.handshake.is_empty() && self.control.close.is_none()
+        self.closing && !self.is_opening() && self.control().close.is_none()
     }
 
     fn check_deadlines(&mut self, now: Instant) {
-        if self.handshake_deadline.is_some_and(|deadline| deadline <= now) {
-            self.handshake_deadline = None;
+        if let Some(opening) = self.opening.as_mut().filter(|opening| opening.deadline.is_due(now)) {
+            opening.deadline = Moment::NEVER;
             let error = SessionError::HandshakeTimeout;
             self.events.push_back(SessionEvent::Fault(error));
             if let Some(code) = error.close_code() {
                 self.close(now, code);
             }
         }
-        if self.close_deadline.is_some_and(|deadline| deadline <= now) {
-            self.close_deadline = None;
+        if self.close_deadline.is_due(now) {
+            self.close_deadline = Moment::NEVER;
             self.abort = true;
         }
-        if self.idle_at.is_some_and(|at| at <= now) {
+        if self.idle_at.is_due(now) {
             self.check_idle(now);
         }
     }
 
     /// Looked at when the limit may have been reached, not moved with every segment.
     fn check_idle(&mut self, now: Instant) {
-        let last = self.life.last_heard.max(self.last_cut).unwrap_or(now);
+        let last = self.life.last_heard.get().max(self.last_cut.get()).unwrap_or(now);
         let limit = self.config.idle_timeout.map(|idle| last + idle).filter(|_| !self.closing);
         let busy = !self.life.queue.is_empty();
-        self.idle_at = match limit {
+        let next = match limit {
             Some(limit) if limit > now => Some(limit),
             Some(_) if busy => self.config.idle_timeout.map(|idle| now + idle),
             Some(_) => {
@@ -89,14 +91,15 @@ impl Session {
             }
             None => None,
         };
+        self.idle_at = next.into();
     }
 
     fn has_control(&self, now: Instant) -> bool {
-        self.control.close.is_some()
+        let control = self.control.as_deref();
+        control.is_some_and(|control| control.close.is_some())
             || (self.can_send
-                && (self.control.keepalive
-                    || self.control.keepalive_ack.is_some()
-                    || self.acks.due.is_some_and(|due| due <= now)
+                && (control.is_some_and(|control| control.keepalive || control.keepalive_ack.is_some())
+                    || self.acks.due.is_due(now)
                     || self.grant_due().is_some()))
     }
 
@@ -110,13 +113,12 @@ impl Session {
 
     /// Output. Cuts the next segment: handshake, OOB, control, messages by priority.
     pub fn cut(&mut self, now: Instant, state: &SendState, cut: &mut dyn Cut) -> CutSummary {
-        let segment_size = self.established.map_or(0, |established| established.segment_size);
-        let mut writer = Writer::new(cut, segment_size);
+        let mut writer = Writer::new(cut, self.segment_size());
         let mut oob = false;
         if !writer.urgent_only() {
             self.cut_handshake(&mut writer);
         }
-        if self.handshake.is_empty() {
+        if !self.is_opening() {
             oob = self.cut_oob(now, state, &mut writer);
             if !writer.urgent_only() {
                 self.cut_control(now, &mut writer);
@@ -125,7 +127,7 @@ impl Session {
         }
         let bytes = writer.written();
         if bytes > 0 {
-            self.last_cut = Some(now);
+            self.last_cut = now.into();
             if state.bytes_in_flight == 0 {
                 self.acked = state.stream_offset;
             }
@@ -137,11 +139,13 @@ impl Session {
     }
 
     fn cut_handshake(&mut self, writer: &mut Writer<'_>) {
-        let count = self.handshake.len().min(writer.room());
-        let bytes: Vec<u8> = self.handshake.drain(..count).collect();
+        let Some(opening) = &mut self.opening else { return };
+        let count = opening.unsent.len().min(writer.room());
+        let bytes: Vec<u8> = opening.unsent.drain(..count).collect();
         if !bytes.is_empty() {
             writer.append(&bytes);
         }
+        self.settle_opening();
     }
 
     fn cut_control(&mut self, now: Instant, writer: &mut Writer<'_>) {
@@ -152,28 +156,38 @@ impl Session {
                 self.decoder.set_credit_limit(limit);
                 self.life.statistics.credits_sent += 1;
             }
-            if self.acks.due.is_some_and(|due| due <= now)
+            if self.acks.due.is_due(now)
                 && writer.append_chunk(ChunkKind::Ack, 0, &encode_ack(&self.life.received))
             {
-                self.acks = Acks { told: self.life.received, ..Acks::default() };
+                self.acks = Acks::default();
                 self.life.statistics.acks_sent += 1;
             }
-            if let Some(stamp) = self.control.keepalive_ack
+        }
+        if self.control.is_some() {
+            self.cut_due(now, writer);
+        }
+    }
+
+    /// The control chunks that somebody asked for.
+    fn cut_due(&mut self, now: Instant, writer: &mut Writer<'_>) {
+        let mut control = self.control();
+        if self.can_send {
+            if let Some(stamp) = control.keepalive_ack
                 && writer.append_chunk(ChunkKind::KeepaliveAck, 0, &encode_u64(stamp))
             {
-                self.control.keepalive_ack = None;
+                control.keepalive_ack = None;
             }
-            if self.control.keepalive
-                && writer.append_chunk(ChunkKind::Keepalive, 0, &encode_u64(now.as_nanos()))
+            if control.keepalive && writer.append_chunk(ChunkKind::Keepalive, 0, &encode_u64(now.as_nanos()))
             {
-                self.control.keepalive = false;
+                control.keepalive = false;
             }
         }
-        if let Some(code) = self.control.close
+        if let Some(code) = control.close
             && writer.append_chunk(ChunkKind::Close, 0, &encode_close(code))
         {
-            self.control.close = None;
+            control.close = None;
         }
+        self.set_control(control);
     }
 
     fn cut_messages(&mut self, stream_offset: u64, writer: &mut Writer<'_>) {
@@ -201,9 +215,9 @@ impl Session {
 
     /// Input. The peer's transport has everything before stream offset `offset`.
     pub fn on_acked(&mut self, now: Instant, offset: u64) {
-        if offset > self.acked && self.close_deadline.is_some() {
+        if offset > self.acked && !self.close_deadline.is_never() {
             // What was cut before the close is still getting through.
-            self.close_deadline = Some(now + self.config.close_linger);
+            self.close_deadline = (now + self.config.close_linger).into();
         }
         self.acked = self.acked.max(offset);
         while let Some(message) = self.unacked.front().copied().filter(|message| message.end <= offset) {

@@ -1,8 +1,10 @@
 //! What carries the sessions.
 
+mod driven;
 mod kernel;
 mod userspace;
 
+pub use driven::DrivenStack;
 pub use kernel::{
     CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, Kernel, KernelConfig, KernelStartError, ListenFailed, WORKERS_MAX,
 };
@@ -22,19 +24,23 @@ pub trait Transport: Send + Sync {
     /// The transport is gone or takes nothing more; the endpoint comes back.
     fn connect(&self, remote: SocketAddr, endpoint: Box<dyn Endpoint>) -> Result<(), ConnectRefused>;
 
-    /// Listens on `local` until what it returns is dropped.
+    /// Listens on `local` until the guard that it returns is dropped, and tells where: with the port that was chosen,
+    /// where `local` has none.
     ///
     /// # Errors
     /// The transport is gone, or the address cannot be listened on.
-    fn listen(&self, local: SocketAddr, acceptor: Box<dyn Acceptor>)
-    -> Result<Box<dyn Send>, TransportError>;
+    fn listen_at(&self, local: SocketAddr, acceptor: Box<dyn Acceptor>) -> Result<Listening, TransportError>;
 
-    /// Like [`Self::listen`], and tells where: with the port that was chosen, where `local` has none.
+    /// The same where it is known where.
     ///
     /// # Errors
-    /// As [`Self::listen`].
-    fn listen_at(&self, local: SocketAddr, acceptor: Box<dyn Acceptor>) -> Result<Listening, TransportError> {
-        self.listen(local, acceptor).map(|guard| Listening { address: local, guard })
+    /// As [`Self::listen_at`].
+    fn listen(
+        &self,
+        local: SocketAddr,
+        acceptor: Box<dyn Acceptor>,
+    ) -> Result<Box<dyn Send>, TransportError> {
+        self.listen_at(local, acceptor).map(|listening| listening.guard)
     }
 
     /// Whether endpoints are shown bytes that arrive ahead of a gap

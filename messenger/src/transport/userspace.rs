@@ -90,14 +90,6 @@ impl Transport for Userspace {
         }
     }
 
-    fn listen(
-        &self,
-        local: SocketAddr,
-        acceptor: Box<dyn Acceptor>,
-    ) -> Result<Box<dyn Send>, TransportError> {
-        self.listen_at(local, acceptor).map(|listening| listening.guard)
-    }
-
     fn listen_at(
         &self,
         mut local: SocketAddr,

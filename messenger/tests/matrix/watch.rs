@@ -104,14 +104,6 @@ impl Transport for Watched {
         }
     }
 
-    fn listen(
-        &self,
-        local: SocketAddr,
-        acceptor: Box<dyn Acceptor>,
-    ) -> Result<Box<dyn Send>, TransportError> {
-        self.listen_at(local, acceptor).map(|listening| listening.guard)
-    }
-
     fn listen_at(&self, local: SocketAddr, acceptor: Box<dyn Acceptor>) -> Result<Listening, TransportError> {
         let watching = Door { acceptor, lives: Arc::clone(&self.lives) };
         match &*self.inner.read().unwrap() {
@@ -175,10 +167,6 @@ impl SegmentSource for Watching {
 
     fn pushes(&self) -> Option<bool> {
         self.inner.pushes()
-    }
-
-    fn unsent_bytes(&self) -> u64 {
-        self.inner.unsent_bytes()
     }
 
     fn is_out_of_credit(&self) -> bool {

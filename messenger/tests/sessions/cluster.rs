@@ -2,19 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use outrider_drivers::memory::{LinkConfig, MemoryPort, Switch};
 use outrider_drivers::port::Port;
-use outrider_messenger::transport::{ConnectRefused, Listening, Transport, TransportError};
+use outrider_messenger::transport::{DrivenStack, Transport};
 use outrider_messenger::{
     Connection, Dispatcher, Driven, EntityName, Message, Messenger, MessengerBuilder, OobMessage,
 };
-use outrider_stack::endpoint::{Acceptor, Endpoint};
-use outrider_stack::net::{ListenOptions, ListenerId, Stack, StackConfig};
-use outrider_stack::time::{Clock, Instant};
+use outrider_stack::net::{Stack, StackConfig};
+use outrider_stack::time::{Clock, Instant, VirtualClock};
 
 /// What a dispatcher was told. Connections are named by their number within their messenger.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,74 +88,18 @@ impl Dispatcher for Recorder {
     }
 }
 
-/// The clock of the whole cluster.
-#[derive(Default)]
-pub(super) struct VirtualClock(AtomicU64);
-
-impl Clock for VirtualClock {
-    fn now(&self) -> Instant {
-        Instant::from_nanos(self.0.load(Ordering::Relaxed))
-    }
-}
-
-/// A stack that the test polls.
-struct Carrier {
-    stack: Arc<Mutex<Stack>>,
-    clock: Arc<VirtualClock>,
-}
-
-struct Unlisten(Weak<Mutex<Stack>>, Arc<VirtualClock>, ListenerId);
-
-impl Drop for Unlisten {
-    fn drop(&mut self) {
-        if let Some(stack) = self.0.upgrade() {
-            stack.lock().unwrap().unlisten(self.1.now(), self.2);
-        }
-    }
-}
-
-impl Transport for Carrier {
-    fn connect(&self, remote: SocketAddr, endpoint: Box<dyn Endpoint>) -> Result<(), ConnectRefused> {
-        self.stack.lock().unwrap().connect(self.clock.now(), remote, endpoint);
-        Ok(())
-    }
-
-    fn listen(
-        &self,
-        local: SocketAddr,
-        acceptor: Box<dyn Acceptor>,
-    ) -> Result<Box<dyn Send>, TransportError> {
-        self.listen_at(local, acceptor).map(|listening| listening.guard)
-    }
-
-    fn listen_at(&self, local: SocketAddr, acceptor: Box<dyn Acceptor>) -> Result<Listening, TransportError> {
-        let mut stack = self.stack.lock().unwrap();
-        let id = stack.listen(local, ListenOptions::default(), acceptor);
-        let id = id.map_err(|error| TransportError::Refused(Box::new(error)))?;
-        let local = stack.listener_address(id).expect("it was just made");
-        Ok(Listening {
-            address: local,
-            guard: Box::new(Unlisten(Arc::downgrade(&self.stack), Arc::clone(&self.clock), id)),
-        })
-    }
-
-    fn clock(&self) -> Arc<dyn Clock> {
-        Arc::clone(&self.clock) as Arc<dyn Clock>
-    }
-}
-
 /// A host with a messenger on it.
 pub(super) struct Host {
     pub(super) messenger: Driven,
     pub(super) recorder: Arc<Recorder>,
-    stack: Arc<Mutex<Stack>>,
+    carrier: Arc<DrivenStack>,
     next: Option<Instant>,
 }
 
 impl Host {
     /// Resets every connection of this host's stack.
     pub(super) fn reset_connections(&self, now: Instant) -> usize {
-        let mut stack = self.stack.lock().unwrap();
+        let mut stack = self.carrier.stack();
         let ids: Vec<_> = stack.connections(now).map(|connection| connection.id).collect();
         ids.iter().for_each(|id| stack.abort(now, *id));
         ids.len()
@@ -165,7 +107,7 @@ impl Host {
 
     /// Connections of this host's stack.
     pub(super) fn transports(&self, now: Instant) -> usize {
-        self.stack.lock().unwrap().connections(now).count()
+        self.carrier.stack().connections(now).count()
     }
 }
 
@@ -221,7 +163,7 @@ impl Cluster {
 
     fn set_now(&mut self, now: Instant) {
         self.now = now;
-        self.clock.0.store(now.as_nanos(), Ordering::Relaxed);
+        self.clock.set(now);
     }
 
     pub(super) fn host(&self, host: u8) -> &Host {
@@ -258,29 +200,28 @@ impl Cluster {
         config.neighbour_retry = Duration::from_millis(100);
         let seed = self.seed.wrapping_mul(1_000_003) ^ self.lives;
         let stack = Stack::new(config, port.info(), seed).expect("a sound configuration");
-        let stack = Arc::new(Mutex::new(stack));
-        let carrier = Carrier { stack: Arc::clone(&stack), clock: Arc::clone(&self.clock) };
+        let carrier = DrivenStack::new(stack, Arc::clone(&self.clock) as Arc<dyn Clock>);
         let recorder = Arc::new(Recorder::default());
         let builder = Messenger::builder(EntityName::osd(host.into()))
             .nonce(seed)
-            .transport(Arc::new(carrier))
+            .transport(Arc::clone(&carrier) as Arc<dyn Transport>)
             .handshake_timeout(Duration::from_secs(3))
             .dispatcher(Arc::clone(&recorder) as Arc<dyn Dispatcher>);
         let builder = if listens { builder.bind(address(host)) } else { builder };
         let messenger = (self.tune)(host, builder).start_driven().expect("a messenger starts");
         let next = Some(self.now);
-        self.hosts[usize::from(host) - 1] = Some(Host { messenger, recorder, stack, next });
+        self.hosts[usize::from(host) - 1] = Some(Host { messenger, recorder, carrier, next });
     }
 
     /// A host is gone without a word. What its dispatcher was told is left.
     pub(super) fn crash(&mut self, host: u8) -> Arc<Recorder> {
-        let Host { messenger, recorder, stack, .. } =
+        let Host { messenger, recorder, carrier, .. } =
             self.hosts[usize::from(host) - 1].take().expect("it is up");
         // The stack goes first: nothing of the end reaches the wire.
         let config = StackConfig::new([(address(host).ip(), 24)]);
         let port = &self.ports[usize::from(host) - 1];
         let empty = Stack::new(config, port.info(), 0).expect("a sound configuration");
-        let old = std::mem::replace(&mut *stack.lock().unwrap(), empty);
+        let old = std::mem::replace(&mut *carrier.stack(), empty);
         drop(old);
         drop(messenger);
         recorder
@@ -343,17 +284,9 @@ impl Cluster {
 impl Host {
     /// Whether anything was done.
     fn poll(&mut self, now: Instant, port: &mut MemoryPort) -> bool {
-        let mut any = false;
-        loop {
-            let polled = self.stack.lock().unwrap().poll(now, port).expect("the link lasts");
-            let next = self.messenger.poll(now);
-            // What the messenger did may have woken endpoints.
-            let again = self.stack.lock().unwrap().poll(now, port).expect("the link lasts");
-            any |= polled.work + again.work > 0;
-            if again.work == 0 {
-                self.next = [again.next, next].into_iter().flatten().min();
-                return any;
-            }
-        }
+        let messengers = std::slice::from_mut(&mut self.messenger);
+        let polled = self.carrier.poll(now, port, messengers).expect("the link lasts");
+        self.next = polled.next;
+        polled.work > 0
     }
 }

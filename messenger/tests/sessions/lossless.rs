@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::cluster::{Cluster, HALF_TRIP, Told, address, calm};
 use bytes::Bytes;
-use outrider_messenger::{Condition, Message, OobOp, Policy};
+use outrider_messenger::{Condition, Connection, Message, OobOp, Policy};
 
 fn peers(policy: Policy) -> Cluster {
     Cluster::new(2, &calm(), 1, move |_, builder| builder.default_policy(policy))
@@ -109,9 +109,9 @@ fn both_sides_may_dial_at_once() {
     }
 }
 
-#[test]
-fn a_peer_that_restarts_is_told_apart_if_the_policy_checks() {
-    let mut cluster = peers(Policy::lossless_peer_reuse());
+/// Host 2 has got message 0 and is in its next life; messages 1 to 9 were on their way meanwhile.
+fn restarted_peer(policy: Policy) -> (Cluster, Connection) {
+    let mut cluster = peers(policy);
     let connection = cluster.host(1).messenger.connect_to(address(2)).unwrap();
     connection.send_message(numbered(0)).unwrap();
     run_until_received(&mut cluster, 1);
@@ -122,6 +122,12 @@ fn a_peer_that_restarts_is_told_apart_if_the_policy_checks() {
     }
     cluster.run_for(Duration::from_millis(10));
     cluster.boot(2);
+    (cluster, connection)
+}
+
+#[test]
+fn a_peer_that_restarts_is_told_apart_if_the_policy_checks() {
+    let (mut cluster, connection) = restarted_peer(Policy::lossless_peer_reuse());
     cluster.run_for(Duration::from_secs(30));
     assert_eq!(
         cluster.host(1).recorder.callbacks(),
@@ -135,17 +141,7 @@ fn a_peer_that_restarts_is_told_apart_if_the_policy_checks() {
 
 #[test]
 fn without_the_check_the_next_life_gets_what_the_last_had_not_acknowledged() {
-    let mut cluster = peers(Policy::lossless_peer());
-    let connection = cluster.host(1).messenger.connect_to(address(2)).unwrap();
-    connection.send_message(numbered(0)).unwrap();
-    run_until_received(&mut cluster, 1);
-    cluster.run_for(Duration::from_secs(1));
-    cluster.crash(2);
-    for tid in 1..10 {
-        connection.send_message(numbered(tid)).unwrap();
-    }
-    cluster.run_for(Duration::from_millis(10));
-    cluster.boot(2);
+    let (mut cluster, _connection) = restarted_peer(Policy::lossless_peer());
     run_until_received(&mut cluster, 9);
     assert_eq!(tids(&cluster.host(2).recorder.messages()), (1..10).collect::<Vec<_>>());
     assert_eq!(cluster.host(1).recorder.callbacks(), [Told::Connect(1), Told::Connect(1)]);

@@ -2,6 +2,7 @@
 //!
 //! `OUTRIDER_SEEDS=0..1000` runs other seeds than the default, `OUTRIDER_SEED=7` a single one.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -146,10 +147,11 @@ impl World {
 
     /// Something befell a host just now, or ended: all its paths have to recover from it.
     fn strike(&mut self, host: u8) {
-        let now = self.cluster.now;
-        for other in (1..=HOSTS).filter(|other| *other != host) {
-            self.paths.entry((host.min(other), host.max(other))).or_default().strike(now);
-        }
+        (1..=HOSTS).filter(|other| *other != host).for_each(|other| self.strike_path(host, other));
+    }
+
+    fn strike_path(&mut self, a: u8, b: u8) {
+        self.paths.entry((a.min(b), a.max(b))).or_default().strike(self.cluster.now);
     }
 
     /// Heartbeats flow wherever the path is up.
@@ -183,10 +185,12 @@ impl World {
             return;
         }
         let connection = self.cluster.host(from).messenger.connect_to(address(to)).unwrap();
-        self.registrations.entry((from, to)).or_insert_with(|| {
+        if let Entry::Vacant(place) = self.registrations.entry((from, to)) {
             let part = |_: &_| Some(Bytes::from_static(b"alive"));
-            connection.register_oob_message(OobOp::OSD_PING, part, PING_INTERVAL).unwrap()
-        });
+            place.insert(connection.register_oob_message(OobOp::OSD_PING, part, PING_INTERVAL).unwrap());
+            // Until now nobody may have said a word there, and a peer that has gone may not have been missed.
+            self.strike_path(from, to);
+        }
         for _ in 0..1 + self.rng.below(5) {
             let (length, lane) = (length(&mut self.rng), self.rng.below(LANES as u64) as usize);
             if self.book.bytes + length as u64 > BYTES_MAX {

@@ -184,17 +184,23 @@ pub(super) fn overhead(address: IpAddr) -> usize {
 /// Longest [`overhead`].
 pub(super) const OVERHEAD_MAX: usize = ETHERNET_BYTES + IPV6_BYTES;
 
-/// All that surrounds the TCP segments of one 4-tuple on their way out, written once. What differs from frame to frame
-/// is zero in it: the Ethernet address of the next hop, length, ECN, and the checksums.
+/// What the headers of one 4-tuple sum to: all that is kept of its [`Template`], the rest is quickly written again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sums {
+    /// Sum of an IPv4 header so far.
+    ip: u16,
+    /// Sum of the addresses and the protocol, for the checksum of TCP.
+    addresses: u16,
+}
+
+/// All that surrounds the TCP segments of one 4-tuple on their way out. What differs from frame to frame is zero in it:
+/// the Ethernet address of the next hop, length, ECN, and the checksums.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Template {
     head: [u8; OVERHEAD_MAX],
     overhead: u8,
     ports: Ports,
-    /// Sum of an IPv4 header so far.
-    ip_sum: u16,
-    /// Sum of the addresses and the protocol, for the checksum of TCP.
-    addresses_sum: u16,
+    sums: Sums,
 }
 
 /// What [`Template::emit`] fills in besides the segment.
@@ -207,24 +213,28 @@ pub(super) struct Envelope {
 
 impl Template {
     pub(super) fn new(source_mac: Mac, key: &FlowKey) -> Self {
-        let (local, remote) = (key.local(), key.remote());
-        let mut head = [0; OVERHEAD_MAX];
-        let is_v4 = remote.is_ipv4();
-        let ethertype = if is_v4 { EthernetProtocol::Ipv4 } else { EthernetProtocol::Ipv6 };
-        emit_ethernet(&mut head, source_mac, Mac::default(), ethertype);
-        emit_ip(&mut head[ETHERNET_BYTES..], local.ip(), remote.ip());
-        let overhead = overhead(remote.ip());
-        Template {
-            overhead: overhead as u8,
-            ports: Ports { source: local.port(), destination: remote.port() },
-            ip_sum: if is_v4 { checksum::sum(&head[ETHERNET_BYTES..overhead]) } else { 0 },
-            addresses_sum: wire::pseudo_header_sum(local.ip(), remote.ip(), 0),
-            head,
+        let mut template = Template::with(source_mac, key, Sums { ip: 0, addresses: 0 });
+        let overhead = template.overhead();
+        if overhead == ETHERNET_BYTES + IPV4_BYTES {
+            template.sums.ip = checksum::sum(&template.head[ETHERNET_BYTES..overhead]);
         }
+        template.sums.addresses = wire::pseudo_header_sum(key.local().ip(), key.remote().ip(), 0);
+        template
     }
 
-    pub(super) fn touch(&self) -> u64 {
-        u64::from(self.head[0]) ^ u64::from(self.addresses_sum)
+    /// The template whose sums are known.
+    pub(super) fn with(source_mac: Mac, key: &FlowKey, sums: Sums) -> Self {
+        let (local, remote) = (key.local(), key.remote());
+        let mut head = [0; OVERHEAD_MAX];
+        let ethertype = if remote.is_ipv4() { EthernetProtocol::Ipv4 } else { EthernetProtocol::Ipv6 };
+        emit_ethernet(&mut head, source_mac, Mac::default(), ethertype);
+        emit_ip(&mut head[ETHERNET_BYTES..], local.ip(), remote.ip());
+        let ports = Ports { source: local.port(), destination: remote.port() };
+        Template { overhead: overhead(remote.ip()) as u8, ports, sums, head }
+    }
+
+    pub(super) fn sums(&self) -> Sums {
+        self.sums
     }
 
     /// Bytes before the TCP header.
@@ -234,7 +244,7 @@ impl Template {
 
     /// Sum of the addresses and the protocol.
     pub(super) fn addresses_sum(&self) -> u16 {
-        self.addresses_sum
+        self.sums.addresses
     }
 
     /// Length of the frame that carries `header` and `payload_length` bytes.
@@ -258,11 +268,11 @@ impl Template {
         head[..6].copy_from_slice(&envelope.destination_mac);
         let (segment_room, offload) = (&mut buffer[overhead..], envelope.checksum_offload);
         let segment_bytes =
-            wire::emit_between(segment_room, self.ports, self.addresses_sum, offload, header, payload);
+            wire::emit_between(segment_room, self.ports, self.sums.addresses, offload, header, payload);
         let head = buffer.first_chunk_mut::<OVERHEAD_MAX>().expect("it was there before");
         if overhead < OVERHEAD_MAX {
             let total_bytes = (IPV4_BYTES + segment_bytes) as u16;
-            let sum = u64::from(self.ip_sum) + u64::from(total_bytes) + u64::from(ecn);
+            let sum = u64::from(self.sums.ip) + u64::from(total_bytes) + u64::from(ecn);
             head[15] = ecn;
             head[16..18].copy_from_slice(&total_bytes.to_be_bytes());
             head[24..26].copy_from_slice(&(!checksum::fold(sum)).to_be_bytes());

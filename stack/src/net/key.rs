@@ -1,6 +1,6 @@
 //! Names of flows, and the numbers drawn from them by keyed hashes.
 
-use std::hash::Hasher;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use siphasher::sip::SipHasher24;
@@ -10,11 +10,26 @@ use crate::time::Instant;
 
 /// The 4-tuple of a connection, in a form that hashes quickly. IPv4 addresses are kept as IPv4-mapped ones, which
 /// never appear on the wire as IPv6 (they are dropped as martians).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct FlowKey {
-    local: u128,
-    remote: u128,
+    local: Bits,
+    remote: Bits,
     ports: u32,
+}
+
+/// The bits of an address in two numbers, upper half first: one of 128 bits would have to lie on a multiple of its size.
+type Bits = [u64; 2];
+
+fn joined(bits: Bits) -> u128 {
+    u128::from(bits[0]) << 64 | u128::from(bits[1])
+}
+
+impl Hash for FlowKey {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u128(joined(self.local));
+        hasher.write_u128(joined(self.remote));
+        hasher.write_u32(self.ports);
+    }
 }
 
 impl FlowKey {
@@ -36,20 +51,20 @@ impl FlowKey {
 }
 
 /// What an IPv4-mapped address has above the IPv4 address (RFC 4291 section 2.5.5.2).
-const V4_MAPPED: u128 = 0xffff;
+const V4_MAPPED: u64 = 0xffff;
 
-fn to_bits(address: IpAddr) -> u128 {
+fn to_bits(address: IpAddr) -> Bits {
     match address {
-        IpAddr::V4(address) => (V4_MAPPED << 32) | u128::from(address.to_bits()),
-        IpAddr::V6(address) => address.to_bits(),
+        IpAddr::V4(address) => [0, V4_MAPPED << 32 | u64::from(address.to_bits())],
+        IpAddr::V6(address) => [(address.to_bits() >> 64) as u64, address.to_bits() as u64],
     }
 }
 
-fn from_bits(bits: u128) -> IpAddr {
-    if bits >> 32 == V4_MAPPED {
-        IpAddr::V4(Ipv4Addr::from_bits(bits as u32))
+fn from_bits(bits: Bits) -> IpAddr {
+    if bits[0] == 0 && bits[1] >> 32 == V4_MAPPED {
+        IpAddr::V4(Ipv4Addr::from_bits(bits[1] as u32))
     } else {
-        IpAddr::V6(Ipv6Addr::from_bits(bits))
+        IpAddr::V6(Ipv6Addr::from_bits(joined(bits)))
     }
 }
 
@@ -74,8 +89,8 @@ impl Secret {
 
     fn hash(&self, purpose: Purpose, key: &FlowKey) -> u64 {
         let mut hasher = SipHasher24::new_with_keys(self.seed, purpose as u64);
-        hasher.write_u128(key.local);
-        hasher.write_u128(key.remote);
+        hasher.write_u128(joined(key.local));
+        hasher.write_u128(joined(key.remote));
         hasher.write_u32(key.ports);
         hasher.finish()
     }

@@ -2,8 +2,8 @@
 
 use core::mem;
 
+use super::Stack;
 use super::ready::Lane;
-use super::{SPARE_MAX, Stack};
 use crate::endpoint::{ConnectionId, Directive};
 use crate::tcp::connection::{CloseReason, Event, State, TransmitLimit};
 use crate::tcp::source::Demand;
@@ -82,9 +82,7 @@ impl Stack {
             let acked = entry.connection.acked_offset();
             if mem::replace(&mut entry.acked_offset, acked) != acked {
                 entry.user.on_acked(now, acked);
-                if self.spare.len() < SPARE_MAX {
-                    self.spare.extend(entry.connection.take_spare());
-                }
+                self.spares.give(entry.connection.take_spare());
             }
             let room = entry.user.room();
             if mem::replace(&mut entry.room, room) != room {
@@ -137,7 +135,7 @@ impl Stack {
         self.ready.remove(index);
         self.prediction.forget(index);
         self.wheel.disarm(index);
-        if let Some(listener) = entry.listener.take().and_then(|id| self.listeners.get_mut(id)) {
+        if let Some(listener) = entry.take_listener().and_then(|id| self.listeners.get_mut(id)) {
             listener.half_open -= 1;
         }
         match reason {

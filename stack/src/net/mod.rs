@@ -14,6 +14,7 @@
 mod config;
 mod control;
 mod cookies;
+mod flows;
 mod frame;
 mod group;
 mod icmp;
@@ -29,6 +30,7 @@ mod receive;
 mod report;
 mod routes;
 mod slow_path;
+mod spares;
 mod statistics;
 mod steering;
 mod table;
@@ -36,9 +38,9 @@ mod train;
 mod transmit;
 
 use std::collections::VecDeque;
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::{hint, mem};
 
 use crossbeam::queue::SegQueue;
 use outrider_drivers::port::{Capabilities, Port, PortError, PortInfo};
@@ -53,7 +55,6 @@ pub use table::{ConnectionSummary, Phase};
 
 use crate::endpoint::{ConnectionId, WakeTarget};
 use crate::tcp::connection::{CloseReason, Config as TcpConfig};
-use crate::tcp::flight::Spare;
 use crate::time::Instant;
 use crate::wheel::Wheel;
 use cookies::Cookies;
@@ -66,6 +67,7 @@ use rate::{DrainRate, TokenBucket};
 use ready::ReadyQueue;
 use routes::Routes;
 use slow_path::SlowPath;
+use spares::Spares;
 use table::Table;
 
 /// By how much fewer frames are received at once where a frame may be a super-segment.
@@ -120,13 +122,14 @@ pub struct Stack {
     /// Parameters of connections over IPv4, and over IPv6.
     tcp_configs: [Arc<TcpConfig>; 2],
     prediction: Prediction,
-    /// Memory that connections with nothing in flight have left to others; the last is the one used last.
-    spare: Vec<Spare>,
+    spares: Spares,
     /// Connections that received something in the present burst.
     touched: Vec<u32>,
     woken: Vec<ConnectionId>,
     /// Scratch space of `poll`, kept for its capacity.
     fired: Vec<u32>,
+    /// Tags of the flows of the coming burst, likewise.
+    shown: Vec<u64>,
 }
 
 /// The default target of wakers: drained by [`Stack::poll`]. Bounded by the number of wakers, since each reports at
@@ -142,8 +145,6 @@ impl WakeTarget for WakeList {
 
 /// From so many connections on they are fetched before a burst; fewer stay in the cache by themselves.
 const FETCH_CONNECTIONS_MIN: usize = 256;
-/// Memory for so many connections' flights is kept at most; beyond that each keeps its own.
-const SPARE_MAX: usize = 1024;
 /// RFC 791 and RFC 8200: what every link must carry.
 const MTU_MIN_V4: usize = 576;
 const MTU_MIN_V6: usize = 1_280;
@@ -191,7 +192,8 @@ impl Stack {
             statistics: StackStatistics::default(),
             tcp_configs: [false, true].map(|v6| Arc::new(open::tcp_config(&config.tcp, port.mtu, v6))),
             prediction: Prediction::default(),
-            spare: Vec::new(),
+            spares: Spares::default(),
+            shown: Vec::new(),
             touched: Vec::new(),
             woken: Vec::new(),
             fired: Vec::new(),
@@ -219,6 +221,7 @@ impl Stack {
         self.settle_touched(now);
         self.fire_timers(now);
         self.fire_neighbours(now);
+        self.spares.age(now);
         self.run_slow_path(now);
         let sent = self.transmit(now, port)?;
         if sent > 0 {
@@ -241,8 +244,7 @@ impl Stack {
         // Bounded: endpoints that wake themselves from `on_wake` wait for the next poll.
         woken.extend((0..self.wake_list.0.len()).map_while(|_| self.wake_list.0.pop()));
         if self.table.len() >= FETCH_CONNECTIONS_MIN {
-            let entries = woken.iter().filter_map(|id| self.table.get(id.index));
-            hint::black_box(entries.fold(0, |all, entry| all ^ entry.touch(true)));
+            self.table.fetch(woken.iter().map(|id| id.index), true);
         }
         woken.drain(..).for_each(|id| self.wake(now, id));
         self.woken = woken;
@@ -251,14 +253,14 @@ impl Stack {
     /// Reads a little of every connection that a frame of the coming burst is for. One after the other they would each
     /// wait for the memory, many times; asked for together, most of that passes at once.
     fn fetch_receivers(&mut self, now: Instant, port: &mut dyn Port) {
-        let mut fetched = mem::take(&mut self.fired);
+        let mut shown = mem::take(&mut self.shown);
         port.show_next(now, self.receive_budget(), &mut |bytes| {
-            let index = frame::peek_flow(bytes).and_then(|key| self.table.find(&key));
-            fetched.extend(index.filter(|index| fetched.last() != Some(index)));
+            let tag = frame::peek_flow(bytes).map(|key| self.table.tag(&key));
+            shown.extend(tag.filter(|tag| shown.last() != Some(tag)));
         });
-        let entries = fetched.drain(..).filter_map(|index| self.table.get(index));
-        hint::black_box(entries.fold(0, |all, entry| all ^ entry.touch(false)));
-        self.fired = fetched;
+        self.table.fetch_flows(&shown);
+        shown.clear();
+        self.shown = shown;
     }
 
     fn next_deadline(&self, now: Instant, more: bool) -> Option<Instant> {
@@ -266,7 +268,7 @@ impl Stack {
         let transmit = waiting.then(|| self.transmit_retry.unwrap_or(now));
         let timers =
             [self.wheel.next_deadline(), self.neighbours.next_timeout(), transmit, more.then_some(now)];
-        timers.into_iter().flatten().min()
+        timers.into_iter().chain([self.spares.next_look()]).flatten().min()
     }
 
     fn fire_timers(&mut self, now: Instant) {

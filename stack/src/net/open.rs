@@ -9,7 +9,7 @@ use super::frame::Mac;
 use super::key::FlowKey;
 use super::lifecycle::Cause;
 use super::listener::ListenerId;
-use super::table::{Entry, Nobody, Phase};
+use super::table::{Entry, HalfOpen, Nobody, Phase};
 use super::{Stack, frame};
 use crate::endpoint::{Acceptor, ConnectionId, Endpoint, Waker};
 use crate::tcp::connection::{CloseReason, Config, Connection, SynParameters};
@@ -76,15 +76,14 @@ impl Stack {
             Entry {
                 id,
                 key,
-                next_hop: route.next_hop,
-                template: frame::Template::new(mac, &key),
-                came_from: None,
+                through_gateway: route.next_hop != remote.ip(),
+                sums: frame::Template::new(mac, &key).sums(),
+                half_open: None,
                 acked_offset: connection.acked_offset(),
                 connection,
                 user: endpoint,
                 waker: Some(waker),
                 phase: Phase::Connecting,
-                listener: None,
                 room,
                 aborted: false,
                 parked: false,
@@ -130,7 +129,7 @@ impl Stack {
         if self.listeners.remove(id).is_none() {
             return;
         }
-        let orphans = self.table.iter().filter(|entry| entry.listener == Some(id));
+        let orphans = self.table.iter().filter(|entry| entry.listener() == Some(id));
         let orphans: Vec<u32> = orphans.map(|entry| entry.id.index).collect();
         for index in orphans {
             self.abort_index(now, index);
@@ -195,15 +194,14 @@ impl Stack {
         let id = self.table.insert(|id| Entry {
             id,
             key,
-            next_hop: route.next_hop,
-            template: frame::Template::new(mac, &key),
-            came_from: Some(source_mac),
+            through_gateway: route.next_hop != key.remote().ip(),
+            sums: frame::Template::new(mac, &key).sums(),
+            half_open: Some(Box::new(HalfOpen { came_from: source_mac, listener: Some(listener) })),
             acked_offset: connection.acked_offset(),
             connection,
             user: Box::new(Nobody { room: HALF_OPEN_ROOM }),
             waker: None,
             phase: Phase::HalfOpen,
-            listener: Some(listener),
             room: HALF_OPEN_ROOM,
             aborted: false,
             parked: false,
@@ -287,7 +285,7 @@ impl Stack {
     /// got one; otherwise the connection is reset.
     pub(super) fn promote(&mut self, now: Instant, index: u32) -> bool {
         let Some(entry) = self.table.get_mut(index) else { return false };
-        let Some(listener) = entry.listener.take().and_then(|id| self.listeners.get_mut(id)) else {
+        let Some(listener) = entry.take_listener().and_then(|id| self.listeners.get_mut(id)) else {
             self.abort_index(now, index);
             return false;
         };

@@ -147,9 +147,9 @@ impl Stack {
     /// address, that does not lead back.
     fn note_way_back(&mut self, index: u32, source_mac: Mac) {
         if let Some(entry) = self.table.get_mut(index)
-            && let Some(came_from) = &mut entry.came_from
+            && let Some(half_open) = &mut entry.half_open
         {
-            *came_from = source_mac;
+            half_open.came_from = source_mac;
         }
     }
 

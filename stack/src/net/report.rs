@@ -13,7 +13,7 @@ use crate::time::Instant;
 pub struct ConnectionReport {
     /// Who it is and the state of its sender.
     pub summary: ConnectionSummary,
-    /// Bytes that wait for their turn at the source.
+    /// Bytes that wait for their turn at the source; zero from one that does not tell.
     pub unsent_bytes: u64,
     /// Round trip of the last heartbeat that was answered, where the source sends any.
     pub heartbeat_rtt: Option<Duration>,
@@ -37,9 +37,9 @@ impl Stack {
         }
         Some(ConnectionReport {
             summary,
-            unsent_bytes: entry.user.unsent_bytes(),
+            unsent_bytes: entry.user.queued_bytes().unwrap_or(0),
             heartbeat_rtt: entry.user.heartbeat_rtt(),
-            statistics: *entry.connection.statistics(),
+            statistics: entry.connection.statistics(),
         })
     }
 }

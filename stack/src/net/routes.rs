@@ -94,6 +94,15 @@ impl Routes {
         Some(Route { source: self.on_link(next_hop)?, next_hop })
     }
 
+    /// Whose Ethernet address the frames of a connection to `remote` carry: the gateway's, if they go through one.
+    pub(super) fn next_hop(&self, remote: IpAddr, through_gateway: bool) -> IpAddr {
+        let gateway = match remote {
+            IpAddr::V4(_) => self.gateway_v4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.gateway_v6.map(IpAddr::V6),
+        };
+        gateway.filter(|_| through_gateway).unwrap_or(remote)
+    }
+
     /// The route back to a peer that sent to our address `source`; `None` if it cannot be reached.
     pub(super) fn back(&self, source: IpAddr, peer: IpAddr) -> Option<Route> {
         self.to(peer).map(|route| Route { source, ..route })

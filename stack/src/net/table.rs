@@ -1,11 +1,10 @@
-//! The connection table: entries in slots with generations, found by index or by 4-tuple.
+//! The connection table: entries in places with generations, found by index or by 4-tuple.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::hint;
+use std::net::SocketAddr;
 
-use foldhash::fast::FixedState;
-
-use super::frame::{Mac, Template};
+use super::flows::Flows;
+use super::frame::{Mac, Sums, Template};
 use super::key::FlowKey;
 use super::listener::ListenerId;
 use crate::endpoint::{ConnectionId, Endpoint, Established, Waker};
@@ -39,32 +38,41 @@ pub struct ConnectionSummary {
     pub send: SendState,
 }
 
-pub(super) struct Entry {
-    pub(super) id: ConnectionId,
-    pub(super) key: FlowKey,
-    pub(super) next_hop: IpAddr,
-    pub(super) template: Template,
-    /// Where the peer's SYN came from, in a connection that a peer began. While it is half-open, its frames go back
-    /// there: the neighbour cache is not troubled for an address that may be invented.
-    pub(super) came_from: Option<Mac>,
-    pub(super) connection: Connection,
-    /// [`Nobody`] while half-open.
-    pub(super) user: Box<dyn Endpoint>,
-    pub(super) waker: Option<Waker>,
-    pub(super) phase: Phase,
+/// What matters while the handshake of a connection that a peer began is not complete.
+pub(super) struct HalfOpen {
+    /// Where the peer's SYN came from: frames go back there. The neighbour cache is not troubled for an address that
+    /// may be invented.
+    pub(super) came_from: Mac,
     /// The listener whose backlog this half-open connection counts against.
     pub(super) listener: Option<ListenerId>,
-    /// The last values told to the user and to the connection.
-    pub(super) acked_offset: u64,
-    pub(super) room: usize,
+}
+
+/// A connection and what the stack knows of it. Laid out by hand: what every segment needs first comes first, and the
+/// whole begins with a line of the cache.
+#[repr(C, align(64))]
+pub(super) struct Entry {
+    pub(super) key: FlowKey,
+    pub(super) id: ConnectionId,
+    pub(super) phase: Phase,
     pub(super) aborted: bool,
     /// Waiting for the neighbour cache: transmits nothing.
     pub(super) parked: bool,
-    pub(super) ready_since: Instant,
-    /// Segments sent in the present turn.
-    pub(super) turn_segments: usize,
     /// It received something in the present burst, and is listed to be settled.
     pub(super) touched: bool,
+    /// Segments sent in the present turn.
+    pub(super) turn_segments: u32,
+    pub(super) sums: Sums,
+    /// The peer is not on the link: frames go to the gateway.
+    pub(super) through_gateway: bool,
+    /// [`Nobody`] while half-open.
+    pub(super) user: Box<dyn Endpoint>,
+    pub(super) waker: Option<Waker>,
+    pub(super) half_open: Option<Box<HalfOpen>>,
+    /// The last values told to the user and to the connection.
+    pub(super) acked_offset: u64,
+    pub(super) room: usize,
+    pub(super) ready_since: Instant,
+    pub(super) connection: Connection,
 }
 
 impl Entry {
@@ -81,13 +89,32 @@ impl Entry {
 
     /// The way back to a peer whose handshake is not complete.
     pub(super) fn way_back(&self) -> Option<Mac> {
-        self.came_from.filter(|_| self.phase == Phase::HalfOpen)
+        self.half_open.as_ref().map(|half_open| half_open.came_from)
     }
 
-    /// Reads a little of everything that the next segment needs; see [`Connection::touch`].
+    /// The listener whose backlog it counts against.
+    pub(super) fn listener(&self) -> Option<ListenerId> {
+        self.half_open.as_ref()?.listener
+    }
+
+    /// It counts against no backlog any longer.
+    pub(super) fn take_listener(&mut self) -> Option<ListenerId> {
+        self.half_open.as_mut()?.listener.take()
+    }
+
+    /// The headers of what it sends.
+    pub(super) fn template(&self, source_mac: Mac) -> Template {
+        Template::with(source_mac, &self.key, self.sums)
+    }
+
+    /// Reads a little of each of its lines that the next segment needs; see [`Connection::touch`].
     pub(super) fn touch(&self, sends: bool) -> u64 {
-        let own = self.acked_offset ^ self.ready_since.as_nanos() ^ u64::from(self.key.remote().port());
-        own ^ self.template.touch() ^ self.user.room() as u64 ^ self.connection.touch(sends)
+        self.ready_since.as_nanos() ^ u64::from(self.turn_segments) ^ self.connection.touch(sends)
+    }
+
+    /// The same for what it points to.
+    pub(super) fn touch_parts(&self, sends: bool) -> u64 {
+        self.user.room() as u64 ^ self.connection.touch_parts(sends)
     }
 
     /// Tells the endpoint that the connection is open, unless it knows. Says whether this was the first time.
@@ -96,6 +123,7 @@ impl Entry {
             return false;
         }
         self.phase = Phase::Established;
+        self.half_open = None;
         let established = Established {
             local: self.key.local(),
             remote: self.key.remote(),
@@ -106,17 +134,17 @@ impl Entry {
     }
 }
 
-#[derive(Default)]
-struct Slot {
-    generation: u32,
-    entry: Option<Box<Entry>>,
-}
+/// Entries that are allocated together: a few, for a stack with a few connections. With that no entry needs a pointer of
+/// its own, which would have to be fetched before it.
+const CHUNK: usize = 16;
 
 /// The table. The flow map names exactly the entries.
 pub(super) struct Table {
-    slots: Vec<Slot>,
+    chunks: Vec<Box<[Option<Entry>]>>,
+    /// How many connections each place has held, as far as places were used.
+    generations: Vec<u32>,
     free: Vec<u32>,
-    flows: HashMap<FlowKey, u32, FixedState>,
+    flows: Flows,
     /// The flow last found: the next frame is often of the same.
     latest: Option<(FlowKey, u32)>,
     entries_max: usize,
@@ -125,20 +153,21 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new(entries_max: usize, seed: u64) -> Self {
         Table {
-            slots: Vec::new(),
+            chunks: Vec::new(),
+            generations: Vec::new(),
             free: Vec::new(),
-            flows: HashMap::with_hasher(FixedState::with_seed(seed)),
+            flows: Flows::new(seed),
             latest: None,
             entries_max: entries_max.min(u32::MAX as usize - 1),
         }
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.free.is_empty() && self.slots.len() >= self.entries_max
+        self.free.is_empty() && self.generations.len() >= self.entries_max
     }
 
     pub(super) fn find(&self, key: &FlowKey) -> Option<u32> {
-        self.flows.get(key).copied()
+        self.flows.find(key, |index| self.get(index).is_some_and(|entry| entry.key == *key))
     }
 
     /// [`Self::find`] for what arrives, in bursts.
@@ -157,12 +186,16 @@ impl Table {
         self.flows.len()
     }
 
+    fn place(&mut self, index: u32) -> Option<&mut Option<Entry>> {
+        self.chunks.get_mut(index as usize / CHUNK)?.get_mut(index as usize % CHUNK)
+    }
+
     pub(super) fn get(&self, index: u32) -> Option<&Entry> {
-        self.slots.get(index as usize)?.entry.as_deref()
+        self.chunks.get(index as usize / CHUNK)?.get(index as usize % CHUNK)?.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Entry> {
-        self.slots.get_mut(index as usize)?.entry.as_deref_mut()
+        self.place(index)?.as_mut()
     }
 
     /// The index of `id`, unless its connection is gone.
@@ -172,36 +205,58 @@ impl Table {
 
     /// Adds the entry that `make` gives for its new name; `None` when the table is full.
     pub(super) fn insert(&mut self, make: impl FnOnce(ConnectionId) -> Entry) -> Option<ConnectionId> {
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None if self.slots.len() < self.entries_max => {
-                self.slots.push(Slot::default());
-                self.slots.len() as u32 - 1
-            }
-            None => return None,
-        };
-        let slot = &mut self.slots[index as usize];
-        let id = ConnectionId { index, generation: slot.generation };
-        let entry = slot.entry.insert(Box::new(make(id)));
-        self.flows.insert(entry.key, index);
+        if self.is_full() {
+            return None;
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.generations.push(0);
+            self.generations.len() as u32 - 1
+        });
+        if self.chunks.len() * CHUNK <= index as usize {
+            self.chunks.push((0..CHUNK).map(|_| None).collect());
+        }
+        let id = ConnectionId { index, generation: self.generations[index as usize] };
+        let place = self.place(index).expect("there is a chunk for every index");
+        let key = place.insert(make(id)).key;
+        self.flows.insert(&key, index);
         Some(id)
     }
 
-    /// Takes the entry out. Its slot is used again under the next generation, or never when there is none left.
-    pub(super) fn remove(&mut self, index: u32) -> Option<Box<Entry>> {
-        let slot = self.slots.get_mut(index as usize)?;
-        let entry = slot.entry.take()?;
-        self.flows.remove(&entry.key);
+    /// Takes the entry out. Its place is used again under the next generation, or never when there is none left.
+    pub(super) fn remove(&mut self, index: u32) -> Option<Entry> {
+        let entry = self.place(index)?.take()?;
+        self.flows.remove(&entry.key, index);
         self.latest = None;
-        if let Some(next) = slot.generation.checked_add(1) {
-            slot.generation = next;
+        let generation = &mut self.generations[index as usize];
+        if let Some(next) = generation.checked_add(1) {
+            *generation = next;
             self.free.push(index);
         }
         Some(entry)
     }
 
+    /// What stands for `key` in the map of flows.
+    pub(super) fn tag(&self, key: &FlowKey) -> u64 {
+        self.flows.tag(key)
+    }
+
+    /// [`Self::fetch`] for the connections of the flows with these tags, which receive.
+    pub(super) fn fetch_flows(&self, tags: &[u64]) {
+        hint::black_box(tags.iter().fold(0, |all, tag| all ^ self.flows.touch(*tag)));
+        self.fetch(tags.iter().filter_map(|tag| self.flows.guess(*tag)), false);
+    }
+
+    /// Reads a little of every one of these connections, of all that a segment which it receives (or `sends`) will need.
+    /// One after the other they would each wait for the memory, many times; asked for together, most of that passes at
+    /// once: first the connections, then what they point to.
+    pub(super) fn fetch(&self, indexes: impl Iterator<Item = u32> + Clone, sends: bool) {
+        let entries = indexes.filter_map(|index| self.get(index));
+        hint::black_box(entries.clone().fold(0, |all, entry| all ^ entry.touch(sends)));
+        hint::black_box(entries.fold(0, |all, entry| all ^ entry.touch_parts(sends)));
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.slots.iter().filter_map(|slot| slot.entry.as_deref())
+        self.chunks.iter().flat_map(|chunk| chunk.iter().flatten())
     }
 
     pub(super) fn indexes(&self) -> Vec<u32> {

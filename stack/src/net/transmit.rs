@@ -12,7 +12,7 @@ use super::frame::{self, Envelope, Mac};
 use super::lifecycle::Cause;
 use super::neighbours::Resolution;
 use super::rate::{bytes_in, time_for};
-use super::table::Entry;
+use super::table::{Entry, Phase};
 use super::train::{Mould, Piece};
 use crate::tcp::connection::TransmitLimit;
 use crate::tcp::segment::Outgoing;
@@ -138,8 +138,10 @@ impl Stack {
     ) -> Result<Turn, PortError> {
         let Some(mac) = self.way_to(now, index) else { return Ok(Turn::Parked) };
         let Some(entry) = self.table.get_mut(index) else { return Ok(Turn::Idle) };
-        if entry.connection.is_bare() && entry.user.demand(now) != Demand::Nothing {
-            self.spare.pop().into_iter().for_each(|spare| entry.connection.use_spare(spare));
+        // SYN and SYN-ACK need it too, and for a SYN-ACK there is nobody yet who demands anything.
+        let sends = entry.phase != Phase::Established || entry.user.demand(now) != Demand::Nothing;
+        if sends && entry.connection.is_bare() {
+            self.spares.take().into_iter().for_each(|spare| entry.connection.use_spare(spare));
         }
         if self.port_blocked_at.is_some_and(|at| at >= entry.ready_since && at < now) {
             note_blocked(now, entry);
@@ -152,7 +154,7 @@ impl Stack {
         let frame_bytes_max = self.frame_bytes_max();
         let turn = loop {
             let Some(entry) = self.table.get_mut(index) else { return Ok(Turn::Idle) };
-            if entry.turn_segments >= self.config.segments_per_turn {
+            if entry.turn_segments as usize >= self.config.segments_per_turn {
                 if !self.ready.is_empty() || *sent >= self.config.transmit_burst {
                     break Turn::More;
                 }
@@ -167,7 +169,7 @@ impl Stack {
                     break Turn::PortFull;
                 }
             }
-            let turn_room = self.config.segments_per_turn - entry.turn_segments;
+            let turn_room = self.config.segments_per_turn - entry.turn_segments as usize;
             let port_room = 1 + (limit - room.bytes_outstanding) / frame_bytes_max;
             // As many as this loop would send one by one, without asking the port again.
             let train_segments =
@@ -178,7 +180,7 @@ impl Stack {
             };
             // Counted as they are on the wire: a super-segment is most of a turn, and of a burst.
             let segments = segment.segments();
-            entry.turn_segments += segments;
+            entry.turn_segments += segments as u32;
             let is_train = segments > 1 && super_segment_bytes == 0;
             room.bytes_outstanding += self.send(now, port, index, mac, &segment, is_train)?;
             room.frames -= if is_train { segments } else { 1 };
@@ -203,7 +205,10 @@ impl Stack {
         let entry = self.table.get_mut(index)?;
         let resolution = match entry.way_back() {
             Some(mac) => Resolution::Known(mac),
-            None => self.neighbours.resolve(now, entry.next_hop, index),
+            None => {
+                let next_hop = self.routes.next_hop(entry.key.remote().ip(), entry.through_gateway);
+                self.neighbours.resolve(now, next_hop, index)
+            }
         };
         match resolution {
             Resolution::Known(mac) => Some(mac),
@@ -258,8 +263,9 @@ impl Stack {
             checksum_offload: offload.checksum,
         };
         let payload = entry.connection.payload(segment);
-        let length = entry.template.length(&segment.header, segment.payload_length);
-        let mut fill = |buffer: &mut [u8]| entry.template.emit(buffer, &envelope, &segment.header, payload);
+        let template = entry.template(self.mac);
+        let length = template.length(&segment.header, segment.payload_length);
+        let mut fill = |buffer: &mut [u8]| template.emit(buffer, &envelope, &segment.header, payload);
         if port.transmit(now, length, offload, &mut fill)? {
             self.drain_rate.on_transmit(length);
             self.statistics.tx_segments += segments as u64;
@@ -284,7 +290,7 @@ impl Stack {
         let envelope =
             Envelope { destination_mac: mac, ecn_capable: train.ecn_capable, checksum_offload: checksum };
         let offload = TxOffload { checksum, segment_size: 0 };
-        let mut mould = Mould::new(&entry.template, &envelope, &train.header);
+        let mut mould = Mould::new(&entry.template(self.mac), &envelope, &train.header);
         let (mut before, mut bytes, mut taken_bytes) = (0, 0, 0);
         let statistics = &mut self.statistics;
         while before < train.payload_length {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use crossbeam::channel::bounded;
 use outrider_drivers::port::PortStatistics;
 
-use super::command::{Command, Mailbox, Refused};
+use super::command::{Command, Mailbox};
 use crate::endpoint::{Acceptor, Endpoint};
+use crate::mailbox::Refused;
 use crate::net::{ConnectionSummary, ListenError, ListenOptions, ListenerId, StackStatistics};
 use crate::time::Clock;
 
@@ -104,7 +105,7 @@ impl ShardHandle {
         // A refused command drops its reply, and then there is a last snapshot.
         let posted = self.mailbox.post(Command::Snapshot(reply)).is_ok();
         let answered = posted.then(|| answer.recv().ok()).flatten();
-        answered.or_else(|| self.mailbox.last_snapshot()).unwrap_or_default()
+        answered.or_else(|| self.mailbox.resident().last_snapshot()).unwrap_or_default()
     }
 
     /// Whether the shard has ended or lost its port.
@@ -114,7 +115,7 @@ impl ShardHandle {
 
     /// The shard's clock.
     pub fn clock(&self) -> Arc<dyn Clock> {
-        Arc::clone(&self.mailbox.clock)
+        Arc::clone(&self.mailbox.resident().clock)
     }
 }
 

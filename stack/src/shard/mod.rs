@@ -25,7 +25,7 @@ pub use handle::{ConnectError, ListenerGuard, ShardHandle, ShardSnapshot};
 
 use crate::net::{Member, Stack, StackConfig, StackError, StackStatistics};
 use crate::time::{Clock, MonotonicClock};
-use command::Mailbox;
+use command::{Mailbox, Shared};
 use segment::Publisher;
 
 /// What the thread does when it has nothing to do.
@@ -139,7 +139,7 @@ fn spawn_member(
     publisher: Option<Publisher>,
 ) -> Result<Shard, SpawnError> {
     let ShardConfig { name, stack, polling, core, seed, clock } = config;
-    let mailbox = Arc::new(Mailbox::new(clock)?);
+    let mailbox = Arc::new(Mailbox::new(Shared::new(clock)?));
     let mut stack = Stack::new(stack, port.info(), seed)?;
     stack.set_wake_target(Arc::clone(&mailbox) as Arc<dyn crate::endpoint::WakeTarget>);
     if let Some(member) = member {

@@ -45,7 +45,7 @@ impl Runner {
         mailbox: Arc<Mailbox>,
         publisher: Option<Publisher>,
     ) -> Self {
-        let clock = Arc::clone(&mailbox.clock);
+        let clock = Arc::clone(&mailbox.resident().clock);
         Runner { stack, port, polling, mailbox, last_work: clock.now(), clock, sleeps: 0, publisher }
     }
 
@@ -81,7 +81,8 @@ impl Runner {
             cpu_time: snapshot.cpu_time,
             error,
         };
-        self.mailbox.close(snapshot);
+        self.mailbox.resident().leave_snapshot(snapshot);
+        self.mailbox.close();
         report
     }
 
@@ -201,21 +202,29 @@ impl Runner {
             (Some(sleep), Some(blind)) => Some(sleep.min(blind)),
             (sleep, blind) => sleep.or(blind),
         };
-        let Some(doorbell) = self.mailbox.prepare_sleep() else { return Ok(()) };
+        if !self.mailbox.prepare_sleep() {
+            return Ok(());
+        }
         // Looked at after the sleep was announced: who leaves something later rings.
         if self.stack.has_mail() {
-            self.mailbox.end_sleep();
+            self.end_sleep();
             return Ok(());
         }
         self.sleeps += 1;
+        let doorbell = &self.mailbox.resident().doorbell;
         let fds: [BorrowedFd<'_>; 2] = [doorbell.fd(), readiness.unwrap_or(doorbell.fd())];
         let slept = poll_fds(&fds, sleep);
-        self.mailbox.end_sleep();
+        self.end_sleep();
         slept.map_err(|source| PortError::Io {
             port: self.port.info().name.clone(),
             operation: "waiting for the port",
             source,
         })
+    }
+
+    fn end_sleep(&self) {
+        self.mailbox.end_sleep();
+        self.mailbox.resident().doorbell.clear();
     }
 
     /// Resets every connection and lets the RSTs leave.

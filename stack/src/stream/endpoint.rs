@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) closed: OnceLock<CloseReason>,
     /// Received bytes for which there was no room in the queue when the connection ended.
     pub(super) last_piece: OnceLock<Bytes>,
+    /// Bytes written that the endpoint has not fetched yet.
+    pub(super) written_bytes: AtomicUsize,
     /// Bytes received and not yet read.
     pub(super) unread_bytes: AtomicUsize,
     /// The endpoint holds received bytes that the full queue did not take: the reader wakes it.
@@ -118,7 +120,10 @@ impl StreamEndpoint {
     fn fetch(&mut self) {
         while self.sending.is_empty() && !self.writer_gone {
             match self.to_send.try_recv() {
-                Ok(piece) => self.sending = piece,
+                Ok(piece) => {
+                    self.shared.written_bytes.fetch_sub(piece.len(), Ordering::Relaxed);
+                    self.sending = piece;
+                }
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => self.writer_gone = true,
             }
@@ -188,8 +193,8 @@ impl SegmentSource for StreamEndpoint {
     }
 
     fn queued_bytes(&self) -> Option<u64> {
-        // Further pieces may wait in the channel; with the writer gone and nothing there this is all.
-        self.to_send.is_empty().then_some(self.sending.len() as u64)
+        let written = self.shared.written_bytes.load(Ordering::Relaxed);
+        Some((self.sending.len() + written) as u64)
     }
 }
 

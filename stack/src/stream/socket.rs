@@ -249,10 +249,15 @@ impl WriteHalf {
     /// As for writes. Nothing of the piece is sent then.
     pub fn write_piece(&mut self, piece: Bytes) -> io::Result<()> {
         let Some(queue) = &self.to_send else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        let bytes = piece.len();
+        self.shared.written_bytes.fetch_add(bytes, Ordering::Relaxed);
         let sent = match self.timeout {
             Some(timeout) => queue.send_timeout(piece, timeout),
             None => queue.send(piece).map_err(|error| SendTimeoutError::Disconnected(error.0)),
         };
+        if sent.is_err() {
+            self.shared.written_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
         match sent {
             Ok(()) => {
                 self.shared.wake();

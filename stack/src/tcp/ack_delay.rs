@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::maybe::Maybe;
 use crate::time::Instant;
 
 /// The delay, in times between arrivals: if the second segment has not come by then, the sender is waiting for the
@@ -10,42 +11,34 @@ const ARRIVALS: u32 = 4;
 /// Weight of a new time between arrivals in the mean of them, as a divisor.
 const GAIN_DIVISOR: u64 = 8;
 
-/// Follows the arrivals of segments.
-#[derive(Clone, Copy, Debug)]
+/// Follows the arrivals of segments. The bounds of the delay, the least first, are the caller's to keep.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct AckDelay {
-    least: Duration,
-    most: Duration,
-    most_nanos: u64,
-    last_arrival: Option<Instant>,
-    /// Mean time between arrivals, nanoseconds; `None` before there are two.
-    mean_nanos: Option<u64>,
+    last_arrival: Maybe<Instant>,
+    /// Mean time between arrivals, nanoseconds; none before there are two.
+    mean_nanos: Maybe<u64>,
 }
 
 impl AckDelay {
-    /// Within `bounds`, the least first.
-    pub(crate) fn new((least, most): (Duration, Duration)) -> Self {
-        let most_nanos = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
-        AckDelay { least: least.min(most), most, most_nanos, last_arrival: None, mean_nanos: None }
-    }
-
-    /// A segment with payload has arrived.
-    pub(crate) fn on_arrival(&mut self, now: Instant) {
+    /// A segment with payload has arrived; no acknowledgement waits longer than `most`.
+    pub(crate) fn on_arrival(&mut self, now: Instant, most: Duration) {
         let Some(last) = self.last_arrival.replace(now) else { return };
-        // Not by way of a duration and its 128 bits: this is done for every segment.
-        let nanos = now.as_nanos().saturating_sub(last.as_nanos());
         // A pause is the application's, or that of a sender that timed out; it says nothing of the pace in between.
-        if nanos > self.most_nanos {
+        if last + most < now {
             return;
         }
-        let mean = self.mean_nanos.map_or(nanos, |mean| mean - mean / GAIN_DIVISOR + nanos / GAIN_DIVISOR);
-        self.mean_nanos = Some(mean);
+        // Not by way of a duration and its 128 bits: this is done for every segment.
+        let nanos = now.as_nanos().saturating_sub(last.as_nanos());
+        let mean = self.mean_nanos.get();
+        let mean = mean.map_or(nanos, |mean| mean - mean / GAIN_DIVISOR + nanos / GAIN_DIVISOR);
+        self.mean_nanos = Maybe::some(mean);
     }
 
     /// How long an acknowledgement may wait from now on.
-    pub(crate) fn get(&self) -> Duration {
-        match self.mean_nanos {
-            None => self.most,
-            Some(mean) => (Duration::from_nanos(mean) * ARRIVALS).clamp(self.least, self.most),
+    pub(crate) fn get(&self, (least, most): (Duration, Duration)) -> Duration {
+        match self.mean_nanos.get() {
+            None => most,
+            Some(mean) => (Duration::from_nanos(mean) * ARRIVALS).clamp(least.min(most), most),
         }
     }
 }
@@ -57,14 +50,14 @@ mod tests {
     const BOUNDS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(40));
 
     fn after(gaps: &[Duration]) -> Duration {
-        let mut delay = AckDelay::new(BOUNDS);
+        let mut delay = AckDelay::default();
         let mut now = Instant::from_millis(5);
-        delay.on_arrival(now);
+        delay.on_arrival(now, BOUNDS.1);
         for gap in gaps {
             now += *gap;
-            delay.on_arrival(now);
+            delay.on_arrival(now, BOUNDS.1);
         }
-        delay.get()
+        delay.get(BOUNDS)
     }
 
     #[test]
@@ -89,8 +82,8 @@ mod tests {
 
     #[test]
     fn equal_bounds_are_a_fixed_delay() {
-        let mut delay = AckDelay::new((BOUNDS.1, BOUNDS.1));
-        (0..10).for_each(|at| delay.on_arrival(Instant::from_millis(at)));
-        assert_eq!(delay.get(), BOUNDS.1);
+        let mut delay = AckDelay::default();
+        (0..10).for_each(|at| delay.on_arrival(Instant::from_millis(at), BOUNDS.1));
+        assert_eq!(delay.get((BOUNDS.1, BOUNDS.1)), BOUNDS.1);
     }
 }

@@ -96,6 +96,17 @@ pub struct Keepalive {
 }
 
 impl Config {
+    /// Largest receive window that is ever offered: without scaling its field bounds it (RFC 7323 section 2.2).
+    pub(crate) fn window_max(&self) -> u64 {
+        let bound = if self.window_scaling { u32::MAX } else { u32::from(u16::MAX) };
+        u64::from(self.receive_window_max.min(bound))
+    }
+
+    /// Least and greatest delay of an acknowledgement.
+    pub(crate) fn ack_delay(&self) -> (Duration, Duration) {
+        (self.ack_delay_min, self.ack_delay_max)
+    }
+
     /// Whether ECN is offered: asked for, or needed by the controller.
     pub(crate) fn offers_ecn(&self) -> bool {
         self.ecn || self.algorithm == Algorithm::Dctcp

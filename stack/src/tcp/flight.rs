@@ -52,15 +52,23 @@ impl SentSegment {
     }
 }
 
+/// What is in flight, and the memory for it.
+#[derive(Debug)]
+struct Held {
+    ring: ByteRing,
+    segments: VecDeque<SentSegment>,
+    /// Bytes neither delivered nor lost: the estimate of what is in the network (RFC 6675 "pipe").
+    pipe: u64,
+    sacked_segments: usize,
+    lost_segments: usize,
+}
+
 /// Memory for what is in flight, while nothing is.
 ///
 /// Of many connections that send now and then few have anything in flight at an instant. Those that have nothing leave
 /// their memory to the next: there is less of it, and what was used last is still in the cache.
 #[derive(Debug)]
-pub(crate) struct Spare {
-    storage: Vec<u8>,
-    segments: VecDeque<SentSegment>,
-}
+pub(crate) struct Spare(Box<Held>);
 
 /// Records that are worth passing on.
 const SPARE_SEGMENTS_MAX: usize = 64;
@@ -68,12 +76,10 @@ const SPARE_SEGMENTS_MAX: usize = 64;
 /// Segments between SND.UNA and SND.NXT in sequence order, and their bytes.
 #[derive(Debug)]
 pub(crate) struct Flight {
-    ring: ByteRing,
-    segments: VecDeque<SentSegment>,
-    /// Bytes neither delivered nor lost: the estimate of what is in the network (RFC 6675 "pipe").
-    pipe: u64,
-    sacked_segments: usize,
-    lost_segments: usize,
+    /// What is in flight; the memory for it may stay for a while when nothing is.
+    held: Option<Box<Held>>,
+    /// Where the next payload begins, while no memory is held: after SYN the first byte is 1.
+    next_payload: u64,
     /// Highest offset acknowledged or SACKed (RFC 8985 "RACK.fack").
     delivered_end: u64,
 }
@@ -81,56 +87,64 @@ pub(crate) struct Flight {
 impl Flight {
     /// An empty flight; the first byte of payload will have offset 1 (after SYN).
     pub(crate) fn new() -> Self {
-        Flight {
-            ring: ByteRing::new(1),
-            segments: VecDeque::new(),
-            pipe: 0,
-            sacked_segments: 0,
-            lost_segments: 0,
-            delivered_end: 0,
-        }
+        Flight { held: None, next_payload: 1, delivered_end: 0 }
     }
 
-    /// The memory of a flight in which there is nothing. `None`: there is something, or none, or too much of it.
+    /// The memory of a flight in which there is nothing. `None`: there is something, or no memory, or too much of it.
     pub(crate) fn take_spare(&mut self) -> Option<Spare> {
-        if !self.segments.is_empty() || self.segments.capacity() > SPARE_SEGMENTS_MAX {
+        let held = self.held.as_ref()?;
+        let modest = held.segments.capacity() <= SPARE_SEGMENTS_MAX && held.ring.is_modest();
+        if !held.segments.is_empty() || !modest {
             return None;
         }
-        let storage = self.ring.take_storage()?;
-        Some(Spare { storage, segments: core::mem::take(&mut self.segments) })
+        self.next_payload = held.ring.end();
+        self.held.take().map(Spare)
     }
 
     /// Whether there is no memory for payload.
     pub(crate) fn is_bare(&self) -> bool {
-        self.ring.capacity() == 0
+        self.held.is_none()
     }
 
     /// Gives memory to a flight that is bare.
-    pub(crate) fn use_spare(&mut self, spare: Spare) {
-        self.ring.set_storage(spare.storage);
-        if self.segments.capacity() == 0 {
-            self.segments = spare.segments;
+    pub(crate) fn use_spare(&mut self, Spare(mut held): Spare) {
+        if self.held.is_none() {
+            held.ring.begin_at(self.next_payload);
+            self.held = Some(held);
         }
     }
 
+    fn held_mut(&mut self) -> &mut Held {
+        let next_payload = self.next_payload;
+        self.held.get_or_insert_with(|| {
+            Box::new(Held {
+                ring: ByteRing::new(next_payload),
+                segments: VecDeque::new(),
+                pipe: 0,
+                sacked_segments: 0,
+                lost_segments: 0,
+            })
+        })
+    }
+
     pub(crate) fn pipe(&self) -> u64 {
-        self.pipe
+        self.held.as_ref().map_or(0, |held| held.pipe)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.segments.is_empty()
+        self.segment_count() == 0
     }
 
     pub(crate) fn segment_count(&self) -> usize {
-        self.segments.len()
+        self.held.as_ref().map_or(0, |held| held.segments.len())
     }
 
     pub(crate) fn sacked_segments(&self) -> usize {
-        self.sacked_segments
+        self.held.as_ref().map_or(0, |held| held.sacked_segments)
     }
 
     pub(crate) fn has_lost(&self) -> bool {
-        self.lost_segments > 0
+        self.held.as_ref().is_some_and(|held| held.lost_segments > 0)
     }
 
     pub(crate) fn delivered_end(&self) -> u64 {
@@ -139,57 +153,128 @@ impl Flight {
 
     /// See [`super::connection::Connection::touch`].
     pub(crate) fn touch(&self, sends: bool) -> u64 {
-        let newest = self.segments.back().map_or(0, |segment| segment.offset ^ segment.stamp.touch());
-        newest ^ self.delivered_end ^ if sends { self.ring.touch() } else { 0 }
+        let Some(held) = &self.held else { return 0 };
+        let newest = held.segments.back().map_or(0, |segment| segment.offset ^ segment.stamp.touch());
+        newest ^ if sends { held.ring.touch() } else { 0 }
     }
 
     /// Bytes of memory held for payload and marks.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.ring.capacity() + self.segments.capacity() * size_of::<SentSegment>()
+        self.held.as_ref().map_or(0, |held| {
+            let segments = held.segments.capacity() * size_of::<SentSegment>();
+            size_of::<Held>() + held.ring.capacity() + segments
+        })
     }
 
     /// The ring, for a cut to append to.
     pub(crate) fn ring_mut(&mut self) -> &mut ByteRing {
-        &mut self.ring
+        &mut self.held_mut().ring
     }
 
-    pub(crate) fn ring(&self) -> &ByteRing {
-        &self.ring
+    /// `length` bytes of payload from `offset` on, all of them in flight, in order in two pieces.
+    pub(crate) fn slices(&self, offset: u64, length: usize) -> [&[u8]; 2] {
+        let held = self.held.as_ref().expect("the range must be held: it is in flight");
+        held.ring.slices(offset, length)
     }
 
     pub(crate) fn front(&self) -> Option<&SentSegment> {
-        self.segments.front()
+        self.held.as_ref()?.segments.front()
     }
 
     pub(crate) fn back(&self) -> Option<&SentSegment> {
-        self.segments.back()
+        self.held.as_ref()?.segments.back()
     }
 
     /// Segments in sequence order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &SentSegment> {
-        self.segments.iter()
+        self.held.iter().flat_map(|held| &held.segments)
     }
 
     /// Records a segment that leaves for the first time.
     pub(crate) fn push(&mut self, segment: SentSegment) {
-        debug_assert!(self.segments.back().is_none_or(|last| last.end() == segment.offset));
-        self.pipe += u64::from(segment.length);
-        self.segments.push_back(segment);
+        let held = self.held_mut();
+        debug_assert!(held.segments.back().is_none_or(|last| last.end() == segment.offset));
+        held.pipe += u64::from(segment.length);
+        held.segments.push_back(segment);
     }
 
+    /// The segment that holds `offset`.
+    pub(crate) fn at(&self, offset: u64) -> Option<&SentSegment> {
+        self.held.as_ref()?.at(offset)
+    }
+
+    /// Cuts the segment that holds `offset` in two there, unless it begins there. Marks are inherited.
+    pub(crate) fn split_at(&mut self, offset: u64) {
+        if let Some(held) = &mut self.held {
+            held.split_at(offset);
+        }
+    }
+
+    /// Everything before `offset` is acknowledged: `delivered` sees each segment that was not SACKed before.
+    pub(crate) fn acknowledge_to(&mut self, offset: u64, delivered: impl FnMut(&SentSegment)) {
+        self.delivered_end = self.delivered_end.max(offset);
+        if let Some(held) = &mut self.held {
+            held.acknowledge_to(offset, delivered);
+        }
+    }
+
+    /// The peer holds `start..end`: `delivered` sees each segment newly covered.
+    pub(crate) fn sack(&mut self, start: u64, end: u64, delivered: impl FnMut(&SentSegment)) {
+        if let Some(held) = &mut self.held {
+            self.delivered_end = held.sack(start, end, delivered).max(self.delivered_end);
+        }
+    }
+
+    /// Marks lost each segment still in the pipe for which `is_lost` says so, in sequence order, and returns their
+    /// bytes. `is_lost` returns `None` to stop the search.
+    pub(crate) fn mark_lost(&mut self, is_lost: impl FnMut(&SentSegment) -> Option<bool>) -> u64 {
+        self.held.as_mut().map_or(0, |held| held.mark_lost(is_lost))
+    }
+
+    /// Takes back every loss mark not yet acted on: the loss was spurious.
+    pub(crate) fn unmark_lost(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.unmark_lost();
+        }
+    }
+
+    /// The peer may have dropped what it SACKed (RFC 2018 section 8): after a timeout, forget SACK marks.
+    pub(crate) fn forget_sacks(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.forget_sacks();
+        }
+    }
+
+    /// The first lost segment.
+    pub(crate) fn first_lost(&self) -> Option<&SentSegment> {
+        if !self.has_lost() {
+            return None;
+        }
+        self.iter().find(|segment| segment.lost)
+    }
+
+    /// Records that the segment at `offset` leaves once more.
+    pub(crate) fn on_retransmitted(&mut self, offset: u64, now: Instant, stamp: SendStamp) {
+        if let Some(held) = &mut self.held {
+            held.on_retransmitted(offset, now, stamp);
+        }
+    }
+}
+
+/// What there is to do with something in flight; each is called by the method of that name of [`Flight`], which says
+/// what it does.
+impl Held {
     /// Index of the segment that holds `offset`, if in flight.
     fn index_of(&self, offset: u64) -> Option<usize> {
         let index = self.segments.partition_point(|segment| segment.end() <= offset);
         self.segments.get(index).filter(|segment| segment.offset <= offset).map(|_| index)
     }
 
-    /// The segment that holds `offset`.
-    pub(crate) fn at(&self, offset: u64) -> Option<&SentSegment> {
+    fn at(&self, offset: u64) -> Option<&SentSegment> {
         self.index_of(offset).map(|index| &self.segments[index])
     }
 
-    /// Cuts the segment that holds `offset` in two there, unless it begins there. Marks are inherited.
-    pub(crate) fn split_at(&mut self, offset: u64) {
+    fn split_at(&mut self, offset: u64) {
         let Some(index) = self.index_of(offset) else { return };
         let segment = &mut self.segments[index];
         if segment.offset == offset {
@@ -211,8 +296,7 @@ impl Flight {
         self.segments.insert(index + 1, tail);
     }
 
-    /// Everything before `offset` is acknowledged: `delivered` sees each segment that was not SACKed before.
-    pub(crate) fn acknowledge_to(&mut self, offset: u64, mut delivered: impl FnMut(&SentSegment)) {
+    fn acknowledge_to(&mut self, offset: u64, mut delivered: impl FnMut(&SentSegment)) {
         while let Some(front) = self.segments.front() {
             if front.end() > offset {
                 if front.offset >= offset {
@@ -227,9 +311,7 @@ impl Flight {
                 delivered(&segment);
             }
         }
-        self.delivered_end = self.delivered_end.max(offset);
-        let held = self.ring.end().min(offset);
-        self.ring.release_to(held);
+        self.ring.release_to(self.ring.end().min(offset));
         if self.segments.is_empty() && self.segments.capacity() > 64 {
             self.segments.shrink_to(4);
         }
@@ -255,15 +337,16 @@ impl Flight {
         }
     }
 
-    /// The peer holds `start..end`: `delivered` sees each segment newly covered.
-    pub(crate) fn sack(&mut self, start: u64, end: u64, mut delivered: impl FnMut(&SentSegment)) {
-        let (Some(first), Some(last)) = (self.front(), self.back()) else { return };
+    /// Returns the highest offset it found covered.
+    fn sack(&mut self, start: u64, end: u64, mut delivered: impl FnMut(&SentSegment)) -> u64 {
+        let (Some(first), Some(last)) = (self.segments.front(), self.segments.back()) else { return 0 };
         let (start, end) = (start.max(first.offset), end.min(last.end()));
         if start >= end {
-            return;
+            return 0;
         }
         self.split_long_at(start);
         self.split_long_at(end);
+        let mut covered_end = 0;
         let mut index = self.segments.partition_point(|segment| segment.offset < start);
         while let Some(segment) = self.segments.get_mut(index).filter(|segment| segment.end() <= end) {
             if !segment.sacked {
@@ -276,14 +359,13 @@ impl Flight {
                 segment.lost = false;
                 segment.sacked = true;
             }
-            self.delivered_end = self.delivered_end.max(segment.end());
+            covered_end = segment.end();
             index += 1;
         }
+        covered_end
     }
 
-    /// Marks lost each segment still in the pipe for which `is_lost` says so, in sequence order, and returns their
-    /// bytes. `is_lost` returns `None` to stop the search.
-    pub(crate) fn mark_lost(&mut self, mut is_lost: impl FnMut(&SentSegment) -> Option<bool>) -> u64 {
+    fn mark_lost(&mut self, mut is_lost: impl FnMut(&SentSegment) -> Option<bool>) -> u64 {
         let mut bytes = 0;
         for segment in &mut self.segments {
             if !segment.in_pipe() {
@@ -303,8 +385,7 @@ impl Flight {
         bytes
     }
 
-    /// Takes back every loss mark not yet acted on: the loss was spurious.
-    pub(crate) fn unmark_lost(&mut self) {
+    fn unmark_lost(&mut self) {
         for segment in &mut self.segments {
             if segment.lost {
                 segment.lost = false;
@@ -314,8 +395,7 @@ impl Flight {
         self.lost_segments = 0;
     }
 
-    /// The peer may have dropped what it SACKed (RFC 2018 section 8): after a timeout, forget SACK marks.
-    pub(crate) fn forget_sacks(&mut self) {
+    fn forget_sacks(&mut self) {
         for segment in &mut self.segments {
             if segment.sacked {
                 segment.sacked = false;
@@ -325,16 +405,7 @@ impl Flight {
         self.sacked_segments = 0;
     }
 
-    /// The first lost segment.
-    pub(crate) fn first_lost(&self) -> Option<&SentSegment> {
-        if self.lost_segments == 0 {
-            return None;
-        }
-        self.segments.iter().find(|segment| segment.lost)
-    }
-
-    /// Records that the segment at `offset` leaves once more.
-    pub(crate) fn on_retransmitted(&mut self, offset: u64, now: Instant, stamp: SendStamp) {
+    fn on_retransmitted(&mut self, offset: u64, now: Instant, stamp: SendStamp) {
         let Some(index) = self.index_of(offset) else { return };
         let segment = &mut self.segments[index];
         if segment.lost {

@@ -50,7 +50,7 @@ fn a_partial_acknowledgement_splits_a_segment_and_keeps_the_rest_byte_identical(
     assert_eq!(seen, 50);
     check(&flight);
     assert_eq!(flight.pipe(), 150);
-    let rest = flight.ring().slices(51, 150).concat();
+    let rest = flight.slices(51, 150).concat();
     assert_eq!(rest, (51u64..201).map(|o| o as u8).collect::<Vec<_>>());
 }
 

@@ -10,6 +10,7 @@ pub mod congestion;
 pub mod connection;
 mod ecn;
 pub(crate) mod flight;
+mod maybe;
 mod rate;
 mod reassembly;
 mod receiver;

@@ -34,10 +34,12 @@ pub(crate) struct RateSampler {
     /// `delivered` at which the pipe will no longer be app-limited; zero if it is not.
     app_limited_until: u64,
     latest_bytes_per_second: u64,
-    /// The sample being built while one incoming segment is processed: the stamp of the newest acknowledged segment
-    /// and when that was sent.
-    newest: Option<(SendStamp, Instant)>,
 }
+
+/// The sample that is made while one incoming segment is processed: the stamp of the newest segment that it delivers, and
+/// when that was sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sampling(Option<(SendStamp, Instant)>);
 
 impl RateSampler {
     /// Bytes delivered so far.
@@ -76,14 +78,14 @@ impl RateSampler {
     }
 
     /// `segment` was delivered for the first time.
-    pub(crate) fn on_delivered(&mut self, now: Instant, segment: &SentSegment) {
+    pub(crate) fn on_delivered(&mut self, now: Instant, segment: &SentSegment, sampling: &mut Sampling) {
         self.delivered += u64::from(segment.length);
         self.delivered_at = now;
-        let newer = self.newest.is_none_or(|(stamp, sent_at)| {
+        let newer = sampling.0.is_none_or(|(stamp, sent_at)| {
             (segment.stamp.delivered, segment.sent_at) >= (stamp.delivered, sent_at)
         });
         if newer {
-            self.newest = Some((segment.stamp, segment.sent_at));
+            sampling.0 = Some((segment.stamp, segment.sent_at));
             self.first_sent_at = segment.sent_at;
         }
     }
@@ -92,13 +94,17 @@ impl RateSampler {
         self.lost += bytes;
     }
 
-    /// Closes the processing of one incoming segment: the sample it gave, if any. An interval shorter than the
+    /// Closes the processing of one incoming segment: the sample that `sampling` gives, if any. An interval shorter than the
     /// smallest round trip comes from compressed acknowledgements and would overstate the rate; it gives none.
-    pub(crate) fn take_sample(&mut self, rtt_min: Option<Duration>) -> Option<RateSample> {
+    pub(crate) fn take_sample(
+        &mut self,
+        sampling: &Sampling,
+        rtt_min: Option<Duration>,
+    ) -> Option<RateSample> {
         if self.app_limited_until > 0 && self.delivered > self.app_limited_until {
             self.app_limited_until = 0;
         }
-        let (stamp, sent_at) = self.newest.take()?;
+        let (stamp, sent_at) = sampling.0?;
         let send_elapsed = sent_at - stamp.first_sent_at;
         let ack_elapsed = self.delivered_at - stamp.delivered_at;
         let interval = send_elapsed.max(ack_elapsed);

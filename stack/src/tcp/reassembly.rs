@@ -166,13 +166,6 @@ impl Reassembly {
             }
         }
     }
-
-    /// Drops everything (the connection is over).
-    pub(crate) fn clear(&mut self) {
-        self.pieces.clear();
-        self.bytes = 0;
-        self.recent_count = 0;
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use core::time::Duration;
 
 use super::ack_delay::AckDelay;
+use super::config::Config;
+use super::maybe::Maybe;
 use super::reassembly::{Insert, Reassembly};
 use super::segment::{SackBlock, SackBlocks};
 use super::sequence::SeqNumber;
@@ -20,6 +22,10 @@ pub(crate) enum AckDue {
     Now,
 }
 
+/// [`Receiver::due_at`] when nothing is due, and when it is now.
+const NOT_DUE: Instant = Instant::FAR_FUTURE;
+const DUE_NOW: Instant = Instant::ZERO;
+
 /// What a segment's payload and FIN did.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Received {
@@ -35,70 +41,63 @@ pub(crate) struct Received {
     pub(crate) refused: bool,
 }
 
-/// Receive sequence space (RFC 9293 section 3.3.1), in stream offsets of the peer's stream (0 is its SYN).
+/// What is kept only while something is amiss: bytes ahead of a gap, or received twice.
 #[derive(Debug)]
+struct Amiss {
+    reassembly: Reassembly,
+    /// Duplicate range to report once (RFC 2883).
+    duplicate: Option<(u64, u64)>,
+}
+
+/// Receive sequence space (RFC 9293 section 3.3.1), in stream offsets of the peer's stream (0 is its SYN).
+///
+/// Its sizes and bounds are those of the connection's [`Config`], which the caller passes.
+#[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Receiver {
-    /// The peer's initial sequence number (IRS).
-    pub(crate) initial: SeqNumber,
     /// RCV.NXT.
     pub(crate) next: u64,
     /// Right edge of the window as advertised; never moves left.
     pub(crate) window_end: u64,
     /// RCV.NXT as last told to the peer (RFC 7323 "Last.ACK.sent").
     pub(crate) acked: u64,
-    /// Largest window offered now; grows up to `window_max`.
+    /// Largest window offered now; grows up to the configured one.
     window: u64,
-    window_max: u64,
-    /// A window's worth began to be received at this instant, and ends at this offset.
-    tuning: (Instant, u64),
-    segment_size: u64,
-    /// Largest payload seen: what a full segment of this peer is (RFC 1122 section 4.2.3.2), bytes.
-    full_segment: u64,
     /// What the sink will take beyond `next`.
     room: u64,
-    reassembly: Reassembly,
-    /// Offset of the peer's FIN once seen.
-    fin_at: Option<u64>,
-    /// Duplicate range to report once (RFC 2883).
-    duplicate: Option<(u64, u64)>,
-    due: AckDue,
-    /// In-order bytes since the last acknowledgement.
-    unacked_bytes: u64,
+    /// [`AckDue`] in eight bytes: the far future for none, the epoch for now.
+    due_at: Instant,
     ack_delay: AckDelay,
-}
-
-/// Bounds and sizes of a [`Receiver`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ReceiverLimits {
-    pub(crate) window_bytes: u64,
-    pub(crate) window_max_bytes: u64,
-    pub(crate) segment_size: u64,
-    pub(crate) out_of_order_bytes_max: usize,
-    pub(crate) holes_max: usize,
-    /// Least and greatest delay of an acknowledgement.
-    pub(crate) ack_delay: (Duration, Duration),
+    /// A window's worth began to be received at this instant, and ends at this offset.
+    tuning: (Instant, u64),
+    /// Offset of the peer's FIN once seen.
+    fin_at: Maybe<u64>,
+    amiss: Option<Box<Amiss>>,
+    /// In-order bytes since the last acknowledgement.
+    unacked_bytes: u32,
+    /// Largest payload seen: what a full segment of this peer is (RFC 1122 section 4.2.3.2), bytes.
+    full_segment: u16,
+    /// The peer's initial sequence number (IRS).
+    pub(crate) initial: SeqNumber,
 }
 
 impl Receiver {
     /// A receiver that has not seen the peer's SYN.
-    pub(crate) fn new(limits: ReceiverLimits) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Receiver {
-            initial: SeqNumber(0),
             next: 0,
             window_end: 0,
             acked: 0,
-            window: limits.window_bytes.min(limits.window_max_bytes),
-            window_max: limits.window_max_bytes,
+            window: u64::from(config.receive_window_initial).min(config.window_max()),
+            room: config.window_max(),
+            due_at: NOT_DUE,
+            ack_delay: AckDelay::default(),
             tuning: (Instant::ZERO, 0),
-            segment_size: limits.segment_size,
-            full_segment: 1,
-            room: limits.window_max_bytes,
-            reassembly: Reassembly::new(limits.out_of_order_bytes_max, limits.holes_max),
-            fin_at: None,
-            duplicate: None,
-            due: AckDue::No,
+            fin_at: Maybe::NONE,
+            amiss: None,
             unacked_bytes: 0,
-            ack_delay: AckDelay::new(limits.ack_delay),
+            full_segment: 1,
+            initial: SeqNumber(0),
         }
     }
 
@@ -108,7 +107,7 @@ impl Receiver {
         self.next = 1;
         // No more than a SYN can have promised: what is promised once cannot be taken back.
         self.window_end = 1 + u64::from(self.syn_window());
-        self.due = AckDue::Now;
+        self.due_at = DUE_NOW;
     }
 
     /// The window field of a SYN: never scaled (RFC 7323 section 2.2).
@@ -117,7 +116,24 @@ impl Receiver {
     }
 
     pub(crate) fn due(&self) -> AckDue {
-        self.due
+        match self.due_at {
+            NOT_DUE => AckDue::No,
+            DUE_NOW => AckDue::Now,
+            at => AckDue::At(at),
+        }
+    }
+
+    /// The delayed acknowledgement of what has just arrived, unless one is due already.
+    fn acknowledge_later(&mut self, now: Instant, config: &Config) {
+        if self.due_at == NOT_DUE {
+            self.due_at = now + self.ack_delay.get(config.ack_delay());
+        }
+    }
+
+    /// Payload passed to the sink: all before RCV.NXT but SYN and FIN.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        let finished = self.fin_at.get().is_some_and(|fin| fin < self.next);
+        self.next.saturating_sub(1 + u64::from(finished))
     }
 
     /// Whether in-order bytes wait for their acknowledgement.
@@ -126,18 +142,35 @@ impl Receiver {
     }
 
     pub(crate) fn acknowledge_now(&mut self) {
-        self.due = AckDue::Now;
+        self.due_at = DUE_NOW;
     }
 
     /// The delayed-ACK timer fired.
     pub(crate) fn on_ack_timer(&mut self) {
-        if self.due != AckDue::No {
-            self.due = AckDue::Now;
+        if self.due_at != NOT_DUE {
+            self.due_at = DUE_NOW;
         }
     }
 
     pub(crate) fn out_of_order_bytes(&self) -> usize {
-        self.reassembly.bytes()
+        self.amiss.as_ref().map_or(0, |amiss| amiss.reassembly.bytes())
+    }
+
+    /// Bytes of memory held besides the receiver itself, those ahead of a gap included.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.out_of_order_bytes() + if self.amiss.is_some() { size_of::<Amiss>() } else { 0 }
+    }
+
+    /// What is amiss, or is going to be.
+    fn amiss_mut(&mut self, config: &Config) -> &mut Amiss {
+        self.amiss.get_or_insert_with(|| {
+            let reassembly = Reassembly::new(config.out_of_order_bytes_max, config.holes_max);
+            Box::new(Amiss { reassembly, duplicate: None })
+        })
+    }
+
+    fn has_gap(&self) -> bool {
+        self.amiss.as_ref().is_some_and(|amiss| !amiss.reassembly.is_empty())
     }
 
     /// Whether a segment at `offset` of `length` sequence numbers is acceptable (RFC 9293 section 3.10.7.4, table 6).
@@ -155,35 +188,34 @@ impl Receiver {
 
     /// Whether `offset` is left of the window by no more than a window: there begin retransmissions and probes of a
     /// peer whose acknowledgements were lost, and nothing else does.
-    pub(crate) fn is_recent(&self, offset: u64) -> bool {
-        offset <= self.next && self.next - offset <= self.window_max + 1
+    pub(crate) fn is_recent(&self, config: &Config, offset: u64) -> bool {
+        offset <= self.next && self.next - offset <= config.window_max() + 1
     }
 
     /// A segment of `bytes` of payload arrived from a peer that sends `bytes_max` in one at most. What is longer was put
     /// together on the way, or never cut, and counts as the segments that it is.
     pub(crate) fn note_segment(&mut self, bytes: usize, bytes_max: usize) {
-        self.full_segment = self.full_segment.max(bytes.min(bytes_max) as u64);
+        let bytes = u16::try_from(bytes.min(bytes_max)).unwrap_or(u16::MAX);
+        self.full_segment = self.full_segment.max(bytes);
     }
 
     /// Whether `bytes` at RCV.NXT are simply what comes next: within the window, with no gap behind them, and no FIN seen.
     pub(crate) fn is_plain(&self, bytes: usize) -> bool {
-        bytes > 0
-            && self.next + bytes as u64 <= self.window_end
-            && self.reassembly.is_empty()
-            && self.fin_at.is_none()
+        bytes > 0 && self.next + bytes as u64 <= self.window_end && !self.has_gap() && self.fin_at.is_none()
     }
 
     /// [`Self::on_payload`] for what [`Self::is_plain`].
     pub(crate) fn on_next(
         &mut self,
         now: Instant,
+        config: &Config,
         payload: &[u8],
         sink: &mut dyn SegmentSink,
     ) -> Result<(), SinkFault> {
         let mut received = Received::default();
-        self.ack_delay.on_arrival(now);
+        self.ack_delay.on_arrival(now, config.ack_delay_max);
         self.deliver(now, payload, sink, &mut received)?;
-        self.schedule(now, &received);
+        self.schedule(now, config, &received);
         Ok(())
     }
 
@@ -191,61 +223,62 @@ impl Receiver {
     pub(crate) fn on_payload(
         &mut self,
         now: Instant,
+        config: &Config,
         offset: u64,
         payload: &[u8],
         fin: bool,
         sink: &mut dyn SegmentSink,
     ) -> Result<Received, SinkFault> {
         let mut received = Received::default();
-        self.ack_delay.on_arrival(now);
+        self.ack_delay.on_arrival(now, config.ack_delay_max);
         let end = offset + payload.len() as u64;
         if fin && end <= self.window_end {
             // A second FIN elsewhere would be a broken peer; the first stands.
-            self.fin_at.get_or_insert(end);
+            self.fin_at = Maybe::some(self.fin_at.get().unwrap_or(end));
         }
         // Trim to the window and to what is new.
         if end > self.window_end && !self.accept_overshoot(offset, end, fin, sink.beyond_window()) {
-            self.due = AckDue::Now;
+            self.due_at = DUE_NOW;
             received.refused = true;
             return Ok(received);
         }
-        let limit = self.window_end.min(self.fin_at.unwrap_or(u64::MAX));
+        let limit = self.window_end.min(self.fin_at.get().unwrap_or(u64::MAX));
         let fitting = (limit.saturating_sub(offset) as usize).min(payload.len());
         if fitting < payload.len() {
-            self.due = AckDue::Now;
+            self.due_at = DUE_NOW;
         }
         let payload = &payload[..fitting];
         let old = (self.next.saturating_sub(offset) as usize).min(payload.len());
         if old > 0 {
             received.duplicate = true;
-            self.duplicate = Some((offset, offset + old as u64));
-            self.due = AckDue::Now;
+            self.amiss_mut(config).duplicate = Some((offset, offset + old as u64));
+            self.due_at = DUE_NOW;
         }
         let (offset, payload) = (offset + old as u64, &payload[old..]);
         if !payload.is_empty() {
             if offset == self.next {
                 self.deliver(now, payload, sink, &mut received)?;
-                self.drain(now, sink, &mut received)?;
+                self.drain(now, config, sink, &mut received)?;
             } else {
-                self.hold(now, offset, payload, sink, &mut received);
+                self.hold((now, config), offset, payload, sink, &mut received);
             }
         }
-        if self.fin_at == Some(self.next) {
+        if self.fin_at.get() == Some(self.next) {
             self.next += 1;
             self.window_end = self.window_end.max(self.next);
             // The peer has nothing left to repair: a D-SACK would come too late to be of use.
-            self.duplicate = None;
+            self.amiss.iter_mut().for_each(|amiss| amiss.duplicate = None);
             received.finished = true;
             sink.on_peer_finished(now);
             if sink.finish_urgency() == AckUrgency::Now {
-                self.due = AckDue::Now;
-            } else if self.due == AckDue::No {
-                self.due = AckDue::At(now + self.ack_delay.get());
+                self.due_at = DUE_NOW;
+            } else {
+                self.acknowledge_later(now, config);
             }
         } else if fin {
-            self.due = AckDue::Now;
+            self.due_at = DUE_NOW;
         }
-        self.schedule(now, &received);
+        self.schedule(now, config, &received);
         Ok(received)
     }
 
@@ -257,7 +290,7 @@ impl Receiver {
             BeyondWindow::Take => {
                 if offset <= self.next && self.fin_at.is_none() {
                     self.window_end = end;
-                    self.fin_at = fin.then_some(end);
+                    self.fin_at = fin.then_some(end).into();
                 }
                 true
             }
@@ -274,29 +307,40 @@ impl Receiver {
         self.next += bytes.len() as u64;
         self.room = self.room.saturating_sub(bytes.len() as u64);
         received.delivered_bytes += bytes.len() as u64;
-        self.unacked_bytes += bytes.len() as u64;
+        self.unacked_bytes = self.unacked_bytes.saturating_add(bytes.len() as u32);
         if sink.deliver(now, bytes)? == AckUrgency::Now {
-            self.due = AckDue::Now;
+            self.due_at = DUE_NOW;
         }
         Ok(())
+    }
+
+    /// The piece held that comes next, and how many of its first bytes are old.
+    fn take_held(&mut self) -> Option<(usize, Vec<u8>)> {
+        self.amiss.as_mut()?.reassembly.take_at(self.next)
     }
 
     /// Delivers what the gap just closed had held back.
     fn drain(
         &mut self,
         now: Instant,
+        config: &Config,
         sink: &mut dyn SegmentSink,
         received: &mut Received,
     ) -> Result<(), SinkFault> {
-        if let Some(covered) = self.reassembly.covered_before(self.next) {
+        if !self.has_gap() {
+            return Ok(());
+        }
+        let next = self.next;
+        let amiss = self.amiss_mut(config);
+        if let Some(covered) = amiss.reassembly.covered_before(next) {
             // RFC 2883 section 4: report what came again, the first of several ranges.
             received.duplicate = true;
-            self.duplicate = Some(covered);
-            self.due = AckDue::Now;
+            amiss.duplicate = Some(covered);
+            self.due_at = DUE_NOW;
         }
-        while let Some((old, piece)) = self.reassembly.take_at(self.next) {
+        while let Some((old, piece)) = self.take_held() {
             // RFC 5681 section 4.2: acknowledge at once what fills a gap.
-            self.due = AckDue::Now;
+            self.due_at = DUE_NOW;
             self.deliver(now, &piece[old..], sink, received)?;
         }
         Ok(())
@@ -304,7 +348,7 @@ impl Receiver {
 
     fn hold(
         &mut self,
-        now: Instant,
+        (now, config): (Instant, &Config),
         offset: u64,
         payload: &[u8],
         sink: &mut dyn SegmentSink,
@@ -312,62 +356,64 @@ impl Receiver {
     ) {
         received.out_of_order = true;
         // RFC 5681 section 4.2: acknowledge out-of-order data at once.
-        self.due = AckDue::Now;
-        match self.reassembly.insert(offset, payload) {
+        self.due_at = DUE_NOW;
+        let amiss = self.amiss_mut(config);
+        match amiss.reassembly.insert(offset, payload) {
             Insert::Stored => {
                 sink.peek_ahead(now, offset, payload);
             }
             Insert::Duplicate => {
                 received.duplicate = true;
-                self.duplicate = Some((offset, offset + payload.len() as u64));
+                amiss.duplicate = Some((offset, offset + payload.len() as u64));
             }
             Insert::Refused => received.refused = true,
         }
     }
 
     /// RFC 1122 section 4.2.3.2: at least every second full segment, and within the delay.
-    fn schedule(&mut self, now: Instant, received: &Received) {
-        if received.delivered_bytes == 0 || self.due == AckDue::Now {
+    fn schedule(&mut self, now: Instant, config: &Config, received: &Received) {
+        if received.delivered_bytes == 0 {
             return;
         }
-        if self.unacked_bytes >= 2 * self.full_segment {
-            self.due = AckDue::Now;
-        } else if self.due == AckDue::No {
-            self.due = AckDue::At(now + self.ack_delay.get());
+        if self.unacked_bytes >= 2 * u32::from(self.full_segment) {
+            self.due_at = DUE_NOW;
+        } else {
+            self.acknowledge_later(now, config);
         }
     }
 
     /// A whole window received within four round trips means that the window may be what limits the peer: offer
     /// twice as much (after "dynamic right-sizing", Fisk and Feng 2001).
-    pub(crate) fn tune(&mut self, now: Instant, round_trip: Option<Duration>) {
+    pub(crate) fn tune(&mut self, now: Instant, config: &Config, round_trip: Option<Duration>) {
         let (since, target) = self.tuning;
-        if self.next < target || self.window >= self.window_max {
+        if self.next < target || self.window >= config.window_max() {
             return;
         }
         if target > 0 && round_trip.is_some_and(|rtt| now - since <= rtt * 4) {
-            self.window = (self.window * 2).min(self.window_max);
+            self.window = (self.window * 2).min(config.window_max());
         }
         self.tuning = (now, self.next + self.window);
     }
 
     /// The whole segment lies before the window: report it as a duplicate (RFC 2883 section 4).
-    pub(crate) fn note_duplicate(&mut self, offset: u64, length: u64) {
-        self.duplicate = Some((offset, offset + length));
+    pub(crate) fn note_duplicate(&mut self, config: &Config, offset: u64, length: u64) {
+        self.amiss_mut(config).duplicate = Some((offset, offset + length));
     }
 
     /// The sink will take `room` bytes beyond RCV.NXT. Says whether the peer should be told now.
-    pub(crate) fn set_room(&mut self, room: u64) -> bool {
+    pub(crate) fn set_room(&mut self, config: &Config, room: u64) -> bool {
         self.room = room;
+        let segment_size = u64::from(config.segment_size_max);
         let told = self.window_end.saturating_sub(self.next);
         let could = self.window_target().saturating_sub(self.next);
         let gain = could.saturating_sub(told);
         // Receiver's silly window avoidance (RFC 9293 section 3.8.6.2.2), and no flood of updates while the peer
         // still has plenty.
-        let worthwhile = gain >= (self.window / 2).min(2 * self.segment_size);
-        let wanted = told < 2 * self.segment_size || gain >= self.window / 2;
+        let worthwhile = gain >= (self.window / 2).min(2 * segment_size);
+        let wanted = told < 2 * segment_size || gain >= self.window / 2;
         // Before the first byte the window of the SYN is enough: every acknowledgement says more.
         if self.next > 1 && worthwhile && wanted {
-            self.due = AckDue::Now;
+            self.due_at = DUE_NOW;
             return true;
         }
         false
@@ -379,10 +425,10 @@ impl Receiver {
     }
 
     /// The window field for a segment that leaves now; moves the right edge. `shift` is our window scale.
-    pub(crate) fn advertise(&mut self, shift: u8) -> u16 {
+    pub(crate) fn advertise(&mut self, config: &Config, shift: u8) -> u16 {
         let target = self.window_target();
         let gain = target - self.window_end;
-        if gain >= self.segment_size.min(self.window / 2) || self.window_end < self.next {
+        if gain >= u64::from(config.segment_size_max).min(self.window / 2) || self.window_end < self.next {
             self.window_end = target;
         }
         // The field rounds down by the scale; the edge itself stays, so that it never moves left.
@@ -392,7 +438,7 @@ impl Receiver {
     /// An acknowledgement of everything received leaves now.
     pub(crate) fn on_ack_sent(&mut self) {
         self.acked = self.next;
-        self.due = AckDue::No;
+        self.due_at = NOT_DUE;
         self.unacked_bytes = 0;
     }
 
@@ -400,30 +446,33 @@ impl Receiver {
     pub(crate) fn take_sack_blocks(&mut self, limit: usize) -> SackBlocks {
         let mut blocks = SackBlocks::default();
         let mut left = limit;
-        if limit == 0 {
-            return blocks;
-        }
-        let block = |start, end| SackBlock { start: self.initial.at(start), end: self.initial.at(end) };
-        if let Some((start, end)) = self.duplicate.take() {
+        let Some(amiss) = self.amiss.as_mut().filter(|_| limit > 0) else { return blocks };
+        let initial = self.initial;
+        let block = |start, end| SackBlock { start: initial.at(start), end: initial.at(end) };
+        if let Some((start, end)) = amiss.duplicate.take() {
             blocks.push(block(start, end));
             left -= 1;
         }
-        self.reassembly.sack_ranges(left, |start, end| blocks.push(block(start, end)));
+        amiss.reassembly.sack_ranges(left, |start, end| blocks.push(block(start, end)));
+        if amiss.reassembly.is_empty() {
+            // All is well again.
+            self.amiss = None;
+        }
         blocks
     }
 
     /// Whether a segment that leaves now has something to SACK.
     pub(crate) fn has_sack(&self) -> bool {
-        self.duplicate.is_some() || !self.reassembly.is_empty()
+        self.amiss.as_ref().is_some_and(|amiss| amiss.duplicate.is_some() || !amiss.reassembly.is_empty())
     }
 
     /// See [`super::connection::Connection::touch`].
     pub(crate) fn touch(&self) -> u64 {
-        self.next ^ self.window_max ^ self.full_segment ^ self.unacked_bytes ^ u64::from(self.has_sack())
+        self.window ^ u64::from(self.unacked_bytes)
     }
 
     /// The connection is over: free what is held.
     pub(crate) fn clear(&mut self) {
-        self.reassembly.clear();
+        self.amiss = None;
     }
 }

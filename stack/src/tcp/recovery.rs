@@ -3,42 +3,45 @@
 use core::time::Duration;
 
 use super::flight::{Flight, SentSegment};
+use super::maybe::Maybe;
 use super::rtt::RttEstimator;
 use crate::time::Instant;
 
 /// Duplicate threshold below which reordering is given the benefit of the doubt (RFC 8985 section 6.2.1).
 const DUPLICATE_THRESHOLD: usize = 3;
 /// Recoveries after which a widened reordering window falls back (RFC 8985 section 6.2.4, step 4).
-const WINDOW_PERSIST: u32 = 16;
+const WINDOW_PERSIST: u8 = 16;
 
 /// RACK: a segment is lost when one sent enough later has been delivered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rack {
     /// Departure and end of the most recently sent segment known delivered.
-    newest: Option<(Instant, u64)>,
+    newest_sent_at: Maybe<Instant>,
+    newest_end: u64,
     /// RTT of that segment.
-    rtt: Duration,
+    rtt_nanos: u64,
     reordering_seen: bool,
     /// Largest distance from the begin of an original delivered late to the highest offset delivered before it, bytes.
     reordering_bytes: u64,
     /// Reordering window in quarters of the smallest RTT.
-    window_quarters: u32,
+    window_quarters: u8,
     /// Recoveries left until the window falls back to one quarter.
-    window_persist: u32,
+    window_persist: u8,
     /// D-SACKs widen the window once a round: the round ends when this offset is acknowledged.
-    dsack_round_end: Option<u64>,
+    dsack_round_end: Maybe<u64>,
 }
 
 impl Default for Rack {
     fn default() -> Self {
         Rack {
-            newest: None,
-            rtt: Duration::ZERO,
+            newest_sent_at: Maybe::NONE,
+            newest_end: 0,
+            rtt_nanos: 0,
             reordering_seen: false,
             reordering_bytes: 0,
             window_quarters: 1,
             window_persist: WINDOW_PERSIST,
-            dsack_round_end: None,
+            dsack_round_end: Maybe::NONE,
         }
     }
 }
@@ -64,17 +67,22 @@ impl Rack {
             self.reordering_seen = true;
             self.reordering_bytes = self.reordering_bytes.max(delivered_end - segment.offset);
         }
-        if self.newest.is_none_or(|newest| (segment.sent_at, segment.end()) > newest) {
-            self.newest = Some((segment.sent_at, segment.end()));
-            self.rtt = now - segment.sent_at;
+        if self.newest().is_none_or(|newest| (segment.sent_at, segment.end()) > newest) {
+            self.newest_sent_at = Maybe::some(segment.sent_at);
+            self.newest_end = segment.end();
+            self.rtt_nanos = now.as_nanos().saturating_sub(segment.sent_at.as_nanos());
         }
+    }
+
+    fn newest(&self) -> Option<(Instant, u64)> {
+        self.newest_sent_at.get().map(|sent_at| (sent_at, self.newest_end))
     }
 
     /// The peer reported a duplicate: the window was too narrow (section 6.2.4, step 4).
     pub(crate) fn on_dsack(&mut self, acked: u64, next: u64) {
-        if self.dsack_round_end.is_none_or(|end| acked >= end) {
-            self.dsack_round_end = Some(next);
-            self.window_quarters = self.window_quarters.saturating_add(1).min(255);
+        if self.dsack_round_end.get().is_none_or(|end| acked >= end) {
+            self.dsack_round_end = Maybe::some(next);
+            self.window_quarters = self.window_quarters.saturating_add(1);
             self.window_persist = WINDOW_PERSIST;
         }
     }
@@ -108,7 +116,7 @@ impl Rack {
             return Duration::ZERO;
         }
         let (Some(min), Some(smoothed)) = (rtt.min(), rtt.smoothed()) else { return Duration::ZERO };
-        (min * self.window_quarters / 4).min(smoothed)
+        (min * u32::from(self.window_quarters) / 4).min(smoothed)
     }
 
     /// Marks lost what must be (step 5). Returns the bytes and when to look again.
@@ -119,8 +127,9 @@ impl Rack {
         in_recovery: bool,
         rtt: &RttEstimator,
     ) -> (u64, Option<Instant>) {
-        let Some(newest) = self.newest else { return (0, None) };
-        let patience = self.rtt + self.reordering_window(flight, in_recovery, rtt);
+        let Some(newest) = self.newest() else { return (0, None) };
+        let patience =
+            Duration::from_nanos(self.rtt_nanos) + self.reordering_window(flight, in_recovery, rtt);
         let mut again: Option<Instant> = None;
         // Originals leave in sequence order: once one is met that left after the newest delivered segment, all that
         // follow did too.

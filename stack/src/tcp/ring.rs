@@ -16,6 +16,9 @@ pub(crate) struct ByteRing {
     /// Length is zero or a power of two.
     storage: Vec<u8>,
     start: u64,
+    /// Where in the storage the first byte is: at its begin again whenever nothing is held, so that who sends little at a
+    /// time has the same few lines of the cache for it.
+    at: usize,
     length: usize,
     /// Most bytes held since the ring was last looked at for being too large.
     peak: usize,
@@ -43,26 +46,24 @@ impl ByteRing {
         self.storage.len()
     }
 
-    /// Takes the storage out, if nothing is in it and it is no larger than what any other ring might have use for.
-    pub(crate) fn take_storage(&mut self) -> Option<Vec<u8>> {
-        let modest = (1..=CAPACITY_MODEST_BYTES).contains(&self.storage.len());
-        (self.length == 0 && modest).then(|| core::mem::take(&mut self.storage))
+    /// Whether it holds nothing, and has no more memory than any other ring might have use for.
+    pub(crate) fn is_modest(&self) -> bool {
+        self.length == 0 && self.storage.len() <= CAPACITY_MODEST_BYTES
     }
 
-    /// Gives a ring that has none the storage of another.
-    pub(crate) fn set_storage(&mut self, storage: Vec<u8>) {
-        debug_assert!(storage.is_empty() || storage.len().is_power_of_two());
-        if self.storage.is_empty() {
-            self.storage = storage;
-            self.peak = 0;
-        }
+    /// An empty ring is to hold the bytes from `start` on.
+    pub(crate) fn begin_at(&mut self, start: u64) {
+        debug_assert_eq!(self.length, 0, "what is held stays where it is");
+        self.start = start;
+        self.at = 0;
+        self.peak = 0;
     }
 
     /// Reads where the next bytes will be written: what a segment takes, one line of the cache in two, because the
     /// processor fetches lines in pairs.
     pub(crate) fn touch(&self) -> u64 {
         const STEP: usize = 128;
-        let room = self.storage.get(self.index(self.end())..).unwrap_or_default();
+        let room = self.storage.get(self.index(self.length)..).unwrap_or_default();
         room.chunks(STEP).take(12).fold(0, |all, lines| all ^ u64::from(lines[0]))
     }
 
@@ -71,7 +72,7 @@ impl ByteRing {
         if self.length + bytes.len() > self.storage.len() {
             self.resize(self.length + bytes.len());
         }
-        let at = self.index(self.end());
+        let at = self.index(self.length);
         let first = bytes.len().min(self.storage.len() - at);
         self.storage[at..at + first].copy_from_slice(&bytes[..first]);
         if first < bytes.len() {
@@ -87,16 +88,19 @@ impl ByteRing {
         if offset <= self.start {
             return;
         }
-        // The storage is a power of two, or there is none.
-        let round_bits = self.storage.len().trailing_zeros();
-        let gone_round = (self.start ^ offset) >> round_bits.min(63) != 0;
-        self.length -= (offset - self.start) as usize;
+        let released = (offset - self.start) as usize;
+        let gone_round = self.at + released >= self.storage.len();
+        self.at = self.index(released);
+        self.length -= released;
         self.start = offset;
         if self.length == 0 || gone_round {
             if self.storage.len() > CAPACITY_MODEST_BYTES && self.peak * 4 <= self.storage.len() {
                 self.resize(self.peak);
             }
             self.peak = self.length;
+        }
+        if self.length == 0 {
+            self.at = 0;
         }
     }
 
@@ -109,27 +113,24 @@ impl ByteRing {
         if length == 0 {
             return [&[], &[]];
         }
-        let at = self.index(offset);
+        let at = self.index((offset - self.start) as usize);
         let first = length.min(self.storage.len() - at);
         [&self.storage[at..at + first], &self.storage[..length - first]]
     }
 
-    fn index(&self, offset: u64) -> usize {
-        if self.storage.is_empty() { 0 } else { offset as usize & (self.storage.len() - 1) }
+    /// Where in the storage the byte is that follows the first one by `distance`.
+    fn index(&self, distance: usize) -> usize {
+        if self.storage.is_empty() { 0 } else { (self.at + distance) & (self.storage.len() - 1) }
     }
 
     /// Moves to storage for at least `needed` bytes.
     fn resize(&mut self, needed: usize) {
-        let mut bigger = vec![0; needed.next_power_of_two().max(CAPACITY_MIN_BYTES)];
+        let mut moved = vec![0; needed.next_power_of_two().max(CAPACITY_MIN_BYTES)];
         let [first, second] = self.slices(self.start, self.length);
-        let mask = bigger.len() - 1;
-        for (i, piece) in [(self.start, first), (self.start + first.len() as u64, second)] {
-            let at = i as usize & mask;
-            let head = piece.len().min(bigger.len() - at);
-            bigger[at..at + head].copy_from_slice(&piece[..head]);
-            bigger[..piece.len() - head].copy_from_slice(&piece[head..]);
-        }
-        self.storage = bigger;
+        moved[..first.len()].copy_from_slice(first);
+        moved[first.len()..self.length].copy_from_slice(second);
+        self.storage = moved;
+        self.at = 0;
     }
 }
 

@@ -2,13 +2,15 @@
 
 use core::time::Duration;
 
+use super::maybe::Maybe;
+
 /// Smoothed round-trip time, its variation, and the timeout that follows from them. Kept in nanoseconds: a
 /// [`Duration`] is two numbers, and this is asked for with every segment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RttEstimator {
-    smoothed_nanos: Option<u64>,
+    smoothed_nanos: Maybe<u64>,
     variation_nanos: u64,
-    min_nanos: Option<u64>,
+    min_nanos: Maybe<u64>,
 }
 
 impl RttEstimator {
@@ -18,15 +20,15 @@ impl RttEstimator {
             return;
         }
         let rtt = nanos(rtt);
-        self.min_nanos = Some(self.min_nanos.map_or(rtt, |min| min.min(rtt)));
-        match self.smoothed_nanos {
+        self.min_nanos = Maybe::some(self.min_nanos.get().map_or(rtt, |min| min.min(rtt)));
+        match self.smoothed_nanos.get() {
             None => {
-                self.smoothed_nanos = Some(rtt);
+                self.smoothed_nanos = Maybe::some(rtt);
                 self.variation_nanos = rtt / 2;
             }
             Some(smoothed) => {
                 self.variation_nanos = (self.variation_nanos * 3 + smoothed.abs_diff(rtt)) / 4;
-                self.smoothed_nanos = Some((smoothed * 7 + rtt) / 8);
+                self.smoothed_nanos = Maybe::some((smoothed * 7 + rtt) / 8);
             }
         }
     }
@@ -38,18 +40,18 @@ impl RttEstimator {
             return;
         }
         let rtt = nanos(rtt);
-        if self.smoothed_nanos.is_none_or(|smoothed| rtt > smoothed) {
-            self.smoothed_nanos = Some(rtt);
+        if self.smoothed_nanos.get().is_none_or(|smoothed| rtt > smoothed) {
+            self.smoothed_nanos = Maybe::some(rtt);
             self.variation_nanos = rtt / 2;
         }
     }
 
     pub(crate) fn smoothed(&self) -> Option<Duration> {
-        self.smoothed_nanos.map(Duration::from_nanos)
+        self.smoothed_nanos.get().map(Duration::from_nanos)
     }
 
     pub(crate) fn min(&self) -> Option<Duration> {
-        self.min_nanos.map(Duration::from_nanos)
+        self.min_nanos.get().map(Duration::from_nanos)
     }
 
     pub(crate) fn variation(&self) -> Duration {
@@ -66,7 +68,7 @@ impl RttEstimator {
     ///
     /// RFC 6298 (2.4) asks for a floor of one second, chosen for the Internet of its day; see `docs/tcp.md`.
     pub(crate) fn timeout(&self, initial: Duration, floor: Duration, granularity: Duration) -> Duration {
-        let Some(smoothed) = self.smoothed_nanos else { return initial };
+        let Some(smoothed) = self.smoothed_nanos.get() else { return initial };
         let timeout = smoothed + (self.variation_nanos * 4).max(nanos(granularity));
         Duration::from_nanos(timeout.max(nanos(floor)).max(smoothed * 2))
     }

@@ -1,7 +1,10 @@
 //! The pull interface: where the bytes of a segment come from, and where received bytes go.
 
 use core::fmt;
+use core::ops::Range;
 use core::time::Duration;
+
+use bytes::Bytes;
 
 use crate::time::Instant;
 
@@ -75,6 +78,14 @@ pub trait Cut {
     /// # Panics
     /// If they exceed [`Cut::room`]: that is a bug of the source.
     fn append(&mut self, bytes: &[u8]);
+
+    /// Appends `range` of `whole`, which stays as it is: a writer that can may keep a handle of it instead of a copy.
+    ///
+    /// # Panics
+    /// If the range is not within `whole`, or as [`Self::append`].
+    fn append_shared(&mut self, whole: &Bytes, range: Range<usize>) {
+        self.append(&whole[range]);
+    }
 }
 
 /// Where the bytes of the next segment come from. Implemented by a session.
@@ -90,9 +101,10 @@ pub trait SegmentSource {
     /// When [`Self::demand`] may rise by the passing of time alone (the next heartbeat is due).
     fn next_demand(&self) -> Option<Instant>;
 
-    /// Bytes that wait to be cut, where the source can tell at no cost. Then a last piece that is smaller than a
-    /// segment leaves into a small window if all of it fits (RFC 9293 section 3.8.6.2.1, rule 2), and need not wait
-    /// until the persist timer overrides.
+    /// Bytes that wait to be cut, without what the cut itself adds to them; `None` from a source that cannot tell at no
+    /// cost. With those in flight they are the occupancy of the connection, for observers. And a last piece that is
+    /// smaller than a segment leaves into a small window if all of it fits (RFC 9293 section 3.8.6.2.1, rule 2), and
+    /// need not wait until the persist timer overrides.
     fn queued_bytes(&self) -> Option<u64> {
         None
     }
@@ -109,12 +121,6 @@ pub trait SegmentSource {
     /// which pushes when the source has nothing more to send.
     fn pushes(&self) -> Option<bool> {
         None
-    }
-
-    /// Bytes that wait here for their turn: with those in flight they are the occupancy of the connection. For
-    /// observers; zero from a source that does not know.
-    fn unsent_bytes(&self) -> u64 {
-        0
     }
 
     /// Whether what waits here is held back by the peer's receive credit ([`Blocked::Credit`]). For observers.
@@ -165,6 +171,15 @@ impl fmt::Display for SinkFault {
     }
 }
 
+/// Where the next in-order bytes belong: see [`SegmentSink::place`].
+#[derive(Debug)]
+pub struct Place<'a> {
+    /// They go to its end, into capacity that it has.
+    pub buffer: &'a mut Vec<u8>,
+    /// So many at most; no more than there is capacity for.
+    pub bytes_max: usize,
+}
+
 /// Where received bytes go. Implemented by a session.
 pub trait SegmentSink {
     /// The next in-order bytes, borrowed straight from the frame where possible. All of them are taken.
@@ -172,6 +187,20 @@ pub trait SegmentSink {
     /// # Errors
     /// [`SinkFault`] makes the engine reset the connection.
     fn deliver(&mut self, now: Instant, bytes: &[u8]) -> Result<AckUrgency, SinkFault>;
+
+    /// Where the next bytes belong, if the sink knows and they are many: a transport that has to copy them anyway may
+    /// put them there, and then calls [`Self::placed`] before anything else. Any other gives them to [`Self::deliver`].
+    fn place(&mut self) -> Option<Place<'_>> {
+        None
+    }
+
+    /// The next `bytes` in order have been appended to the buffer that [`Self::place`] gave.
+    ///
+    /// # Errors
+    /// As [`Self::deliver`].
+    fn placed(&mut self, _now: Instant, _bytes: usize) -> Result<AckUrgency, SinkFault> {
+        Ok(AckUrgency::Normal)
+    }
 
     /// Bytes that arrived ahead of a gap; they will come again through [`Self::deliver`]. `offset` is the stream
     /// offset of the first. Shown once per arrival; a sink may pick out what it can use before its turn.

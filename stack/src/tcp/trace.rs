@@ -5,15 +5,12 @@ use core::fmt;
 use super::segment::Header;
 use crate::time::Instant;
 
-/// Entries kept. With 16 bytes each this is what a connection pays whether or not anybody ever looks.
-const ENTRIES: usize = 32;
+/// Entries kept. With 8 bytes each this is what a connection pays whether or not anybody ever looks.
+const ENTRIES: usize = 16;
 
 /// What an entry is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
-    #[default]
-    Nothing,
     Sent,
     Retransmitted,
     Received,
@@ -23,64 +20,103 @@ enum What {
     Undo,
 }
 
-/// One entry: sequence numbers as on the wire.
+const WHATS: [What; 7] =
+    [What::Sent, What::Retransmitted, What::Received, What::Loss, What::Timeout, What::TailProbe, What::Undo];
+
+/// One entry, in one number; from the lowest bit on: what and flags ([`What`] times 32), how long after the entry before
+/// it ([`Elapsed`]), the length, and the low 24 bits of a sequence number as on the wire: that of the first byte if the
+/// segment has any, else the acknowledgement number.
 #[derive(Clone, Copy, Debug, Default)]
-struct Entry {
-    /// Microseconds of the clock, wrapping after 71 minutes.
-    at_us: u32,
-    sequence: u32,
-    acknowledgement: u32,
-    length: u16,
-    what: What,
-    flags: u8,
+struct Entry(u64);
+
+const FLAG_BITS: u32 = 5;
+const FLAG_LETTERS: [char; FLAG_BITS as usize] = ['S', 'F', 'R', 'P', 'E'];
+const WHAT_BITS: u32 = 8;
+const ELAPSED_BITS: u32 = 16;
+const LENGTH_BITS: u32 = 16;
+const NUMBER_BITS: u32 = 24;
+
+/// A time in fifteen bits of microseconds, or, as the highest bit says, of milliseconds.
+fn elapsed(since: u64, now: u64) -> u64 {
+    const VALUE_MAX: u64 = (1 << (ELAPSED_BITS - 1)) - 1;
+    let micros = now.saturating_sub(since);
+    if micros <= VALUE_MAX { micros } else { (micros / 1_000).min(VALUE_MAX) | (VALUE_MAX + 1) }
 }
 
-/// The ring of entries. `Display` prints them oldest first, one a line.
-#[derive(Clone, Debug)]
-pub struct Trace {
-    entries: [Entry; ENTRIES],
-    next: usize,
-}
-
-impl Default for Trace {
-    fn default() -> Self {
-        Trace { entries: [Entry::default(); ENTRIES], next: 0 }
-    }
-}
-
-const FLAG_LETTERS: [(u8, char); 6] = [(1, 'S'), (2, 'F'), (4, 'R'), (8, 'P'), (16, 'E'), (32, 'W')];
-
-impl Trace {
-    fn push(&mut self, now: Instant, entry: Entry) {
-        self.entries[self.next % ENTRIES] = Entry { at_us: now.as_micros() as u32, ..entry };
-        self.next = self.next.wrapping_add(1);
+impl Entry {
+    fn new(what: What, flags: u64, length: usize, number: u32) -> Entry {
+        let length = (length as u64).min((1 << LENGTH_BITS) - 1);
+        let number = u64::from(number) & ((1 << NUMBER_BITS) - 1);
+        let after = (what as u64) << FLAG_BITS | flags;
+        Entry(
+            after | length << (WHAT_BITS + ELAPSED_BITS) | number << (WHAT_BITS + ELAPSED_BITS + LENGTH_BITS),
+        )
     }
 
     fn of_header(what: What, header: &Header, length: usize) -> Entry {
         let flags = header.flags;
-        let bits = [flags.syn, flags.fin, flags.rst, flags.psh, flags.ece, flags.cwr];
-        Entry {
-            at_us: 0,
-            sequence: header.seq.0,
-            acknowledgement: header.ack.map_or(0, |ack| ack.0),
-            length: u16::try_from(length).unwrap_or(u16::MAX),
-            what,
-            flags: bits.iter().enumerate().map(|(index, bit)| u8::from(*bit) << index).sum(),
-        }
+        let bits = [flags.syn, flags.fin, flags.rst, flags.psh, flags.ece | flags.cwr];
+        let bits = bits.iter().enumerate().map(|(index, bit)| u64::from(*bit) << index).sum();
+        let has_sequence = length > 0 || flags.syn || flags.fin || flags.rst;
+        let number = header.ack.filter(|_| !has_sequence).unwrap_or(header.seq);
+        Entry::new(what, bits, length, number.0)
+    }
+
+    fn field(self, shift: u32, bits: u32) -> u64 {
+        self.0 >> shift & ((1 << bits) - 1)
+    }
+
+    fn what(self) -> What {
+        WHATS[self.field(FLAG_BITS, WHAT_BITS - FLAG_BITS) as usize % WHATS.len()]
+    }
+
+    fn elapsed_micros(self) -> u64 {
+        let value = self.field(WHAT_BITS, ELAPSED_BITS - 1);
+        let is_millis = self.field(WHAT_BITS + ELAPSED_BITS - 1, 1) == 1;
+        if is_millis { value * 1_000 } else { value }
+    }
+
+    fn length(self) -> u64 {
+        self.field(WHAT_BITS + ELAPSED_BITS, LENGTH_BITS)
+    }
+
+    fn number(self) -> u64 {
+        self.field(WHAT_BITS + ELAPSED_BITS + LENGTH_BITS, NUMBER_BITS)
+    }
+}
+
+/// The ring of entries. `Display` prints them oldest first, one a line.
+#[derive(Clone, Debug, Default)]
+#[repr(C)]
+pub struct Trace {
+    entries: [Entry; ENTRIES],
+    /// When the newest was made, microseconds.
+    newest_at: u64,
+    /// How many there ever were.
+    count: u32,
+}
+
+impl Trace {
+    fn push(&mut self, now: Instant, entry: Entry) {
+        let now = now.as_micros();
+        let after = if self.count == 0 { 0 } else { elapsed(self.newest_at, now) };
+        self.entries[self.count as usize % ENTRIES] = Entry(entry.0 | after << WHAT_BITS);
+        self.newest_at = now;
+        // Beyond the first round it only tells the place.
+        self.count = self.count.checked_add(1).unwrap_or(ENTRIES as u32);
     }
 
     pub(crate) fn sent(&mut self, now: Instant, header: &Header, length: usize, again: bool) {
         let what = if again { What::Retransmitted } else { What::Sent };
-        self.push(now, Trace::of_header(what, header, length));
+        self.push(now, Entry::of_header(what, header, length));
     }
 
     pub(crate) fn received(&mut self, now: Instant, header: &Header, length: usize) {
-        self.push(now, Trace::of_header(What::Received, header, length));
+        self.push(now, Entry::of_header(What::Received, header, length));
     }
 
     fn note(&mut self, now: Instant, what: What, bytes: u64) {
-        let length = u16::try_from(bytes).unwrap_or(u16::MAX);
-        self.push(now, Entry { what, length, ..Entry::default() });
+        self.push(now, Entry::new(what, 0, usize::try_from(bytes).unwrap_or(usize::MAX), 0));
     }
 
     pub(crate) fn loss(&mut self, now: Instant, bytes: u64) {
@@ -101,35 +137,41 @@ impl Trace {
 
     /// See [`super::connection::Connection::touch`].
     pub(crate) fn touch(&self) -> u64 {
-        u64::from(self.entries[self.next % ENTRIES].at_us)
+        self.entries[self.count as usize % ENTRIES].0 ^ self.newest_at
     }
 
     /// Whether anything was recorded.
     pub fn is_empty(&self) -> bool {
-        self.next == 0
+        self.count == 0
+    }
+
+    /// The entries, oldest first, each with its time in microseconds.
+    fn timed(&self) -> impl Iterator<Item = (u64, Entry)> {
+        let count = (self.count as usize).min(ENTRIES);
+        let at = move |age: usize| self.entries[(self.count as usize - 1 - age) % ENTRIES];
+        let later: u64 = (0..count).map(|age| at(age).elapsed_micros()).sum();
+        let mut time = self.newest_at.saturating_sub(later);
+        (0..count).rev().map(move |age| {
+            time += at(age).elapsed_micros();
+            (time, at(age))
+        })
     }
 }
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.next.min(ENTRIES);
-        for index in self.next - count..self.next {
-            let entry = &self.entries[index % ENTRIES];
-            write!(f, "{:>4}.{:06} {:?}", entry.at_us / 1_000_000, entry.at_us % 1_000_000, entry.what)?;
-            match entry.what {
+        for (at_us, entry) in self.timed() {
+            write!(f, "{:>4}.{:06} {:?}", at_us / 1_000_000, at_us % 1_000_000, entry.what())?;
+            match entry.what() {
                 What::Sent | What::Retransmitted | What::Received => {
-                    let letters: String = FLAG_LETTERS
-                        .iter()
-                        .filter(|(bit, _)| entry.flags & bit != 0)
-                        .map(|(_, letter)| letter)
-                        .collect();
-                    writeln!(
-                        f,
-                        " {letters}. seq {} len {} ack {}",
-                        entry.sequence, entry.length, entry.acknowledgement
-                    )?;
+                    let flags = entry.field(0, FLAG_BITS);
+                    let set = FLAG_LETTERS.iter().enumerate().filter(|(bit, _)| flags >> bit & 1 == 1);
+                    let letters: String = set.map(|(_, letter)| letter).collect();
+                    let is_bare = entry.length() == 0 && letters.chars().all(|letter| letter == 'E');
+                    let name = if is_bare { "ack" } else { "seq" };
+                    writeln!(f, " {letters}. {name} {} len {}", entry.number(), entry.length())?;
                 }
-                What::Loss | What::Timeout => writeln!(f, " {} bytes", entry.length)?,
+                What::Loss | What::Timeout => writeln!(f, " {} bytes", entry.length())?,
                 _ => writeln!(f)?,
             }
         }
@@ -153,8 +195,29 @@ mod tests {
         trace.timeout(Instant::from_millis(100), 7);
         let text = trace.to_string();
         assert_eq!(text.lines().count(), ENTRIES);
-        assert!(text.lines().next().is_some_and(|line| line.contains("seq 69 ")), "{text}");
-        assert!(text.ends_with("Timeout 7 bytes\n"), "{text}");
-        assert_eq!(size_of::<Entry>(), 16);
+        let first = format!("   0.0{:02}000 Sent . seq {} len 10", 101 - ENTRIES, 101 - ENTRIES);
+        assert_eq!(text.lines().next(), Some(first.as_str()), "{text}");
+        assert!(text.ends_with("   0.100000 Timeout 7 bytes\n"), "{text}");
+        assert_eq!(size_of::<Entry>(), 8);
+    }
+
+    #[test]
+    fn an_entry_tells_what_it_was_about() {
+        let mut trace = Trace::default();
+        let mut header = Header { seq: SeqNumber(0x0100_0007), ack: Some(SeqNumber(9)), ..Header::default() };
+        header.flags.psh = true;
+        trace.sent(Instant::from_micros(5_000_000), &header, 1448, true);
+        header.flags.psh = false;
+        trace.received(Instant::from_micros(5_032_767), &header, 0);
+        header.flags.fin = true;
+        trace.received(Instant::from_micros(7_032_767), &header, 0);
+        trace.loss(Instant::from_micros(7_032_767), 1 << 20);
+        let expected = [
+            "   5.000000 Retransmitted P. seq 7 len 1448",
+            "   5.032767 Received . ack 9 len 0",
+            "   7.032767 Received F. seq 7 len 0",
+            "   7.032767 Loss 65535 bytes",
+        ];
+        assert_eq!(trace.to_string().lines().collect::<Vec<_>>(), expected);
     }
 }

@@ -58,7 +58,7 @@ fn a_probe_comes_in_the_stead_of_an_earlier_timeout_and_the_timeout_starts_over(
     pair.nodes[0].app.total = 100;
     let start = pair.now;
     pair.run_until(5 * SECOND, |pair| pair.sent[0].len() >= 3);
-    let statistics = *pair.tcp(0).statistics();
+    let statistics = pair.tcp(0).statistics();
     assert_eq!(statistics.tail_probes, 1, "RFC 8985 section 7.2: {statistics:?}");
     let gap = pair.sent[0][2].0 - pair.sent[0][1].0;
     assert!(gap >= 200 * SECOND / 1000, "{gap:?} from the probe to the timeout, begun at {start:?}");

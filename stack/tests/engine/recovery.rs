@@ -172,7 +172,7 @@ fn segments_that_trickle_do_not_time_out_while_the_peer_delays_its_acknowledgeme
 #[test]
 fn a_peer_that_was_held_up_past_the_timeout_costs_one_retransmission_and_not_the_flight() {
     let (mut pair, _) = saturated(11, Algorithm::Bbr, 0.0, Duration::from_millis(50));
-    let before = *pair.tcp(0).statistics();
+    let before = pair.tcp(0).statistics();
     for _ in 0..20 {
         // The peer's thread does not run for 3 ms.
         pair.hold_back(1, Duration::from_millis(3));

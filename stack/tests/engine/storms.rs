@@ -214,7 +214,7 @@ fn everything_arrives_or_ends_for_a_reason_through_fifteen_hundred_storms() {
         sizes_believed += storm.pair.reports_believed;
         super_segments += storm.pair.super_segments;
         for tcp in storm.pair.nodes.iter().filter_map(|node| node.tcp.as_ref()) {
-            statistics.add(tcp.statistics());
+            statistics.add(&tcp.statistics());
         }
     }
     println!("{} storms: {totals:?}, {sizes_believed} reports of size believed, {statistics:?}", seeds.len());

@@ -136,7 +136,7 @@ fn add_state(all: &mut Names, conn: &Conn, seen: &Inspection, now: Instant) {
 
 /// What was counted.
 fn add_counts(all: &mut Names, conn: &Conn, seen: &Inspection) {
-    let counters = conn.engine().map(|engine| *engine.statistics()).unwrap_or_default();
+    let counters = conn.engine().map(|engine| engine.statistics()).unwrap_or_default();
     let counts = conn.counts;
     all.extend([
         ("tcpi_total_retrans", counters.retransmits as i64),

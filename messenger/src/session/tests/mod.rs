@@ -14,7 +14,8 @@ use outrider_stack::time::Instant;
 
 use super::*;
 use crate::codec::{
-    CHUNK_HEADER_BYTES, CodecError, Decoded, FLAG_FIRST, MAGIC, MESSAGE_HEADER_BYTES, OobPayload, encode_u64,
+    Banner, CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, CodecError, Decoded, FLAG_FIRST, Hello, MAGIC,
+    MESSAGE_HEADER_BYTES, OobPayload, VERSION, encode_u64,
 };
 use crate::message::priority;
 use crate::oob::{OobOp, OobRequest};

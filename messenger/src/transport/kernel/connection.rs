@@ -16,7 +16,7 @@ use outrider_stack::time::{Clock, Instant};
 use super::KernelConfig;
 use super::failure::of_connecting;
 use super::flight::Flight;
-use super::outgoing::Outgoing;
+use super::outgoing::{Outgoing, Scratch};
 
 /// While something is not acknowledged, the kernel is asked after this time whether it is now, for it tells of itself
 /// only when there is room again. Doubled for each time in vain, up to the second.
@@ -51,6 +51,10 @@ pub(super) struct Tools<'a> {
     pub(super) clock: &'a dyn Clock,
     /// Where received bytes go first.
     pub(super) buffer: &'a mut [u8],
+    /// Where bytes are cut.
+    pub(super) scratch: &'a mut Scratch,
+    /// Bytes read and cut so far, by all whose turn it was.
+    pub(super) moved: usize,
 }
 
 /// A connection on its worker.
@@ -107,7 +111,7 @@ impl Connection {
             failed: false,
             peer_finished: false,
             finish_deadline: None,
-            outgoing: Outgoing::new(),
+            outgoing: Outgoing::default(),
             flight: Flight::default(),
             overtaken_end: 0,
             information: TcpInformation::default(),

@@ -10,6 +10,9 @@ const MARK_INTERVAL: Duration = Duration::from_millis(1);
 /// Marks at most. Beyond, the last one takes everything, and ages are told from its time on.
 const MARKS_MAX: usize = 1_024;
 
+/// The rate is of this time at least: the bucket of a shaper lets a burst through at any rate.
+const RATE_INTERVAL: Duration = Duration::from_millis(10);
+
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     /// Bytes cut in all when the mark was last extended.
@@ -24,6 +27,9 @@ pub(super) struct Flight {
     cut: u64,
     acknowledged: u64,
     marks: VecDeque<Mark>,
+    /// Since when the rate is being measured, and what was acknowledged then.
+    measured: Option<(Instant, u64)>,
+    rate: u64,
 }
 
 impl Flight {
@@ -48,6 +54,21 @@ impl Flight {
             self.marks.pop_front();
         }
         true
+    }
+
+    /// Measures the rate anew, if a [`RATE_INTERVAL`] has passed since it was.
+    pub(super) fn measure_rate(&mut self, now: Instant) {
+        let (from, acknowledged) = *self.measured.get_or_insert((now, self.acknowledged));
+        let time = now.since(from);
+        if time >= RATE_INTERVAL {
+            self.rate = ((self.acknowledged - acknowledged) as f64 / time.as_secs_f64()) as u64;
+            self.measured = Some((now, self.acknowledged));
+        }
+    }
+
+    /// Bytes per second acknowledged when that was last measured; zero before.
+    pub(super) fn rate(&self) -> u64 {
+        self.rate
     }
 
     pub(super) fn cut(&self) -> u64 {
@@ -92,6 +113,23 @@ mod tests {
         assert!(!flight.on_outstanding(200), "an acknowledgement is not taken back");
         assert!(flight.on_outstanding(0));
         assert_eq!((flight.acknowledged(), flight.oldest_age(at(9_000))), (300, Duration::ZERO));
+    }
+
+    #[test]
+    fn the_rate_is_not_that_of_a_burst() {
+        let mut flight = Flight::default();
+        flight.on_cut(at(0), 1_000_000);
+        flight.measure_rate(at(1_000));
+        flight.on_outstanding(900_000);
+        flight.measure_rate(at(1_100));
+        assert_eq!(flight.rate(), 0, "100 kB within 0.1 ms do not tell");
+        flight.measure_rate(at(11_000));
+        assert_eq!(flight.rate(), 10_000_000);
+        flight.on_outstanding(0);
+        flight.measure_rate(at(20_999));
+        assert_eq!(flight.rate(), 10_000_000);
+        flight.measure_rate(at(1_000_000 + 11_000));
+        assert_eq!(flight.rate(), 900_000);
     }
 
     #[test]

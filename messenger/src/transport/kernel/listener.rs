@@ -9,8 +9,8 @@ use outrider_drivers::kernel_socket::set_reset_on_close;
 use outrider_stack::endpoint::{Acceptor, Endpoint};
 use outrider_stack::time::Instant;
 
+use super::command::Mailbox;
 use super::failure::{is_exhaustion, is_temporary};
-use super::mailbox::Mailbox;
 
 /// After the system had no descriptor left for a connection: when to try again.
 const EXHAUSTION_PAUSE: Duration = Duration::from_millis(50);

@@ -11,11 +11,11 @@
 //! Threads: [`KernelConfig::workers`] of them, each with an epoll of its own and the connections that it dialled or was
 //! given. An endpoint is called on its worker only.
 
+mod command;
 mod connection;
 mod failure;
 mod flight;
 mod listener;
-mod mailbox;
 mod outgoing;
 mod receiving;
 mod sending;
@@ -30,10 +30,11 @@ use std::thread::JoinHandle;
 
 use crossbeam::channel::bounded;
 use outrider_stack::endpoint::{Acceptor, Endpoint};
+use outrider_stack::mailbox::Refused;
 use outrider_stack::time::{Clock, MonotonicClock};
 
 use super::{ConnectRefused, Listening, Transport, TransportError};
-use mailbox::{Command, Mailbox, Refused};
+use command::{Command, Mailbox, Shared};
 use worker::Worker;
 
 pub use listener::ListenFailed;
@@ -46,7 +47,8 @@ pub struct KernelConfig {
     /// `TCP_NOTSENT_LOWAT`: the kernel takes bytes only while fewer than this many are unsent. `None` leaves the socket
     /// as the system has it, which queues megabytes: for comparison.
     pub unsent_low_water_bytes: Option<u32>,
-    /// What is cut at a time leaves within this time, by the delivery rate that the kernel has measured; see
+    /// What is cut at a time leaves within this time, by the delivery rate that the kernel has measured and what was
+    /// acknowledged over the last 10 ms, whichever is less; see
     /// [`Self::chunk_bytes_min`] and [`Self::chunk_bytes_max`].
     pub chunk_time: Duration,
     /// Cut at a time at least, bytes, where there is so much.
@@ -62,7 +64,8 @@ pub struct KernelConfig {
     /// After this end has finished: how long the peer may take to acknowledge everything and to finish too. Every byte
     /// that it acknowledges or sends meanwhile starts the time anew.
     pub finish_timeout: Duration,
-    /// Where the wait is shorter than a sleep costs, how long a worker polls on after the last work.
+    /// How long a worker polls on after it has moved bytes in bulk, since more is likely to follow before a sleep and a
+    /// wake-up would be over.
     pub spin: Duration,
 }
 
@@ -73,13 +76,12 @@ impl Default for KernelConfig {
             unsent_low_water_bytes: Some(16 << 10),
             chunk_time: Duration::from_micros(100),
             chunk_bytes_min: 16 << 10,
-            // The kernel passes less than 64 KiB at a time to a device.
-            chunk_bytes_max: 64_000,
+            chunk_bytes_max: 192_000,
             congestion: None,
             connect_timeout: Duration::from_secs(10),
             user_timeout: Duration::from_secs(120),
             finish_timeout: Duration::from_secs(30),
-            spin: Duration::ZERO,
+            spin: Duration::from_micros(20),
         }
     }
 }
@@ -138,8 +140,8 @@ impl Kernel {
         let config = Arc::new(config.clone());
         let polls: std::io::Result<Vec<_>> = (0..config.workers).map(|_| mio::Poll::new()).collect();
         let polls = polls?;
-        let mailboxes: std::io::Result<Vec<_>> =
-            polls.iter().map(|poll| Mailbox::new(poll, Arc::clone(&clock)).map(Arc::new)).collect();
+        let mailbox = |poll| Ok(Arc::new(Mailbox::new(Shared::new(poll, Arc::clone(&clock))?)));
+        let mailboxes: std::io::Result<Vec<_>> = polls.iter().map(mailbox).collect();
         // From here on dropping the transport ends the threads that have been started.
         let mut kernel = Kernel { workers: mailboxes?, threads: Vec::new(), next: AtomicUsize::new(0) };
         for (number, poll) in polls.into_iter().enumerate() {
@@ -172,14 +174,6 @@ impl Transport for Kernel {
         })
     }
 
-    fn listen(
-        &self,
-        local: SocketAddr,
-        acceptor: Box<dyn Acceptor>,
-    ) -> Result<Box<dyn Send>, TransportError> {
-        self.listen_at(local, acceptor).map(|listening| listening.guard)
-    }
-
     fn listen_at(&self, local: SocketAddr, acceptor: Box<dyn Acceptor>) -> Result<Listening, TransportError> {
         let mailbox = self.next_worker();
         if mailbox.is_own_thread() {
@@ -201,7 +195,7 @@ impl Transport for Kernel {
     }
 
     fn clock(&self) -> Arc<dyn Clock> {
-        Arc::clone(self.workers.first().map(|mailbox| mailbox.clock()).expect("there is a worker"))
+        Arc::clone(&self.workers.first().expect("there is a worker").resident().clock)
     }
 
     fn delivers_ahead(&self) -> bool {

@@ -1,15 +1,31 @@
 //! The receiving half of a connection.
 
-use std::io::Read;
+use std::io::{self, Read};
 
+use outrider_drivers::kernel_socket::read_appending;
 use outrider_stack::tcp::connection::CloseReason;
-use outrider_stack::tcp::source::SinkFault;
+use outrider_stack::tcp::source::{Place, SinkFault};
+use outrider_stack::time::Instant;
 
 use super::connection::{Connection, Tools};
 use super::failure::{is_temporary, of_connected};
 
 /// Bytes taken from one socket in a turn at most, so that no connection keeps the others waiting.
 const TURN_BYTES_MAX: usize = 512 << 10;
+/// Where the endpoint has a place for what comes next, so much of what follows is read besides: the next header and the
+/// first bytes after it, so that they have a place too.
+const AFTER_PLACED_BYTES_MAX: usize = 4 << 10;
+
+/// What a read gave.
+#[derive(Clone, Copy, Debug)]
+struct Received {
+    /// Bytes that the endpoint has at their place.
+    placed: usize,
+    /// Bytes after them, in the worker's buffer.
+    buffered: usize,
+    /// There may be more: as many came as there was room for.
+    filled: bool,
+}
 
 impl Connection {
     /// Reads and delivers, as far as the endpoint has room. Returns whether there may be more.
@@ -19,7 +35,7 @@ impl Connection {
     pub(super) fn receive(&mut self, tools: &mut Tools<'_>) -> Result<bool, CloseReason> {
         let mut left = TURN_BYTES_MAX;
         while self.readable && !self.peer_finished {
-            let room = self.endpoint.room().min(tools.buffer.len());
+            let room = self.endpoint.room();
             if room == 0 {
                 // What is not read closes the peer's window; the endpoint wakes when it has room again.
                 return Ok(false);
@@ -27,23 +43,23 @@ impl Connection {
             if left == 0 {
                 return Ok(true);
             }
-            match self.socket.read(&mut tools.buffer[..room]) {
-                Ok(0) => {
+            match self.read(tools.buffer, room) {
+                Ok(Received { placed: 0, buffered: 0, .. }) => {
                     self.peer_finished = true;
                     self.endpoint.on_peer_finished(tools.clock.now());
                 }
-                Ok(bytes) => {
-                    let delivered = self.endpoint.deliver(tools.clock.now(), &tools.buffer[..bytes]);
-                    if let Err(SinkFault) = delivered {
-                        return Err(CloseReason::Unusable);
-                    }
+                Ok(received) => {
+                    let Received { placed, buffered, filled } = received;
+                    self.hand_over(tools.clock.now(), placed, &tools.buffer[..buffered])
+                        .map_err(|SinkFault| CloseReason::Unusable)?;
                     // The socket was emptied; what comes later makes a new event (epoll(7), question 9).
-                    self.readable = bytes == room || self.hung_up;
-                    left = left.saturating_sub(bytes);
+                    self.readable = filled || self.hung_up;
+                    left = left.saturating_sub(placed + buffered);
+                    tools.moved += placed + buffered;
                     self.restart_finish_timeout(tools.clock);
                 }
                 Err(error) if is_temporary(&error) => {
-                    self.readable = error.kind() == std::io::ErrorKind::Interrupted;
+                    self.readable = error.kind() == io::ErrorKind::Interrupted;
                 }
                 Err(error) => {
                     tracing::debug!(%error, "a connection was lost while it was read");
@@ -53,5 +69,30 @@ impl Connection {
             self.obey()?;
         }
         Ok(false)
+    }
+
+    /// Reads at most `room` bytes: to where they belong if the endpoint knows, and otherwise into `buffer`.
+    fn read(&mut self, buffer: &mut [u8], room: usize) -> io::Result<Received> {
+        let Some(Place { buffer: place, bytes_max }) = self.endpoint.place() else {
+            let asked = room.min(buffer.len());
+            let buffered = self.socket.read(&mut buffer[..asked])?;
+            return Ok(Received { placed: 0, buffered, filled: buffered == asked });
+        };
+        let bytes_max = bytes_max.min(room);
+        let after = (room - bytes_max).min(AFTER_PLACED_BYTES_MAX).min(buffer.len());
+        let before = place.len();
+        let read = read_appending(&self.socket, place, bytes_max, &mut buffer[..after])?;
+        let placed = place.len() - before;
+        Ok(Received { placed, buffered: read - placed, filled: read == bytes_max + after })
+    }
+
+    fn hand_over(&mut self, now: Instant, placed: usize, rest: &[u8]) -> Result<(), SinkFault> {
+        if placed > 0 {
+            self.endpoint.placed(now, placed)?;
+        }
+        if !rest.is_empty() {
+            self.endpoint.deliver(now, rest)?;
+        }
+        Ok(())
     }
 }

@@ -37,12 +37,13 @@ impl Connection {
             if left == 0 {
                 return Ok(true);
             }
-            let bytes = self.cut(tools.clock, demand, room, urgent_only)?;
+            let bytes = self.cut(tools, demand, room, urgent_only)?;
             if bytes == 0 {
                 // The demand is withdrawn.
                 return Ok(false);
             }
             left = left.saturating_sub(bytes);
+            tools.moved += bytes;
             written = self.write(tools)?;
         }
     }
@@ -69,9 +70,11 @@ impl Connection {
     }
 
     /// As much as leaves within the time that the configuration gives a chunk, in whole segments: the kernel sends
-    /// the rest of a write as a segment of its own.
+    /// the rest of a write as a segment of its own. The kernel's delivery rate alone would promise too much: it is of the
+    /// last round trip, which a shaper may have let through in a burst.
     fn chunk_bytes(&self) -> usize {
-        let bytes = self.information.delivery_rate as f64 * self.config.chunk_time.as_secs_f64();
+        let rate = self.information.delivery_rate.min(self.flight.rate());
+        let bytes = rate as f64 * self.config.chunk_time.as_secs_f64();
         let bytes = (bytes as usize).clamp(self.config.chunk_bytes_min, self.config.chunk_bytes_max);
         match bytes % (self.information.segment_bytes as usize).max(1) {
             rest if bytes - rest >= CHUNK_BYTES_MIN => bytes - rest,
@@ -81,19 +84,19 @@ impl Connection {
 
     fn cut(
         &mut self,
-        clock: &dyn Clock,
+        tools: &mut Tools<'_>,
         demand: Demand,
         room: usize,
         urgent_only: bool,
     ) -> Result<usize, CloseReason> {
-        let now = clock.now();
+        let now = tools.clock.now();
         if demand == Demand::Urgent || self.informed_at.is_none_or(|at| now.since(at) >= INFORMATION_INTERVAL)
         {
             self.look_for_acks(now)?;
             self.inform(now);
         }
         let state = self.state(now);
-        self.endpoint.cut(now, &state, &mut self.outgoing.begin(room, urgent_only));
+        self.endpoint.cut(now, &state, &mut self.outgoing.begin(tools.scratch, room, urgent_only));
         let bytes = self.outgoing.left();
         if bytes > 0 {
             self.flight.on_cut(now, bytes);
@@ -121,6 +124,7 @@ impl Connection {
                 }
             }
         }
+        self.outgoing.give_back(tools.scratch);
         Ok(true)
     }
 
@@ -150,6 +154,7 @@ impl Connection {
     /// Reads what the kernel knows of the path.
     fn inform(&mut self, now: Instant) {
         self.informed_at = Some(now);
+        self.flight.measure_rate(now);
         let Ok(information) = tcp_information(&self.socket) else { return };
         self.information = information;
         let unsent = unsent_bytes(&self.socket).unwrap_or(0);

@@ -13,16 +13,18 @@ use mio::{Events, Interest, Poll, Token};
 use outrider_drivers::thread::request_short_slice;
 use outrider_drivers::timer::Timer;
 use outrider_stack::endpoint::{Acceptor, ConnectionId, WakeTarget, Waker};
+use outrider_stack::mailbox::{Refused, refuse};
 use outrider_stack::tcp::connection::CloseReason;
 use outrider_stack::time::{Clock, Instant};
 use outrider_stack::wheel::Wheel;
 use slab::Slab;
 
 use super::KernelConfig;
+use super::command::{Command, Mailbox};
 use super::connection::{Connection, Phase, Tools};
 use super::failure::of_connecting;
 use super::listener::{Accepted, ListenFailed, Listener, ListenerId};
-use super::mailbox::{Command, Mailbox, refuse};
+use super::outgoing::Scratch;
 
 /// Somebody has left something in the mailbox.
 pub(super) const DOORBELL: Token = Token(0);
@@ -37,6 +39,8 @@ const EVENTS_MAX: usize = 1_024;
 const INPUTS_PER_TURN: usize = 256;
 /// Bytes read at a time: so many that a call is cheap for each, and so few that they stay in the cache.
 const RECEIVE_BUFFER_BYTES: usize = 128 << 10;
+/// So many bytes moved in a round of turns are bulk: what follows is polled for. A heartbeat alone is not.
+const BULK_BYTES_MIN: usize = 16 << 10;
 /// A worker that shares its core wants it soon rather than for long.
 const SCHEDULER_SLICE: Duration = Duration::from_micros(100);
 
@@ -63,7 +67,9 @@ pub(super) struct Worker {
     /// Connections whose turn it is.
     ready: VecDeque<usize>,
     buffer: Box<[u8]>,
-    last_work: Instant,
+    scratch: Scratch,
+    /// When bytes were last moved in bulk.
+    last_bulk: Option<Instant>,
 }
 
 impl Worker {
@@ -76,7 +82,7 @@ impl Worker {
         let timer = Timer::new()?;
         poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
         let mailbox = Arc::clone(&workers[number]);
-        let clock = Arc::clone(mailbox.clock());
+        let clock = Arc::clone(&mailbox.resident().clock);
         let now = clock.now();
         Ok(Worker {
             poll,
@@ -96,7 +102,8 @@ impl Worker {
             fired: Vec::new(),
             ready: VecDeque::new(),
             buffer: vec![0; RECEIVE_BUFFER_BYTES].into_boxed_slice(),
-            last_work: now,
+            scratch: Scratch::default(),
+            last_bulk: None,
         })
     }
 
@@ -152,7 +159,7 @@ impl Worker {
                     let deadline = self.clock.now() + self.config.connect_timeout;
                     self.insert((stream, remote, endpoint), Phase::Connecting { deadline });
                 }
-                Err(error) => refuse(&mut *endpoint, &*self.clock, of_connecting(&error)),
+                Err(error) => refuse(&mut *endpoint, self.clock.now(), of_connecting(&error)),
             },
             Command::Adopt { stream, remote, endpoint } => {
                 self.insert((stream, remote, endpoint), Phase::Accepted);
@@ -203,7 +210,7 @@ impl Worker {
         });
         if let Err(error) = registered {
             tracing::warn!(%error, %remote, "a connection could not be set up");
-            return refuse(&mut *endpoint, &*self.clock, CloseReason::NoResources);
+            return refuse(&mut *endpoint, self.clock.now(), CloseReason::NoResources);
         }
         let id = ConnectionId { index: index as u32, generation };
         let waker = Waker::new(id, Arc::clone(&self.mailbox) as Arc<dyn WakeTarget>);
@@ -248,8 +255,7 @@ impl Worker {
             }
             let command = Command::Adopt { stream, remote, endpoint };
             if let Err(refused) = self.workers[target].try_post(command) {
-                let (super::mailbox::Refused::Full(command) | super::mailbox::Refused::Gone(command)) =
-                    refused;
+                let (Refused::Full(command) | Refused::Gone(command)) = refused;
                 self.execute(command);
             }
         }
@@ -257,13 +263,16 @@ impl Worker {
 
     /// One turn for each connection that is ready.
     fn take_turns(&mut self) {
-        let count = self.ready.len();
-        for _ in 0..count {
+        let mut moved = 0;
+        for _ in 0..self.ready.len() {
             let Some(index) = self.ready.pop_front() else { break };
             let Some(connection) = self.connections.get_mut(index) else { continue };
             connection.queued = false;
-            let mut tools = Tools { clock: &*self.clock, buffer: &mut self.buffer };
-            match connection.turn(&mut tools) {
+            let (buffer, scratch) = (&mut self.buffer[..], &mut self.scratch);
+            let mut tools = Tools { clock: &*self.clock, buffer, scratch, moved };
+            let turn = connection.turn(&mut tools);
+            moved = tools.moved;
+            match turn {
                 Ok(next) => {
                     let timer = index as u32;
                     match next.deadline {
@@ -277,8 +286,8 @@ impl Worker {
                 Err(reason) => self.close(index, reason),
             }
         }
-        if count > 0 && !self.config.spin.is_zero() {
-            self.last_work = self.clock.now();
+        if moved >= BULK_BYTES_MIN {
+            self.last_bulk = Some(self.clock.now());
         }
     }
 
@@ -340,7 +349,7 @@ impl Worker {
         if self.listeners.iter().any(|(_, listener)| listener.is_due(now)) {
             return false;
         }
-        if now.since(self.last_work) < self.config.spin {
+        if self.last_bulk.is_some_and(|at| now.since(at) < self.config.spin) {
             // Not a bare spin: the peer or the application may be waiting for this very core.
             std::thread::yield_now();
             return false;

@@ -4,12 +4,14 @@ use core::time::Duration;
 
 use super::{Connection, Recovery, Undo, timestamp_of};
 use crate::tcp::congestion::{AckSample, CongestionEvent};
+use crate::tcp::rate::Sampling;
+use crate::tcp::recovery::RateReduction;
 use crate::tcp::segment::Header;
 use crate::tcp::timers::Timer;
 use crate::time::Instant;
 
 /// Duplicate acknowledgements that mean loss where there is no SACK (RFC 5681 section 3.2).
-const DUPLICATE_ACKS_MAX: u64 = 3;
+const DUPLICATE_ACKS_MAX: u32 = 3;
 
 /// Timeouts in a row after which the silence was an outage and not a delay: what was sent before it may have arrived
 /// although its acknowledgements were lost, and that says nothing of the rest of the flight.
@@ -26,6 +28,8 @@ struct Delivery {
     newest_retransmitted: Option<Instant>,
     /// A D-SACK came with it.
     duplicate_reported: bool,
+    /// The delivery rate that it shows.
+    sampling: Sampling,
 }
 
 impl Connection {
@@ -73,7 +77,7 @@ impl Connection {
         let newly_lost = self.detect_loss(now, advanced);
         if una_before == 0 {
             // Our SYN: it gives a round-trip time, but its one byte says nothing about the path's capacity.
-            self.rate.take_sample(None);
+            self.rate.take_sample(&delivery.sampling, None);
             return;
         }
         if newly_delivered == 0 && newly_lost == 0 {
@@ -92,6 +96,7 @@ impl Connection {
                 newly_lost,
                 pipe_before,
                 rtt: delivery.newest_rtt.map(|(_, rtt)| rtt),
+                sampling: delivery.sampling,
                 ce_marked,
                 was_recovering,
             },
@@ -125,7 +130,7 @@ impl Connection {
                     delivery.newest_rtt = Some((segment.sent_at, now - segment.sent_at));
                 }
             }
-            rate.on_delivered(now, segment);
+            rate.on_delivered(now, segment, &mut delivery.sampling);
         };
         if ack > self.una {
             self.flight.acknowledge_to(ack, &mut delivered);
@@ -151,7 +156,7 @@ impl Connection {
             }
         }
         if duplicate_reported {
-            self.statistics.dsacks_received += 1;
+            self.rare_count().dsacks_received += 1;
             self.rack.on_dsack(self.una, self.next);
         }
         delivery.duplicate_reported = duplicate_reported;
@@ -176,11 +181,12 @@ impl Connection {
     /// Whether the last recovery was for nothing: the peer's echo is older than our first retransmission
     /// (RFC 3522 section 3.2).
     fn check_spurious(&mut self, now: Instant, header: &Header, delivery: &Delivery) {
-        let Some(Undo::Retransmitted { timestamp, end }) = self.undo else { return };
+        let Some(rare) = &mut self.rare else { return };
+        let Some(Undo::Retransmitted { timestamp, end }) = rare.undo else { return };
         if self.una < end {
             return;
         }
-        self.undo = None;
+        rare.undo = None;
         let (Some(_), Some(timestamps)) = (self.timestamps, header.options.timestamps) else { return };
         let older = (timestamps.echo.wrapping_sub(timestamp) as i32) < 0;
         if older && self.recovery != Recovery::Open {
@@ -196,18 +202,20 @@ impl Connection {
 
     /// Every retransmission was reported a duplicate, so nothing had been lost (RFC 3708).
     fn check_needless(&mut self, now: Instant) {
-        let Some(balance) = self.undo_balance.filter(|balance| *balance > 0) else { return };
-        self.undo_balance = Some(balance - 1);
+        let Some(rare) = &mut self.rare else { return };
+        let Some(balance) = rare.undo_balance.filter(|balance| *balance > 0) else { return };
+        rare.undo_balance = Some(balance - 1);
         if balance == 1 {
             self.undo_recovery(now);
         }
     }
 
     fn undo_recovery(&mut self, now: Instant) {
-        self.statistics.spurious_recoveries += 1;
         self.trace.undo(now);
-        self.undo = None;
-        self.undo_balance = None;
+        let rare = self.rare_mut();
+        rare.statistics.spurious_recoveries += 1;
+        rare.undo = None;
+        rare.undo_balance = None;
         self.flight.unmark_lost();
         self.recovery = Recovery::Open;
         self.congestion.on_event(now, CongestionEvent::Undo, self.flight.pipe());
@@ -252,14 +260,16 @@ impl Connection {
     }
 
     fn enter_recovery(&mut self, now: Instant, pipe: u64) {
-        self.statistics.recoveries += 1;
         self.recovery = Recovery::Fast { until: self.next };
-        self.undo = Some(Undo::Waiting);
-        self.undo_balance = Some(0);
+        let flight_bytes = self.next - self.una;
+        let segment_size = self.segment_size() as u64;
+        let rare = self.rare_mut();
+        rare.statistics.recoveries += 1;
+        rare.undo = Some(Undo::Waiting);
+        rare.undo_balance = Some(0);
+        rare.reduction = RateReduction::start(flight_bytes, segment_size);
         self.tail_probe = None;
         self.congestion.on_event(now, CongestionEvent::Loss, pipe);
-        self.reduction =
-            crate::tcp::recovery::RateReduction::start(self.next - self.una, self.segment_size() as u64);
     }
 
     /// Recovery ends when all that was out when it began is acknowledged.
@@ -279,19 +289,19 @@ impl Connection {
     /// ECE: the controller hears of it once a round trip (RFC 3168 section 6.1.2), and of the bytes every time.
     fn note_congestion_echo(&mut self, now: Instant, header: &Header, newly_acked: u64) -> u64 {
         let Some(ecn) = self.ecn.as_mut().filter(|_| header.flags.ece) else { return 0 };
-        self.statistics.congestion_echoes += 1;
         if self.una >= ecn.reduced_until && self.recovery == Recovery::Open {
             ecn.reduced = true;
             ecn.reduced_until = self.next;
             self.congestion.on_event(now, CongestionEvent::EcnEcho, self.flight.pipe());
         }
+        self.rare_count().congestion_echoes += 1;
         newly_acked
     }
 
     fn report_ack(&mut self, now: Instant, report: AckReport) {
         let pipe = self.flight.pipe();
         let app_limited = self.rate.is_app_limited();
-        let rate = self.rate.take_sample(self.rtt.min());
+        let rate = self.rate.take_sample(&report.sampling, self.rtt.min());
         let round_start = rate.is_some_and(|sample| sample.prior_delivered >= self.next_round_delivered);
         if round_start {
             self.next_round_delivered = self.rate.delivered();
@@ -317,7 +327,7 @@ impl Connection {
             let target = self.congestion.window();
             let segment_size = self.segment_size() as u64;
             let safe = report.advanced && report.newly_lost == 0;
-            self.reduction.on_ack(report.newly_delivered, pipe, target, segment_size, safe);
+            self.rare_mut().reduction.on_ack(report.newly_delivered, pipe, target, segment_size, safe);
         }
     }
 }
@@ -332,6 +342,7 @@ struct AckReport {
     newly_lost: u64,
     pipe_before: u64,
     rtt: Option<Duration>,
+    sampling: Sampling,
     ce_marked: u64,
     was_recovering: bool,
 }

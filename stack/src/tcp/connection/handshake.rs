@@ -227,9 +227,9 @@ impl Connection {
         let ack = header.ack.map(|ack| self.initial.offset_near(ack, self.una));
         let acceptable = ack == Some(Some(self.next)) && self.next > 0;
         if ack.is_some() && !acceptable {
-            self.statistics.bad_acks += 1;
+            self.rare_count().bad_acks += 1;
             if !header.flags.rst {
-                self.pending_reset = super::reset_for(segment);
+                self.reset_with(super::reset_for(segment));
             }
             return;
         }
@@ -288,7 +288,8 @@ impl Connection {
                 // Some network may have dropped it for its ECN bits (RFC 3168 section 6.1.1.1).
                 self.ecn = None;
             }
-            self.statistics.retransmits += 1;
+            self.retransmits += 1;
+            self.sends_again = true;
         } else {
             return None;
         }
@@ -300,7 +301,8 @@ impl Connection {
             header.flags.cwr = !answering;
         }
         // The window of a SYN is never scaled (RFC 7323 section 2.2).
-        header.window = if answering { self.receiver.advertise(0) } else { self.receiver.syn_window() };
+        header.window =
+            if answering { self.receiver.advertise(&self.config, 0) } else { self.receiver.syn_window() };
         if answering {
             header.ack = Some(self.receiver.initial.at(self.receiver.next));
             self.receiver.on_ack_sent();

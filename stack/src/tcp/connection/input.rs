@@ -11,7 +11,7 @@ use crate::time::Instant;
 impl Connection {
     /// Input. A segment arrived for this connection.
     pub fn on_segment(&mut self, now: Instant, segment: &Segment<'_>, sink: &mut dyn SegmentSink) {
-        self.statistics.segments_received += 1;
+        self.segments_received += 1;
         self.trace.received(now, &segment.header, segment.payload.len());
         match self.state {
             State::Closed => return,
@@ -20,7 +20,7 @@ impl Connection {
             _ => self.on_segment_synchronised(now, segment, sink),
         }
         if self.state.may_receive() {
-            self.receiver.set_room(sink.room() as u64);
+            self.receiver.set_room(&self.config, sink.room() as u64);
         }
         // The other timers look at the connection again when they fire; they are set once nothing more may leave.
         self.arm_keepalive();
@@ -51,11 +51,10 @@ impl Connection {
         self.update_window(&segment.header, offset, self.una);
         self.note_mark(segment);
         self.note_segment_size(segment.payload.len());
-        if self.receiver.on_next(now, segment.payload, sink).is_err() {
+        if self.receiver.on_next(now, &self.config, segment.payload, sink).is_err() {
             return self.close_with_reset(CloseReason::Unusable);
         }
-        self.receiver.tune(now, self.rtt.smoothed());
-        self.statistics.payload_bytes_received += segment.payload.len() as u64;
+        self.receiver.tune(now, &self.config, self.rtt.smoothed());
     }
 
     fn note_segment_size(&mut self, bytes: usize) {
@@ -68,7 +67,7 @@ impl Connection {
         let offset = self.receiver.initial.offset_near(header.seq, self.receiver.next);
         let length = segment.payload.len() as u64 + u64::from(header.flags.syn) + u64::from(header.flags.fin);
         if !header.flags.rst && self.is_old_by_timestamp(header) {
-            self.statistics.paws_rejected += 1;
+            self.rare_count().paws_rejected += 1;
             self.receiver.acknowledge_now();
             return;
         }
@@ -84,14 +83,14 @@ impl Connection {
         }
         let Some(ack) = header.ack else { return };
         let Some(ack) = self.initial.offset_near(ack, self.una) else {
-            self.statistics.bad_acks += 1;
+            self.rare_count().bad_acks += 1;
             return self.challenge(now);
         };
         if self.state == State::SynReceived && !self.complete_handshake(segment, ack) {
             return;
         }
         if !self.is_plausible_ack(ack) {
-            self.statistics.bad_acks += 1;
+            self.rare_count().bad_acks += 1;
             return self.challenge(now);
         }
         self.note_heard(now);
@@ -130,7 +129,7 @@ impl Connection {
     }
 
     fn on_unacceptable(&mut self, now: Instant, segment: &Segment<'_>, offset: Option<u64>, length: u64) {
-        self.statistics.unacceptable_segments += 1;
+        self.rare_count().unacceptable_segments += 1;
         let header = &segment.header;
         if header.flags.rst {
             return;
@@ -148,8 +147,8 @@ impl Connection {
         if let Some(offset) =
             offset.filter(|offset| *offset < self.receiver.next && !segment.payload.is_empty())
         {
-            self.statistics.duplicate_segments += 1;
-            self.receiver.note_duplicate(offset, segment.payload.len() as u64);
+            self.rare_count().duplicate_segments += 1;
+            self.receiver.note_duplicate(&self.config, offset, segment.payload.len() as u64);
         }
         if length > 0 {
             self.receiver.acknowledge_now();
@@ -159,7 +158,7 @@ impl Connection {
         }
         // A segment just left of the window may still carry the latest acknowledgement and window.
         if let (Some(offset), Some(ack)) = (offset, header.ack)
-            && self.receiver.is_recent(offset)
+            && self.receiver.is_recent(&self.config, offset)
             && self.state.is_synchronised()
             && !header.flags.syn
             && let Some(ack) =
@@ -208,8 +207,8 @@ impl Connection {
             self.establish();
             return true;
         }
-        self.statistics.bad_acks += 1;
-        self.pending_reset = super::reset_for(segment);
+        self.rare_count().bad_acks += 1;
+        self.reset_with(super::reset_for(segment));
         false
     }
 
@@ -235,16 +234,18 @@ impl Connection {
             && segment.payload.is_empty()
             && !segment.header.flags.fin
             && ack + window == self.window_edge;
-        self.duplicate_acks += u64::from(duplicate);
+        self.duplicate_acks += u32::from(duplicate);
     }
 
     /// ECN marks of a segment with payload.
     fn note_mark(&mut self, segment: &Segment<'_>) {
         let Some(ecn) = self.ecn.as_mut().filter(|_| !segment.payload.is_empty()) else { return };
         let (marked, cwr) = (segment.congestion_experienced, segment.header.flags.cwr);
-        self.statistics.marked_segments += u64::from(marked);
         if ecn.on_payload(marked, cwr, self.receiver.next, self.receiver.has_unacked()) {
             self.receiver.acknowledge_now();
+        }
+        if marked {
+            self.rare_count().marked_segments += 1;
         }
     }
 
@@ -255,7 +256,7 @@ impl Connection {
     }
 
     fn on_fin_acknowledged(&mut self, now: Instant) {
-        if self.fin_at.is_none_or(|fin| self.una <= fin) {
+        if self.fin_at.get().is_none_or(|fin| self.una <= fin) {
             return;
         }
         self.transition(Transition::FinAcked);
@@ -286,15 +287,17 @@ impl Connection {
         }
         self.note_mark(segment);
         self.note_segment_size(segment.payload.len());
-        let received = match self.receiver.on_payload(now, offset, segment.payload, fin, sink) {
+        let received = match self.receiver.on_payload(now, &self.config, offset, segment.payload, fin, sink) {
             Ok(received) => received,
             Err(_) => return self.close_with_reset(CloseReason::Unusable),
         };
-        self.receiver.tune(now, self.rtt.smoothed());
-        self.statistics.payload_bytes_received += received.delivered_bytes;
-        self.statistics.duplicate_segments += u64::from(received.duplicate);
-        self.statistics.out_of_order_segments += u64::from(received.out_of_order);
-        self.statistics.out_of_order_refused += u64::from(received.refused);
+        self.receiver.tune(now, &self.config, self.rtt.smoothed());
+        if received.duplicate || received.out_of_order || received.refused {
+            let counts = self.rare_count();
+            counts.duplicate_segments += u64::from(received.duplicate);
+            counts.out_of_order_segments += u64::from(received.out_of_order);
+            counts.out_of_order_refused += u64::from(received.refused);
+        }
         if received.finished {
             self.transition(Transition::FinReceived);
             if self.state == State::TimeWait {

@@ -155,7 +155,7 @@ impl Connection {
     }
 
     fn acked_payload_bytes(&self) -> u64 {
-        let fin = self.fin_at.is_some_and(|fin| self.una > fin);
+        let fin = self.fin_at.get().is_some_and(|fin| self.una > fin);
         self.una.saturating_sub(1 + u64::from(fin))
     }
 }

@@ -8,8 +8,10 @@ mod inspect;
 mod output;
 mod path;
 mod probing;
+mod rare;
 mod super_segment;
 mod timeout;
+mod touch;
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -20,20 +22,21 @@ pub use super::config::{CloseReason, Config, Event, Keepalive, MtuProbing, Trans
 use super::congestion::{Algorithm, CongestionControl};
 use super::ecn::{EchoStyle, Ecn};
 use super::flight::{Flight, Spare};
+use super::maybe::Maybe;
 use super::rate::RateSampler;
-use super::receiver::{AckDue, Receiver, ReceiverLimits};
-use super::recovery::{Rack, RateReduction, TailProbe};
+use super::receiver::{AckDue, Receiver};
+use super::recovery::{Rack, TailProbe};
 use super::rtt::RttEstimator;
 use super::segment::{Header, Outgoing, Segment};
 use super::sequence::SeqNumber;
 use super::source::{Blocked, SendState};
 pub use super::state::State;
 use super::state::Transition;
-use super::statistics::ConnectionStatistics;
 use super::timers::{Timer, TimerTable};
 use super::trace::Trace;
 use crate::time::Instant;
 pub use handshake::SynParameters;
+use rare::Rare;
 
 /// Bytes of the timestamps option with its padding, in every segment once negotiated.
 const TIMESTAMPS_BYTES: usize = 12;
@@ -68,15 +71,39 @@ enum Recovery {
 ///
 /// Unsent bytes stay with the source; only what has left is here, immutable until acknowledged. An orderly close is
 /// the source's [`super::source::SegmentSource::finished`].
+///
+/// Laid out by hand: first what every segment needs, then what only a sender does.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Connection {
     /// Shared with other connections where they have the same: then it is in the cache already.
     config: Arc<Config>,
     state: State,
-    pending_reset: Option<Header>,
     close_reason: Option<CloseReason>,
     established_pending: bool,
     closed_reported: bool,
+    has_reset_pending: bool,
+    /// The segment that leaves now was sent before.
+    sends_again: bool,
+    /// Offered, and until the peer's SYN shows otherwise, in use (RFC 7323).
+    window_scaling: bool,
+    sack: bool,
+    tail_probe_due: bool,
+    window_probe_due: bool,
+    /// After a persist timeout less than a segment may be sent (RFC 9293 section 3.8.6.2.1).
+    silly_window_override: bool,
+    blocked: Blocked,
+    peer_shift: u8,
+    own_shift: u8,
+    /// Payload and options that one segment to the peer may carry.
+    peer_segment_size: u16,
+    timestamps: Option<TimestampState>,
+    timestamp_offset: u32,
+    /// Back-off of the retransmission timer, doublings.
+    backoff: u32,
+    window_probe_backoff: u32,
+    keepalive_probes: u32,
+    duplicate_acks: u32,
 
     // Send sequence space, in stream offsets: 0 is our SYN.
     initial: SeqNumber,
@@ -84,8 +111,7 @@ pub struct Connection {
     una: u64,
     /// SND.NXT, which here is the highest offset ever sent; it never moves back.
     next: u64,
-    flight: Flight,
-    fin_at: Option<u64>,
+    fin_at: Maybe<u64>,
     /// SND.UNA + SND.WND: the right edge of the peer's window. Kept as an edge, so that an acknowledgement whose
     /// window is too old to be taken does not move it.
     window_edge: u64,
@@ -94,61 +120,36 @@ pub struct Connection {
     /// SND.WL1 and SND.WL2.
     window_update_seq: u64,
     window_update_ack: u64,
-    peer_shift: u8,
-    own_shift: u8,
-    /// Offered, and until the peer's SYN shows otherwise, in use (RFC 7323).
-    window_scaling: bool,
-    /// Payload and options that one segment to the peer may carry.
-    peer_segment_size: u16,
-    mtu_search: probing::MtuSearch,
-    sack: bool,
+    receiver: Receiver,
+    timers: TimerTable,
+    last_heard_at: Instant,
+    last_sent_at: Instant,
+    segments_sent: u64,
+    segments_received: u64,
+    acks_sent: u64,
+    retransmits: u64,
     /// Present while ECN is negotiated, or offered and not yet answered.
-    ecn: Option<Ecn>,
-    timestamps: Option<TimestampState>,
-    timestamp_offset: u32,
+    ecn: Option<Box<Ecn>>,
+    rare: Option<Box<Rare>>,
+    trace: Trace,
 
+    flight: Flight,
     congestion: Box<dyn CongestionControl>,
     rtt: RttEstimator,
     rate: RateSampler,
     rack: Rack,
     recovery: Recovery,
-    reduction: RateReduction,
-    /// Set while the acknowledgement of the first retransmission may still tell that the loss was not real (RFC 3522).
-    undo: Option<Undo>,
-    /// Retransmissions of the present or last recovery that no D-SACK has called needless yet (RFC 3708).
-    undo_balance: Option<u32>,
-    duplicate_acks: u64,
     tail_probe: Option<TailProbe>,
-    tail_probe_due: bool,
-    /// Back-off of the retransmission timer, doublings.
-    backoff: u32,
     /// The retransmission timeout counts from here.
     timeout_base: Instant,
     /// The user timeout counts from here: the last cumulative acknowledgement, or the first byte after an empty flight.
     progress_at: Instant,
     /// The tail loss probe counts from here: the last new data or acknowledgement.
     probe_base: Instant,
-    window_probe_due: bool,
-    window_probe_backoff: u32,
-    keepalive_probes: u32,
-    /// After a persist timeout less than a segment may be sent (RFC 9293 section 3.8.6.2.1).
-    silly_window_override: bool,
     next_round_delivered: u64,
-
     /// The pacer lets the next segment go at this instant.
     paced_until: Instant,
-    urgent_beyond_at: Option<Instant>,
-    last_sent_at: Instant,
-    last_heard_at: Instant,
-    blocked: Blocked,
-
-    receiver: Receiver,
-    timers: TimerTable,
-    challenge: (Instant, u32),
-    statistics: ConnectionStatistics,
-    trace: Trace,
-    /// `retransmits` as of the last traced segment: tells whether the next one is one.
-    retransmits_traced: u64,
+    urgent_beyond_at: Maybe<Instant>,
 }
 
 /// What tells a spurious recovery from a real one (RFC 3522 section 3.2).
@@ -189,73 +190,60 @@ impl Connection {
     fn new(now: Instant, config: &Config, initial: SeqNumber, timestamp_offset: u32, state: State) -> Self {
         let segment_size = u64::from(config.segment_size_max);
         let own_shift = if config.window_scaling { window_shift(config.receive_window_max) } else { 0 };
-        let window_max = if config.window_scaling {
-            u64::from(config.receive_window_max)
-        } else {
-            u64::from(config.receive_window_max).min(u64::from(u16::MAX))
-        };
         Connection {
             state,
-            pending_reset: None,
+            recovery: Recovery::Open,
             close_reason: None,
             established_pending: false,
             closed_reported: false,
+            has_reset_pending: false,
+            sends_again: false,
+            window_scaling: config.window_scaling,
+            sack: config.sack,
+            tail_probe_due: false,
+            window_probe_due: false,
+            silly_window_override: false,
+            blocked: Blocked::Nothing,
+            peer_shift: 0,
+            own_shift,
+            peer_segment_size: SEGMENT_SIZE_DEFAULT.min(config.segment_size_max),
+            timestamps: config.timestamps.then(TimestampState::default),
+            timestamp_offset,
+            backoff: 0,
+            window_probe_backoff: 0,
+            keepalive_probes: 0,
+            duplicate_acks: 0,
             initial,
             una: 0,
             next: 0,
-            flight: Flight::new(),
-            fin_at: None,
+            fin_at: Maybe::NONE,
             window_edge: 0,
             peer_window_max: 0,
             window_update_seq: 0,
             window_update_ack: 0,
-            peer_shift: 0,
-            own_shift,
-            window_scaling: config.window_scaling,
-            peer_segment_size: SEGMENT_SIZE_DEFAULT.min(config.segment_size_max),
-            mtu_search: probing::MtuSearch::default(),
-            sack: config.sack,
-            ecn: config.offers_ecn().then(|| Ecn::new(echo_style(config))),
-            timestamps: config.timestamps.then(TimestampState::default),
-            timestamp_offset,
+            receiver: Receiver::new(config),
+            timers: TimerTable::default(),
+            last_heard_at: now,
+            last_sent_at: now,
+            segments_sent: 0,
+            segments_received: 0,
+            acks_sent: 0,
+            retransmits: 0,
+            ecn: config.offers_ecn().then(|| Box::new(Ecn::new(echo_style(config)))),
+            rare: None,
+            trace: Trace::default(),
+            flight: Flight::new(),
             congestion: Self::build_congestion(config, segment_size, initial, timestamp_offset),
             rtt: RttEstimator::default(),
             rate: RateSampler::default(),
             rack: Rack::default(),
-            recovery: Recovery::Open,
-            reduction: RateReduction::default(),
-            undo: None,
-            undo_balance: None,
-            duplicate_acks: 0,
             tail_probe: None,
-            tail_probe_due: false,
-            backoff: 0,
             timeout_base: now,
             progress_at: now,
             probe_base: now,
-            window_probe_due: false,
-            window_probe_backoff: 0,
-            keepalive_probes: 0,
-            silly_window_override: false,
             next_round_delivered: 0,
             paced_until: now,
-            urgent_beyond_at: None,
-            last_sent_at: now,
-            last_heard_at: now,
-            blocked: Blocked::Nothing,
-            receiver: Receiver::new(ReceiverLimits {
-                window_bytes: u64::from(config.receive_window_initial),
-                window_max_bytes: window_max,
-                segment_size,
-                out_of_order_bytes_max: config.out_of_order_bytes_max,
-                holes_max: config.holes_max,
-                ack_delay: (config.ack_delay_min, config.ack_delay_max),
-            }),
-            timers: TimerTable::default(),
-            challenge: (now, 0),
-            statistics: ConnectionStatistics::default(),
-            trace: Trace::default(),
-            retransmits_traced: 0,
+            urgent_beyond_at: Maybe::NONE,
             config: Arc::new(config.clone()),
         }
     }
@@ -274,7 +262,7 @@ impl Connection {
     pub fn set_receive_room(&mut self, _now: Instant, room: usize) {
         // Before the handshake is complete the room bounds what SYN or SYN-ACK promise.
         if self.state.may_receive() || matches!(self.state, State::SynSent | State::SynReceived) {
-            self.receiver.set_room(room as u64);
+            self.receiver.set_room(&self.config, room as u64);
         }
     }
 
@@ -296,7 +284,7 @@ impl Connection {
         if core::mem::take(&mut self.established_pending) {
             return Some(Event::Established);
         }
-        if self.pending_reset.is_some() || self.closed_reported {
+        if self.has_reset_pending || self.closed_reported {
             return None;
         }
         self.close_reason.map(|reason| {
@@ -314,11 +302,6 @@ impl Connection {
     /// State of the machine.
     pub fn state(&self) -> State {
         self.state
-    }
-
-    /// Counters.
-    pub fn statistics(&self) -> &ConnectionStatistics {
-        &self.statistics
     }
 
     /// The last segments and events.
@@ -339,7 +322,7 @@ impl Connection {
                 .flight
                 .front()
                 .map_or(Duration::ZERO, |segment| now - segment.first_sent_at),
-            retransmits: self.statistics.retransmits,
+            retransmits: self.retransmits,
             blocked: self.blocked,
             stream_offset: self.next,
         }
@@ -373,7 +356,9 @@ impl Connection {
 
     /// Heap and inline bytes this connection holds, congestion controller excluded.
     pub fn memory_bytes(&self) -> usize {
-        size_of::<Connection>() + self.flight.memory_bytes() + self.receiver.out_of_order_bytes()
+        let rare = if self.rare.is_some() { size_of::<Rare>() } else { 0 };
+        let ecn = if self.ecn.is_some() { size_of::<Ecn>() } else { 0 };
+        size_of::<Connection>() + rare + ecn + self.flight.memory_bytes() + self.receiver.memory_bytes()
     }
 
     /// The payload of a segment just given by [`Self::poll_transmit`], in two pieces (the second often empty).
@@ -381,12 +366,12 @@ impl Connection {
         if segment.payload_length == 0 {
             return [&[], &[]];
         }
-        self.flight.ring().slices(segment.payload_offset, segment.payload_length)
+        self.flight.slices(segment.payload_offset, segment.payload_length)
     }
 
     /// `length` bytes of payload in flight from stream offset `offset` on, likewise.
     pub(crate) fn payload_at(&self, offset: u64, length: usize) -> [&[u8]; 2] {
-        self.flight.ring().slices(offset, length)
+        self.flight.slices(offset, length)
     }
 
     /// Whether the next payload sent needs memory that is not there yet.
@@ -402,31 +387,6 @@ impl Connection {
     /// Gives such memory to a connection that has none.
     pub(crate) fn use_spare(&mut self, spare: Spare) {
         self.flight.use_spare(spare);
-    }
-
-    /// Reads a little of everything that the next segment needs, so that the cache fetches it while others have their
-    /// turn; of the sending half only if it `sends`, or has something in flight. What it returns means nothing.
-    pub(crate) fn touch(&self, sends: bool) -> u64 {
-        let common = self.una
-            ^ self.window_edge
-            ^ self.retransmits_traced
-            ^ self.timeout_base.as_nanos()
-            ^ self.statistics.segments_sent
-            ^ self.receiver.touch()
-            ^ self.timers.touch()
-            ^ self.trace.touch();
-        if !sends && self.flight.is_empty() {
-            return common;
-        }
-        common
-            ^ self.next_round_delivered
-            ^ self.duplicate_acks
-            ^ self.paced_until.as_nanos()
-            ^ self.rate.delivered()
-            ^ self.flight.touch(sends)
-            ^ self.congestion.touch()
-            ^ self.rtt.touch()
-            ^ self.rack.touch()
     }
 
     /// Has the connection use `config`, which says what its own does.
@@ -480,7 +440,7 @@ impl Connection {
         let mut header = Header { seq: self.initial.at(self.next), ..Header::default() };
         header.flags.rst = true;
         header.ack = Some(self.receiver.initial.at(self.receiver.next));
-        self.pending_reset = Some(header);
+        self.reset_with(Some(header));
         self.close(reason);
     }
 
@@ -500,12 +460,13 @@ impl Connection {
 
     /// An acknowledgement that answers something suspicious, limited in rate (RFC 5961 section 7).
     fn challenge(&mut self, now: Instant) {
-        if now - self.challenge.0 >= Duration::from_secs(1) {
-            self.challenge = (now, 0);
+        let rare = self.rare_mut();
+        if rare.challenges.1 == 0 || now - rare.challenges.0 >= Duration::from_secs(1) {
+            rare.challenges = (now, 0);
         }
-        if self.challenge.1 < CHALLENGE_ACKS_PER_SECOND {
-            self.challenge.1 += 1;
-            self.statistics.challenge_acks += 1;
+        if rare.challenges.1 < CHALLENGE_ACKS_PER_SECOND {
+            rare.challenges.1 += 1;
+            rare.statistics.challenge_acks += 1;
             self.receiver.acknowledge_now();
         }
     }

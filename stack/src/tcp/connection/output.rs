@@ -6,6 +6,7 @@ use super::{Connection, Recovery, Undo};
 use crate::tcp::config::TransmitLimit;
 use crate::tcp::congestion::CongestionEvent;
 use crate::tcp::ecn::Ecn;
+use crate::tcp::maybe::Maybe;
 use crate::tcp::receiver::AckDue;
 use crate::tcp::recovery::TailProbe;
 use crate::tcp::ring::ByteRing;
@@ -72,7 +73,9 @@ impl Connection {
         source: &mut dyn SegmentSource,
         limit: TransmitLimit,
     ) -> Option<Outgoing> {
-        if let Some(mut header) = self.pending_reset.take() {
+        if self.has_reset_pending
+            && let Some(mut header) = self.take_reset()
+        {
             header.options.timestamps = self.timestamps_now(now);
             let outgoing = self.bare(header);
             self.count(now, &outgoing);
@@ -92,10 +95,9 @@ impl Connection {
     }
 
     fn count(&mut self, now: Instant, outgoing: &Outgoing) {
-        self.statistics.segments_sent += outgoing.segments() as u64;
+        self.segments_sent += outgoing.segments() as u64;
         self.last_sent_at = now;
-        let again = self.statistics.retransmits != self.retransmits_traced;
-        self.retransmits_traced = self.statistics.retransmits;
+        let again = core::mem::take(&mut self.sends_again);
         self.trace.sent(now, &outgoing.header, outgoing.payload_length, again);
     }
 
@@ -154,7 +156,7 @@ impl Connection {
             AckDue::At(at) => at <= now,
         };
         due.then(|| {
-            self.statistics.acks_sent += 1;
+            self.acks_sent += 1;
             let header = self.header_at(now, self.next, 4);
             self.bare(header)
         })
@@ -171,20 +173,22 @@ impl Connection {
         }
         header.ack = Some(self.receiver.initial.at(marked.next));
         header.flags.ece = marked.echo;
-        self.statistics.acks_sent += 1;
+        self.acks_sent += 1;
         Some(self.bare(header))
     }
 
     /// RFC 9293 section 3.8.6.1, with an old sequence number so that no new byte is spent: the answer tells the window.
     fn transmit_probe(&mut self, now: Instant) -> Outgoing {
-        self.statistics.window_probes += u64::from(self.keepalive_probes == 0);
+        if self.keepalive_probes == 0 {
+            self.rare_count().window_probes += 1;
+        }
         let header = self.header_at(now, self.una - 1, 4);
         self.bare(header)
     }
 
     /// A header that acknowledges everything received, with up to `sack_blocks` SACK blocks.
     fn header_at(&mut self, now: Instant, offset: u64, sack_blocks: usize) -> Header {
-        let window = self.receiver.advertise(self.own_shift);
+        let window = self.receiver.advertise(&self.config, self.own_shift);
         // Option space is 40 bytes: timestamps leave room for three blocks.
         let sack_max = if self.timestamps.is_some() { 3 } else { 4 };
         let sack = match self.sack {
@@ -194,7 +198,7 @@ impl Connection {
         let header = Header {
             seq: self.initial.at(offset),
             ack: Some(self.receiver.initial.at(self.receiver.next)),
-            flags: Flags { ece: self.ecn.as_ref().is_some_and(Ecn::echo), ..Flags::default() },
+            flags: Flags { ece: self.ecn.as_deref().is_some_and(Ecn::echo), ..Flags::default() },
             window,
             options: Options { timestamps: self.timestamps_now(now), sack, ..Options::default() },
         };
@@ -213,7 +217,7 @@ impl Connection {
         let reducing =
             matches!(self.recovery, Recovery::Fast { .. }) && self.congestion.wants_rate_reduction();
         let open = if reducing {
-            self.reduction.allowance() > 0
+            self.reduction_allowance() > 0
         } else {
             pipe == 0 || pipe + bytes <= self.congestion.window()
         };
@@ -239,7 +243,7 @@ impl Connection {
 
     /// Bytes known to have left the network by duplicate acknowledgements, where there is no SACK.
     pub(super) fn departed_by_duplicates(&self) -> u64 {
-        if self.sack { 0 } else { self.duplicate_acks * self.segment_size() as u64 }
+        if self.sack { 0 } else { u64::from(self.duplicate_acks) * self.segment_size() as u64 }
     }
 
     /// Charges `bytes` to pacer, rate reduction and controller. `pipe` is the pipe before them.
@@ -254,7 +258,9 @@ impl Connection {
             };
             self.paced_until = self.paced_until.max(now - PACING_CATCH_UP) + duration;
         }
-        self.reduction.on_sent(bytes);
+        if matches!(self.recovery, Recovery::Fast { .. }) {
+            self.rare_mut().reduction.on_sent(bytes);
+        }
         self.congestion.on_sent(now, bytes, pipe);
     }
 
@@ -300,12 +306,15 @@ impl Connection {
         let stamp = self.rate.stamp(now, pipe, u64::from(segment.length));
         self.flight.on_retransmitted(offset, now, stamp);
         let payload_length = segment.length as usize - usize::from(segment.control);
-        self.statistics.retransmits += 1;
-        self.statistics.retransmitted_bytes += payload_length as u64;
-        if self.undo == Some(Undo::Waiting) {
-            self.undo = Some(Undo::Retransmitted { timestamp: self.timestamp_at(now), end: segment.end() });
+        self.retransmits += 1;
+        self.sends_again = true;
+        let timestamp = self.timestamp_at(now);
+        let rare = self.rare_mut();
+        rare.statistics.retransmitted_bytes += payload_length as u64;
+        if rare.undo == Some(Undo::Waiting) {
+            rare.undo = Some(Undo::Retransmitted { timestamp, end: segment.end() });
         }
-        self.undo_balance = self.undo_balance.map(|balance| balance.saturating_add(1));
+        rare.undo_balance = rare.undo_balance.map(|balance| balance.saturating_add(1));
         if segment.offset == self.una {
             self.timeout_base = now;
         }
@@ -330,12 +339,12 @@ impl Connection {
         limit: TransmitLimit,
     ) -> Option<Outgoing> {
         if let Some(outgoing) = self.transmit_new(now, source, limit, Exempt::Probe) {
-            self.statistics.tail_probes += 1;
+            self.rare_count().tail_probes += 1;
             self.tail_probe = Some(TailProbe { end: self.next, is_retransmission: false });
             return Some(outgoing);
         }
         let last = *self.flight.back()?;
-        self.statistics.tail_probes += 1;
+        self.rare_count().tail_probes += 1;
         self.trace.tail_probe(now);
         self.tail_probe = Some(TailProbe { end: self.next, is_retransmission: true });
         // Only the last segment's worth of a long one (RFC 8985 section 7.3).
@@ -348,7 +357,7 @@ impl Connection {
     /// Whether an out-of-band segment may exceed the congestion window now: one a round trip.
     fn may_exceed_window(&self, now: Instant) -> bool {
         let round = self.rtt.smoothed().unwrap_or(self.config.rto_initial);
-        self.urgent_beyond_at.is_none_or(|at| now - at >= round)
+        self.urgent_beyond_at.get().is_none_or(|at| now - at >= round)
     }
 
     /// New data and FIN.
@@ -396,8 +405,8 @@ impl Connection {
             return None;
         }
         if urgent_only {
-            self.urgent_beyond_at = Some(now);
-            self.statistics.urgent_beyond_window += 1;
+            self.urgent_beyond_at = Maybe::some(now);
+            self.rare_count().urgent_beyond_window += 1;
         }
         let (mut following, mut push) = after_cut(now, source);
         for cut_before in 1..=follow {
@@ -463,10 +472,9 @@ impl Connection {
         self.silly_window_override = false;
         self.window_probe_backoff = 0;
         self.timers.disarm(Timer::Persist);
-        self.statistics.payload_bytes_sent += length as u64;
         self.charge(now, self.next - offset, pipe);
         if fin {
-            self.fin_at = Some(self.next - 1);
+            self.fin_at = Maybe::some(self.next - 1);
             self.transition(Transition::FinSent);
         }
         let mut header = self.header_at(now, offset, sack_blocks);

@@ -25,10 +25,10 @@ impl Connection {
             || !self.is_in_flight(sequence)
             || segment_size_max >= self.peer_segment_size
         {
-            self.statistics.icmp_ignored += 1;
+            self.rare_count().icmp_ignored += 1;
             return false;
         }
-        self.statistics.path_mtu_reductions += 1;
+        self.rare_count().path_mtu_reductions += 1;
         self.set_peer_segment_size(segment_size_max.max(SEGMENT_SIZE_MIN));
         self.bound_mtu_search(self.peer_segment_size);
         let size = self.segment_size() as u64;
@@ -43,10 +43,10 @@ impl Connection {
     /// 3.9.2.2, RFC 5461). Returns whether the report was believed.
     pub fn on_unreachable(&mut self, _now: Instant, sequence: SeqNumber) -> bool {
         if self.state == State::Closed || !self.is_in_flight(sequence) {
-            self.statistics.icmp_ignored += 1;
+            self.rare_count().icmp_ignored += 1;
             return false;
         }
-        self.statistics.icmp_unreachable += 1;
+        self.rare_count().icmp_unreachable += 1;
         if self.state == State::SynSent {
             self.close(CloseReason::Unreachable);
         }

@@ -52,10 +52,12 @@ impl Connection {
     /// Falls back to the base size, and searches from there.
     fn suspect_segment_size(&mut self) {
         if self.peer_segment_size > SEGMENT_SIZE_BASE {
-            self.mtu_search.largest = self.mtu_search.largest.max(self.peer_segment_size);
-            self.mtu_search.ceiling = self.mtu_search.largest.saturating_add(1);
-            self.mtu_search.probe = None;
-            self.mtu_search.paused_until = None;
+            let size = self.peer_segment_size;
+            let search = &mut self.rare_mut().mtu_search;
+            search.largest = search.largest.max(size);
+            search.ceiling = search.largest.saturating_add(1);
+            search.probe = None;
+            search.paused_until = None;
             self.set_peer_segment_size(SEGMENT_SIZE_BASE);
         }
     }
@@ -72,14 +74,14 @@ impl Connection {
             u64::from(segment.length) + self.timestamp_bytes() as u64 > u64::from(SEGMENT_SIZE_BASE)
         });
         if self.config.mtu_probing != MtuProbing::Off && timeouts >= TIMEOUTS_SUSPICIOUS && long {
-            self.statistics.path_mtu_reductions += 1;
+            self.rare_count().path_mtu_reductions += 1;
             self.suspect_segment_size();
         }
     }
 
     /// Payload of a probe, if one may leave now.
     pub(super) fn mtu_probe_payload(&self, now: Instant) -> Option<usize> {
-        let search = &self.mtu_search;
+        let search = self.mtu_search()?;
         let may = search.ceiling > 0
             && search.probe.is_none()
             && search.paused_until.is_none_or(|at| at <= now)
@@ -91,7 +93,7 @@ impl Connection {
         }
         let (known, ceiling) = (self.peer_segment_size, search.ceiling);
         // The likeliest first: what the peer takes; then halves.
-        let largest = self.mtu_search.largest;
+        let largest = search.largest;
         let size = if ceiling > largest { largest } else { known + (ceiling - known) / 2 };
         (size > known).then(|| usize::from(size) - self.timestamp_bytes())
     }
@@ -103,21 +105,35 @@ impl Connection {
         if size <= usize::from(self.peer_segment_size) {
             return false;
         }
-        self.statistics.path_mtu_probes += 1;
-        self.mtu_search.probe =
+        let rare = self.rare_mut();
+        rare.statistics.path_mtu_probes += 1;
+        rare.mtu_search.probe =
             Some(Probe { start, end: start + payload as u64, size: size.min(usize::from(u16::MAX)) as u16 });
         true
     }
 
+    /// The probe that is out.
+    fn mtu_probe(&self) -> Option<Probe> {
+        self.mtu_search()?.probe
+    }
+
+    /// The probe did not get through, or nobody will know.
+    fn end_mtu_probe(&mut self, now: Instant, probe: &Probe) {
+        let search = &mut self.rare_mut().mtu_search;
+        search.probe = None;
+        search.ceiling = search.ceiling.min(probe.size);
+        self.end_mtu_search_if_done(now);
+    }
+
     /// Whether the probe begins at `offset`.
     pub(super) fn probes_mtu_at(&self, offset: u64) -> bool {
-        self.mtu_search.probe.is_some_and(|probe| probe.start == offset)
+        self.mtu_probe().is_some_and(|probe| probe.start == offset)
     }
 
     /// Everything before SND.UNA is delivered: a probe among it has shown what the path carries.
     pub(super) fn check_mtu_probe_delivered(&mut self, now: Instant) {
-        let Some(probe) = self.mtu_search.probe.filter(|probe| self.una >= probe.end) else { return };
-        self.mtu_search.probe = None;
+        let Some(probe) = self.mtu_probe().filter(|probe| self.una >= probe.end) else { return };
+        self.rare_mut().mtu_search.probe = None;
         self.set_peer_segment_size(probe.size.max(self.peer_segment_size));
         self.end_mtu_search_if_done(now);
     }
@@ -125,43 +141,40 @@ impl Connection {
     /// `lost` bytes were found lost in one go. If that is the probe and nothing else, it says nothing about congestion
     /// (RFC 4821 section 7.5).
     pub(super) fn is_mtu_probe_lost(&mut self, now: Instant, lost: u64) -> bool {
-        let Some(probe) = self.mtu_search.probe else { return false };
+        let Some(probe) = self.mtu_probe() else { return false };
         if !self.flight.at(probe.start).is_some_and(|segment| segment.lost) {
             return false;
         }
-        self.mtu_search.probe = None;
-        self.mtu_search.ceiling = self.mtu_search.ceiling.min(probe.size);
-        self.end_mtu_search_if_done(now);
+        self.end_mtu_probe(now, &probe);
         lost == probe.end - probe.start
     }
 
     /// The segment at `offset` leaves again, in pieces of the known size: if it is the probe, its acknowledgement will
     /// no longer tell what the path carries, and it was probably too large.
     pub(super) fn note_mtu_probe_resent(&mut self, now: Instant, offset: u64) {
-        if let Some(probe) = self.mtu_search.probe.filter(|probe| (probe.start..probe.end).contains(&offset))
-        {
-            self.mtu_search.probe = None;
-            self.mtu_search.ceiling = self.mtu_search.ceiling.min(probe.size);
-            self.end_mtu_search_if_done(now);
+        if let Some(probe) = self.mtu_probe().filter(|probe| (probe.start..probe.end).contains(&offset)) {
+            self.end_mtu_probe(now, &probe);
         }
     }
 
     /// A report that the path carries no more than this ends the search above it.
     pub(super) fn bound_mtu_search(&mut self, size: u16) {
-        if self.mtu_search.ceiling > 0 {
-            self.mtu_search.ceiling = self.mtu_search.ceiling.min(size.saturating_add(1));
+        if self.mtu_search().is_some_and(|search| search.ceiling > 0) {
+            let search = &mut self.rare_mut().mtu_search;
+            search.ceiling = search.ceiling.min(size.saturating_add(1));
         }
     }
 
     /// The search is over for now when little is left to gain.
     fn end_mtu_search_if_done(&mut self, now: Instant) {
-        let largest = self.mtu_search.largest;
-        if self.peer_segment_size >= largest {
-            self.mtu_search.ceiling = 0;
-        } else if self.mtu_search.ceiling <= self.peer_segment_size + SEARCH_GRANULARITY {
+        let known = self.peer_segment_size;
+        let search = &mut self.rare_mut().mtu_search;
+        if known >= search.largest {
+            search.ceiling = 0;
+        } else if search.ceiling <= known + SEARCH_GRANULARITY {
             // The path may change: try all of it again later.
-            self.mtu_search.ceiling = largest.saturating_add(1);
-            self.mtu_search.paused_until = Some(now + RAISE_INTERVAL);
+            search.ceiling = search.largest.saturating_add(1);
+            search.paused_until = Some(now + RAISE_INTERVAL);
         }
     }
 }

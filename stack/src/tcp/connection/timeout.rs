@@ -166,7 +166,7 @@ impl Connection {
 
     /// RFC 6298 section 5.4 to 5.6.
     fn on_data_timeout(&mut self, now: Instant) {
-        self.statistics.retransmission_timeouts += 1;
+        self.rare_count().retransmission_timeouts += 1;
         self.trace.timeout(now, self.next - self.una);
         tracing::debug!(target: "outrider::tcp", trace = %self.trace, "retransmission timeout");
         if self.flight.front().is_some_and(|segment| segment.sacked) {
@@ -176,8 +176,9 @@ impl Connection {
         let lost = self.flight.mark_lost(|_| Some(true));
         self.rate.on_lost(lost);
         if self.backoff == 0 {
-            self.undo = Some(Undo::Waiting);
-            self.undo_balance = Some(0);
+            let rare = self.rare_mut();
+            rare.undo = Some(Undo::Waiting);
+            rare.undo_balance = Some(0);
             self.congestion.on_event(now, CongestionEvent::Timeout, self.flight.pipe());
         }
         self.recovery = Recovery::Timeout { until: self.next };
@@ -207,7 +208,7 @@ impl Connection {
             return self.close_with_reset(CloseReason::KeepaliveTimeout);
         }
         self.keepalive_probes += 1;
-        self.statistics.keepalive_probes += 1;
+        self.rare_count().keepalive_probes += 1;
         self.window_probe_due = true;
     }
 

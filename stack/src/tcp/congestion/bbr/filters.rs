@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use crate::tcp::maybe::{Maybe, Span};
 use crate::time::Instant;
 
 /// Maximum delivery rate of the current and the previous ProbeBW cycle (draft section 5.5.5; MaxBwFilterLen = 2).
@@ -38,13 +39,14 @@ const SUSTAINED_COUNT: usize = 16;
 const SUSTAINED_PERCENT: u64 = 200;
 
 /// What was delivered over times much longer than a round trip (deviation 11): the highest of the last few.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct SustainedRate {
-    began: Option<Instant>,
+    began: Maybe<Instant>,
     delivered: u64,
+    /// Apart, since a flow that never fills a path has none.
+    rates: Option<Box<[u64; SUSTAINED_COUNT]>>,
+    next: u8,
     app_limited: bool,
-    rates: [u64; SUSTAINED_COUNT],
-    next: usize,
 }
 
 impl SustainedRate {
@@ -56,8 +58,8 @@ impl SustainedRate {
         min_rtt: Option<Duration>,
         segment_size: u64,
     ) {
-        let Some(began) = self.began else {
-            self.began = Some(now);
+        let Some(began) = self.began.get() else {
+            self.began = Maybe::some(now);
             return;
         };
         self.delivered = self.delivered.saturating_add(delivered);
@@ -69,15 +71,18 @@ impl SustainedRate {
         }
         if !self.app_limited {
             let rate = u128::from(self.delivered) * 1_000_000_000 / elapsed.as_nanos().max(1);
-            self.rates[self.next] = u64::try_from(rate).unwrap_or(u64::MAX);
-            self.next = (self.next + 1) % SUSTAINED_COUNT;
+            let rates = self.rates.get_or_insert_default();
+            rates[usize::from(self.next)] = u64::try_from(rate).unwrap_or(u64::MAX);
+            self.next = (self.next + 1) % SUSTAINED_COUNT as u8;
         }
-        *self = SustainedRate { began: Some(now), delivered: 0, app_limited: false, ..*self };
+        self.began = Maybe::some(now);
+        self.delivered = 0;
+        self.app_limited = false;
     }
 
     /// What a sample of the delivery rate may be believed up to, bytes per second.
     pub(super) fn bound(&self) -> u64 {
-        match self.rates.iter().copied().max() {
+        match self.rates.as_ref().and_then(|rates| rates.iter().copied().max()) {
             None | Some(0) => u64::MAX,
             Some(most) => percent_of(most, SUSTAINED_PERCENT),
         }
@@ -92,30 +97,35 @@ const PROBE_RTT_INTERVAL: Duration = Duration::from_secs(5);
 /// The two minima of the round-trip time: over ten seconds for the model, over five to know when to look again.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct MinRtt {
-    model: Option<(Duration, Instant)>,
-    recent: Option<(Duration, Instant)>,
+    model: Maybe<Span>,
+    /// When it was seen.
+    model_at: Instant,
+    recent: Maybe<Span>,
+    recent_at: Instant,
     probe_due: bool,
 }
 
 impl MinRtt {
     pub(super) fn update(&mut self, now: Instant, sample: Option<Duration>) {
-        self.probe_due = self.recent.is_some_and(|(_, stamp)| now.since(stamp) > PROBE_RTT_INTERVAL);
+        self.probe_due = !self.recent.is_none() && now.since(self.recent_at) > PROBE_RTT_INTERVAL;
         if let Some(rtt) = sample
-            && (self.probe_due || self.recent.is_none_or(|(least, _)| rtt < least))
+            && (self.probe_due || self.recent.get().is_none_or(|least| rtt < least.get()))
         {
-            self.recent = Some((rtt, now));
+            self.recent = Maybe::some(rtt.into());
+            self.recent_at = now;
         }
-        let expired = self.model.is_none_or(|(_, stamp)| now.since(stamp) > MIN_RTT_WINDOW);
-        if let Some((recent, stamp)) = self.recent
-            && (expired || self.model.is_none_or(|(least, _)| recent < least))
+        let expired = self.model.is_none() || now.since(self.model_at) > MIN_RTT_WINDOW;
+        if let Some(recent) = self.recent.get()
+            && (expired || self.model.get().is_none_or(|least| recent.get() < least.get()))
         {
-            self.model = Some((recent, stamp));
+            self.model = self.recent;
+            self.model_at = self.recent_at;
         }
     }
 
     /// The estimate of the two-way propagation delay.
     pub(super) fn get(&self) -> Option<Duration> {
-        self.model.map(|(least, _)| least)
+        self.model.get().map(Span::get)
     }
 
     /// Whether the last update found that no lower sample had come for the interval.
@@ -125,9 +135,7 @@ impl MinRtt {
 
     /// ProbeRTT has ended: the recent minimum is as fresh as it gets.
     pub(super) fn probed(&mut self, now: Instant) {
-        if let Some((_, stamp)) = &mut self.recent {
-            *stamp = now;
-        }
+        self.recent_at = now;
     }
 }
 
@@ -138,7 +146,7 @@ const TOLERANCE_MIN: Duration = Duration::from_micros(50);
 const TOLERANCE_SEGMENTS: u64 = 2;
 /// Rounds of slowing down after which the RTT must have fallen if the queue is ours. At 0.9 of the rate a queue
 /// shrinks by a tenth of the RTT in each: to 0.59 of itself or less.
-const VERIFY_ROUNDS: u32 = 5;
+const VERIFY_ROUNDS: u8 = 5;
 
 /// Sees a standing queue: one that did not empty in a whole round trip.
 ///
@@ -146,17 +154,18 @@ const VERIFY_ROUNDS: u32 = 5;
 /// flows): it becomes the new floor until [`Self::forget`], and the flow stops yielding to it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct StandingQueue {
-    least: Option<Duration>,
+    least: Maybe<Span>,
+    floor: Maybe<Span>,
+    excess_first: Span,
+    rounds: u8,
     marked: bool,
     standing: bool,
-    floor: Option<Duration>,
-    rounds: u32,
-    excess_first: Duration,
 }
 
 impl StandingQueue {
     pub(super) fn on_rtt(&mut self, rtt: Duration) {
-        self.least = Some(self.least.map_or(rtt, |least| least.min(rtt)));
+        let least = self.least.get().map_or(rtt, |least| least.get().min(rtt));
+        self.least = Maybe::some(least.into());
     }
 
     /// An echoed congestion mark: a queue by the network's own word.
@@ -173,15 +182,15 @@ impl StandingQueue {
         yielding: bool,
     ) -> bool {
         let mut false_alarm = false;
-        if let (Some(least), Some(min_rtt)) = (self.least, min_rtt) {
+        if let (Some(least), Some(min_rtt)) = (self.least.get().map(Span::get), min_rtt) {
             let tolerance = (min_rtt / TOLERANCE_DIVISOR).max(TOLERANCE_MIN).max(segment_time);
-            let floor = self.floor.map_or(min_rtt, |floor| floor.min(least).max(min_rtt));
-            self.floor = Some(floor);
+            let floor = self.floor.get().map_or(min_rtt, |floor| floor.get().min(least).max(min_rtt));
+            self.floor = Maybe::some(floor.into());
             let excess = least.saturating_sub(floor);
             self.standing = excess > tolerance;
             false_alarm = self.standing && yielding && self.is_false_alarm(excess);
             if false_alarm {
-                self.floor = Some(floor + excess / 2);
+                self.floor = Maybe::some((floor + excess / 2).into());
             }
             if !self.standing || !yielding || false_alarm {
                 self.rounds = 0;
@@ -189,26 +198,26 @@ impl StandingQueue {
             }
         }
         self.standing |= self.marked;
-        self.least = None;
+        self.least = Maybe::NONE;
         self.marked = false;
         false_alarm
     }
 
     fn is_false_alarm(&mut self, excess: Duration) -> bool {
         if self.rounds == 0 {
-            self.excess_first = excess;
+            self.excess_first = excess.into();
         }
         self.rounds += 1;
         if self.rounds <= VERIFY_ROUNDS {
             return false;
         }
         self.rounds = 0;
-        excess > self.excess_first / 4 * 3
+        excess > self.excess_first.get() / 4 * 3
     }
 
     /// The floor is min_rtt again: what raised it may be gone.
     pub(super) fn forget(&mut self) {
-        self.floor = None;
+        self.floor = Maybe::NONE;
         self.rounds = 0;
     }
 

@@ -444,7 +444,7 @@ impl CongestionControl for Bbr {
             ^ self.aggregation.get()
             ^ self.round.count()
             ^ self.bounds.inflight_latest()
-            ^ self.cycle.rounds_in_phase
+            ^ u64::from(self.cycle.rounds_in_phase)
             ^ self.probe_rtt.window
             ^ self.usage.peak()
             ^ self.limited_until

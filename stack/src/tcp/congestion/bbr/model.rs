@@ -108,9 +108,9 @@ impl LowerBounds {
 }
 
 /// What a loss episode overwrote (section 5.5.11).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Undo {
-    saved: Option<Saved>,
+    saved: Option<Box<Saved>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -207,12 +207,12 @@ impl Bbr {
 
     /// SaveStateUponLoss.
     pub(super) fn save_for_undo(&mut self) {
-        self.undo.saved = Some(Saved {
+        self.undo.saved = Some(Box::new(Saved {
             bandwidth: self.bounds.bandwidth,
             inflight: self.bounds.inflight,
             inflight_long: self.inflight_long,
             state: None,
-        });
+        }));
     }
 
     /// HandleSpuriousLossDetection (section 5.5.11.2).

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::filters::exceeds_loss_threshold;
 use super::{Ack, BETA_PERCENT, Bbr, PROBE_RTT_WINDOW_PERCENT, State};
+use crate::tcp::maybe::{Maybe, Span};
 use crate::time::Instant;
 
 /// Wall-clock bound of the time between probes, and what is added to it at random (section 5.3.3.5).
@@ -18,11 +19,11 @@ const PROBE_WAIT_MIN_RANDOM: Duration = Duration::from_millis(5);
 const UP_INFLIGHT_PERCENT: u64 = 125;
 const GROWTH_PERCENT: u128 = 112;
 /// Doublings of the slope at which inflight_longterm grows, at most.
-const UP_ROUNDS_MAX: u32 = 30;
+const UP_ROUNDS_MAX: u8 = 30;
 /// Deviation 7: fewer lost segments than this are not a sign of too much in flight.
 const LOST_SEGMENTS_MIN: u64 = 3;
 /// Deviation 3: rounds in DOWN after which the RTT reflects what DOWN did.
-const DOWN_ROUNDS_MIN: u64 = 2;
+const DOWN_ROUNDS_MIN: u32 = 2;
 /// Deviation 9: how long ProbeRTT holds.
 const PROBE_RTT_MIN: Duration = Duration::from_millis(10);
 const PROBE_RTT_MAX: Duration = Duration::from_millis(200);
@@ -44,14 +45,14 @@ enum AckPhase {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cycle {
     start: Instant,
-    wait: Duration,
-    wait_min: Duration,
-    pub(super) rounds_since_probe: u64,
-    pub(super) rounds_in_phase: u64,
+    wait: Span,
+    wait_min: Span,
+    pub(super) rounds_since_probe: u32,
+    pub(super) rounds_in_phase: u32,
     ack_phase: AckPhase,
     /// Whether acknowledgements still tell about data sent while probing.
     probe_sample: bool,
-    up_rounds: u32,
+    up_rounds: u8,
     up_acked: u64,
     up_acked_per_segment: u64,
     prev_too_high: bool,
@@ -67,7 +68,7 @@ pub(super) struct Cycle {
 pub(super) struct ProbeRtt {
     /// Window to hold, bytes; fixed before the stale min_rtt is replaced.
     pub(super) window: u64,
-    done: Option<Instant>,
+    done: Maybe<Instant>,
     round_done: bool,
 }
 
@@ -76,9 +77,9 @@ impl Bbr {
     pub(super) fn start_down(&mut self, now: Instant, delivered: u64) {
         self.bounds.reset_signals();
         self.cycle.up_acked_per_segment = u64::MAX;
-        self.cycle.rounds_since_probe = self.random.below(2);
-        self.cycle.wait = PROBE_WAIT + self.random_part(PROBE_WAIT_RANDOM);
-        self.cycle.wait_min = PROBE_WAIT_MIN + self.random_part(PROBE_WAIT_MIN_RANDOM);
+        self.cycle.rounds_since_probe = self.random.below(2) as u32;
+        self.cycle.wait = (PROBE_WAIT + self.random_part(PROBE_WAIT_RANDOM)).into();
+        self.cycle.wait_min = (PROBE_WAIT_MIN + self.random_part(PROBE_WAIT_MIN_RANDOM)).into();
         self.cycle.start = now;
         self.queue.forget();
         self.cycle.ack_phase = AckPhase::ProbeStopping;
@@ -208,9 +209,9 @@ impl Bbr {
     fn is_time_to_probe(&self, now: Instant) -> bool {
         let elapsed = now.since(self.cycle.start);
         let target = self.bdp(100).min(self.window) / self.segment_size;
-        elapsed > self.cycle.wait
-            || (elapsed > self.cycle.wait_min
-                && self.cycle.rounds_since_probe >= target.min(PROBE_WAIT_ROUNDS_MAX))
+        elapsed > self.cycle.wait.get()
+            || (elapsed > self.cycle.wait_min.get()
+                && u64::from(self.cycle.rounds_since_probe) >= target.min(PROBE_WAIT_ROUNDS_MAX))
     }
 
     /// IsTimeToCruise (deviation 3).
@@ -239,7 +240,7 @@ impl Bbr {
 
     /// RaiseInflightLongtermSlope.
     fn raise_slope(&mut self) {
-        let growth = 1 << self.cycle.up_rounds;
+        let growth = 1u64 << self.cycle.up_rounds;
         self.cycle.up_rounds = (self.cycle.up_rounds + 1).min(UP_ROUNDS_MAX);
         self.cycle.up_acked_per_segment = (self.window / growth).max(self.segment_size);
     }
@@ -270,7 +271,7 @@ impl Bbr {
     pub(super) fn check_probe_rtt(&mut self, ack: &Ack) {
         if self.state != State::ProbeRtt && self.min_rtt.probe_due() && !self.idle_restart {
             self.save_window();
-            self.probe_rtt.done = None;
+            self.probe_rtt.done = Maybe::NONE;
             self.cycle.ack_phase = AckPhase::ProbeStopping;
             self.enter(State::ProbeRtt, ack.delivered);
         }
@@ -288,7 +289,7 @@ impl Bbr {
         if self.probe_rtt.done.is_none() {
             if ack.pipe <= self.probe_rtt.window {
                 let trips = self.min_rtt.get().unwrap_or_default().saturating_mul(PROBE_RTT_TRIPS);
-                self.probe_rtt.done = Some(ack.now + trips.clamp(PROBE_RTT_MIN, PROBE_RTT_MAX));
+                self.probe_rtt.done = Maybe::some(ack.now + trips.clamp(PROBE_RTT_MIN, PROBE_RTT_MAX));
                 self.probe_rtt.round_done = false;
                 self.round.start(ack.delivered);
             }
@@ -302,7 +303,7 @@ impl Bbr {
 
     /// CheckProbeRTTDone and ExitProbeRTT.
     pub(super) fn finish_probe_rtt(&mut self, now: Instant) {
-        if self.probe_rtt.done.is_none_or(|done| now <= done) {
+        if self.probe_rtt.done.get().is_none_or(|done| now <= done) {
             return;
         }
         self.min_rtt.probed(now);

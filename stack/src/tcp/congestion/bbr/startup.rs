@@ -2,11 +2,12 @@
 
 use super::filters::exceeds_loss_threshold;
 use super::{Ack, Bbr, State};
+use crate::tcp::maybe::Maybe;
 
 /// Growth of the rate that keeps the search going, in percent of the last baseline.
 const FULL_PIPE_GROWTH_PERCENT: u64 = 125;
 /// Rounds without it that end the search.
-const FULL_PIPE_ROUNDS: u32 = 3;
+const FULL_PIPE_ROUNDS: u8 = 3;
 /// StartupFullLossCnt: lost segments in a round that end Startup.
 const STARTUP_LOSS_SEGMENTS: u64 = 6;
 /// Rounds after which Drain gives up waiting for the pipe to shrink.
@@ -20,11 +21,11 @@ pub(super) struct FullPipe {
     /// full_bw_now: this search found the plateau.
     pub(super) now: bool,
     baseline: u64,
-    rounds: u32,
+    rounds: u8,
     lost_in_round: u64,
     delivered_in_round: u64,
     /// Round in which recovery was first seen in Startup.
-    recovery_round: Option<u64>,
+    recovery_round: Maybe<u64>,
     drain_round: u64,
 }
 
@@ -81,10 +82,10 @@ impl Bbr {
     /// CheckStartupHighLoss (section 5.3.1.3): a full round of recovery, over 2 % of it lost, six segments at least.
     fn check_startup_loss(&mut self, ack: &Ack) {
         if !ack.in_recovery {
-            self.full_pipe.recovery_round = None;
+            self.full_pipe.recovery_round = Maybe::NONE;
             return;
         }
-        let since = *self.full_pipe.recovery_round.get_or_insert(self.round.count());
+        let since = self.full_pipe.recovery_round.get_or_insert(self.round.count());
         let lost = self.full_pipe.lost_in_round;
         let total = lost.saturating_add(self.full_pipe.delivered_in_round);
         if ack.round_start
