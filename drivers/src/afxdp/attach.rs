@@ -13,7 +13,7 @@ use super::socket::XdpSocket;
 
 /// So long a hook that is taken is tried again. A process that forked while it held the last program (to run another,
 /// whose `exec` closes the descriptor) keeps the link for that moment.
-const HOOK_PATIENCE: Duration = Duration::from_millis(200);
+const HOOK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// An attached program. Dropping it, or the end of the process, detaches it.
 #[derive(Debug)]

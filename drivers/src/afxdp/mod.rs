@@ -51,7 +51,7 @@ use crate::port::{Capabilities, PortInfo};
 use crate::rss::{self, Rss};
 
 /// The kernel gives a queue back a moment after its socket was closed: so long a queue that is taken is tried again.
-const QUEUE_PATIENCE: Duration = Duration::from_millis(500);
+const QUEUE_PATIENCE: Duration = Duration::from_secs(2);
 /// What a copied frame is charged to the send buffer besides its bytes: the kernel's own structures.
 const FRAME_OVERHEAD_BYTES: usize = 1024;
 

@@ -56,7 +56,8 @@ pub enum Decoded {
 struct Lane {
     /// Number of the message in progress, or of the next.
     next_id: u64,
-    partial: Option<Partial>,
+    /// In a box, for an idle connection has none and there are many of those.
+    partial: Option<Box<Partial>>,
 }
 
 #[derive(Debug)]
@@ -97,7 +98,8 @@ pub struct Decoder {
     limits: DecoderLimits,
     header: [u8; CHUNK_HEADER_BYTES],
     header_filled: usize,
-    body: Option<Body>,
+    /// In a box, as [`Lane::partial`].
+    body: Option<Box<Body>>,
     lanes: [Lane; LANES],
     spent: u64,
     completed: u64,
@@ -156,7 +158,7 @@ impl Decoder {
     pub(super) fn buffered_capacity(&self) -> usize {
         self.lanes
             .iter()
-            .filter_map(|lane| lane.partial.as_ref())
+            .filter_map(|lane| lane.partial.as_deref())
             .map(|partial| partial.buffer.capacity())
             .sum()
     }
@@ -171,7 +173,7 @@ impl Decoder {
                 let Some(header) = self.take_header(input)? else { return Ok(None) };
                 let target = self.open(&header)?;
                 let remaining = header.length as usize;
-                self.body = Some(Body { header, remaining, crc: Crc32c::default(), target });
+                self.body = Some(Box::new(Body { header, remaining, crc: Crc32c::default(), target }));
             }
             if let Some(whole) = self.take_body(input)? {
                 return Ok(Some(whole));
@@ -291,7 +293,7 @@ impl Decoder {
                         check_message(&body.header, &message, self.limits.message_bytes_max)?;
                         let credit_left = self.limits.credit_limit.saturating_sub(self.spent);
                         let credit = credit_left.saturating_add(body.header.length.into());
-                        lane.partial = Some(Partial::begin(message, self.completed.min(credit)));
+                        lane.partial = Some(Box::new(Partial::begin(message, self.completed.min(credit))));
                         body.target = Target::Message { summed: 0 };
                     }
                 }
@@ -309,7 +311,8 @@ impl Decoder {
 
     /// The chunk's last byte is in: verifies it and hands out what it completes.
     fn close(&mut self) -> Result<Option<Decoded>, CodecError> {
-        let Some(Body { header, crc, target, .. }) = self.body.take() else { return Ok(None) };
+        let Some(body) = self.body.take() else { return Ok(None) };
+        let Body { header, crc, target, .. } = *body;
         let computed = crc.value();
         if computed != header.payload_crc {
             let ChunkHeader { kind, id, payload_crc: received, .. } = header;
@@ -322,7 +325,8 @@ impl Decoder {
             return Ok(None);
         }
         let lane = &mut self.lanes[usize::from(header.lane)];
-        let Some(Partial { header: message, buffer }) = lane.partial.take() else { return Ok(None) };
+        let Some(partial) = lane.partial.take() else { return Ok(None) };
+        let Partial { header: message, buffer } = *partial;
         lane.next_id += 1;
         let credit_bytes = (MESSAGE_HEADER_BYTES + buffer.len()) as u64;
         self.completed += credit_bytes;
