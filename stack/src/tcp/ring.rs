@@ -105,6 +105,9 @@ impl ByteRing {
     }
 
     /// The bytes from `offset` on, `length` of them, in order in two pieces.
+    ///
+    /// Inlined, because four words that come back through memory are read in pairs before their writes are through.
+    #[inline]
     pub(crate) fn slices(&self, offset: u64, length: usize) -> [&[u8]; 2] {
         assert!(
             offset >= self.start && offset + length as u64 <= self.end(),
