@@ -18,11 +18,8 @@ use crate::tcp::config::MtuProbing;
 use crate::tcp::flight::SentSegment;
 use crate::time::Instant;
 
-/// How much may leave at once, at the pacing rate (the send quantum of draft-ietf-ccwg-bbr; what goes into the queue of the
-/// bottleneck is bounded by the caller's limit). It has to be more than a round trip takes: a burst that is acknowledged
-/// before the next may leave is all that is in flight, the rate measured is a burst a round trip, and if both are alike
-/// the controller never learns that there is room for more.
-const PACED_AT_ONCE_MAX: Duration = Duration::from_millis(1);
+/// How much may leave at once, at the pacing rate: it goes into the queue of the bottleneck.
+const PACED_AT_ONCE_MAX: Duration = Duration::from_micros(100);
 
 impl Connection {
     /// Payload bytes of the next segments, of `size` bytes each, where `limit` bytes may leave together: as many whole
