@@ -10,7 +10,7 @@ pub mod congestion;
 pub mod connection;
 mod ecn;
 pub(crate) mod flight;
-mod maybe;
+pub(crate) mod maybe;
 mod rate;
 mod reassembly;
 mod receiver;
