@@ -110,3 +110,38 @@ impl Running {
         self.0 == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_earliest_armed_timer_is_next() {
+        let mut timers = TimerTable::default();
+        assert_eq!(timers.next(), Instant::FAR_FUTURE);
+        timers.arm(Timer::Persist, Instant::from_millis(3));
+        timers.arm(Timer::Reorder, Instant::from_millis(2));
+        timers.arm(Timer::Retransmit, Instant::from_millis(4));
+        assert_eq!(timers.next(), Instant::from_millis(2));
+        assert!(!timers.take_expired(Timer::Reorder, Instant::from_millis(1)));
+        assert!(timers.take_expired(Timer::Reorder, Instant::from_millis(2)));
+        assert!(!timers.is_armed(Timer::Reorder));
+        assert_eq!(timers.next(), Instant::from_millis(3));
+        timers.disarm_all();
+        assert_eq!(timers.next(), Instant::FAR_FUTURE);
+    }
+
+    #[test]
+    fn each_follower_runs_by_itself() {
+        let mut running = Running::default();
+        for timer in Follower::ALL {
+            running.set(timer, true);
+        }
+        running.set(Follower::Keepalive, false);
+        running.set(Follower::Pacing, true);
+        let left = Follower::ALL.map(|timer| running.has(timer));
+        assert_eq!(left, [true, true, false, true]);
+        Follower::ALL.into_iter().for_each(|timer| running.set(timer, false));
+        assert!(running.is_empty());
+    }
+}
