@@ -36,20 +36,35 @@ pub fn copy(to: &mut [u8], from: &[u8]) -> u16 {
     sum(from)
 }
 
-/// [`copy`] of two pieces, one behind the other.
+/// [`copy`] of several pieces, one behind the other.
 ///
 /// # Panics
-/// If both together are not as long as `to`.
-pub fn copy_two(to: &mut [u8], from: [&[u8]; 2]) -> u16 {
-    let (first, second) = to.split_at_mut(from[0].len());
-    let sum = copy(first, from[0]);
-    if second.is_empty() && from[1].is_empty() {
-        return sum;
+/// If all together are not as long as `to`.
+#[inline]
+pub fn copy_all<'a>(to: &mut [u8], from: impl IntoIterator<Item = &'a [u8]>) -> u16 {
+    let (mut at, mut total) = (0, 0);
+    for piece in from {
+        let sum = copy(&mut to[at..at + piece.len()], piece);
+        // Behind an odd number of bytes the two of each word have changed places (RFC 1071 section 2, B).
+        total += u64::from(if at % 2 == 1 { sum.swap_bytes() } else { sum });
+        at += piece.len();
     }
-    let behind = copy(second, from[1]);
-    // Behind an odd number of bytes the two of each word have changed places (RFC 1071 section 2, B).
-    let behind = if from[0].len() % 2 == 1 { behind.swap_bytes() } else { behind };
-    fold(u64::from(sum) + u64::from(behind))
+    assert_eq!(at, to.len(), "what is copied must fit exactly");
+    fold(total)
+}
+
+/// [`copy_all`] where nobody asks for the sum.
+///
+/// # Panics
+/// Likewise.
+#[inline]
+pub fn gather<'a>(to: &mut [u8], from: impl IntoIterator<Item = &'a [u8]>) {
+    let mut at = 0;
+    for piece in from {
+        to[at..at + piece.len()].copy_from_slice(piece);
+        at += piece.len();
+    }
+    assert_eq!(at, to.len(), "what is copied must fit exactly");
 }
 
 /// Adds the carries of a sum of 16-bit words back in until none is left (RFC 1071 section 1).
@@ -231,6 +246,24 @@ mod tests {
                 assert_eq!(copy(&mut room, part), plain(part), "{start}..{end}");
                 assert!(room == part, "{start}..{end}");
             }
+        }
+    }
+
+    #[test]
+    fn pieces_of_any_length_give_the_sum_of_the_whole() {
+        for seed in 0..200 {
+            let mut rng = Rng::new(seed);
+            let bytes: Vec<u8> = (0..rng.below(3_000)).map(|_| rng.next_u64() as u8).collect();
+            let (mut pieces, mut rest) = (Vec::new(), &bytes[..]);
+            while !rest.is_empty() {
+                let (piece, behind) = rest.split_at(rest.len().min(rng.below(700) as usize));
+                pieces.push(piece);
+                rest = behind;
+            }
+            let [mut summed, mut gathered] = [vec![0; bytes.len()], vec![0; bytes.len()]];
+            assert_eq!(copy_all(&mut summed, pieces.iter().copied()), plain(&bytes), "seed {seed}");
+            gather(&mut gathered, pieces);
+            assert!(summed == bytes && gathered == bytes, "seed {seed}");
         }
     }
 

@@ -194,11 +194,12 @@ mod tests {
         assert_eq!(FlightBytes::UNBOUNDED.get(), u64::MAX);
     }
 
+    impl Unmade for [u8; 3] {
+        const UNMADE: &'static Self = &[7; 3];
+    }
+
     #[test]
     fn a_part_is_made_when_it_is_written_to() {
-        impl Unmade for [u8; 3] {
-            const UNMADE: &'static Self = &[7; 3];
-        }
         let mut part = Lazily::<[u8; 3]>::unmade();
         assert_eq!(*part, [7; 3]);
         assert!(part.made_mut().is_none());
