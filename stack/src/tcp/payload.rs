@@ -13,19 +13,31 @@ const SHARED_BYTES_MIN: usize = 512;
 const SHARED_MODEST: usize = 64;
 
 /// Bytes that belong to the source, which lent them until they are acknowledged.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Shared {
     /// Stream offset of the first.
     offset: u64,
     /// Bytes lent since the store was begun, these included.
     lent: u64,
-    bytes: Bytes,
+    /// Where they begin in what they are of.
+    from: usize,
+    length: u32,
+    /// The low bits of the number of the handle of that.
+    handle: u32,
 }
 
 impl Shared {
     fn end(&self) -> u64 {
-        self.offset + self.bytes.len() as u64
+        self.offset + u64::from(self.length)
     }
+}
+
+/// What pieces that follow each other are of, such as the segments of a large message: held once for all of them, for to
+/// take and to drop a handle is not free.
+#[derive(Debug)]
+struct Handle {
+    whole: Bytes,
+    pieces: u32,
 }
 
 /// The bytes from [`Self::release_to`]'s last offset to [`Self::end`] of a stream: appended at the end, released from the
@@ -39,6 +51,10 @@ pub(crate) struct PayloadStore {
     ring: ByteRing,
     /// In order of the stream; what is between two is in the ring.
     shared: VecDeque<Shared>,
+    /// What these are of, in the same order.
+    handles: VecDeque<Handle>,
+    /// Handles given back since the store was begun.
+    handles_released: u32,
     /// Bytes lent and released since the store was begun.
     lent_released: u64,
     /// The last bytes were lent: the next will probably be.
@@ -49,7 +65,14 @@ impl PayloadStore {
     /// An empty store whose first byte will be at `start`.
     pub(crate) fn new(start: u64) -> Self {
         let ring = ByteRing::new(start);
-        PayloadStore { ring, shared: VecDeque::new(), lent_released: 0, lends: false }
+        PayloadStore {
+            ring,
+            shared: VecDeque::new(),
+            handles: VecDeque::new(),
+            handles_released: 0,
+            lent_released: 0,
+            lends: false,
+        }
     }
 
     /// An empty store is to hold the bytes from `start` on.
@@ -71,12 +94,15 @@ impl PayloadStore {
 
     /// Bytes of own memory, used or not.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.ring.capacity() + self.shared.capacity() * size_of::<Shared>()
+        let handles = self.handles.capacity() * size_of::<Handle>();
+        self.ring.capacity() + self.shared.capacity() * size_of::<Shared>() + handles
     }
 
     /// Whether it holds nothing, and has no more memory than any other might have use for.
     pub(crate) fn is_modest(&self) -> bool {
-        self.shared.is_empty() && self.shared.capacity() <= SHARED_MODEST && self.ring.is_modest()
+        self.shared.is_empty()
+            && self.shared.capacity().max(self.handles.capacity()) <= SHARED_MODEST
+            && self.ring.is_modest()
     }
 
     /// Reads where the next bytes will be written, if they will.
@@ -97,9 +123,23 @@ impl PayloadStore {
             self.append(&whole[range]);
             return;
         }
+        assert!(range.end <= whole.len(), "a source must lend what it has");
         self.lends = true;
-        let (offset, lent) = (self.end(), self.lent() + range.len() as u64);
-        self.shared.push_back(Shared { offset, lent, bytes: whole.slice(range) });
+        match self.handles.back_mut() {
+            // What is held does not change, so the same place is the same bytes.
+            Some(last) if core::ptr::eq::<[u8]>(&raw const **whole, &raw const *last.whole) => {
+                last.pieces += 1
+            }
+            _ => self.handles.push_back(Handle { whole: whole.clone(), pieces: 1 }),
+        }
+        self.shared.push_back(Shared {
+            offset: self.end(),
+            lent: self.lent() + range.len() as u64,
+            from: range.start,
+            // A segment and a super-segment are shorter than that.
+            length: range.len() as u32,
+            handle: self.handles_released.wrapping_add(self.handles.len() as u32 - 1),
+        });
     }
 
     /// Releases everything before `offset`.
@@ -110,6 +150,7 @@ impl PayloadStore {
         {
             self.lent_released = first.lent;
             self.shared.pop_front();
+            self.release_handle();
         }
         let copied_to = match self.shared.front() {
             // What is left of the stream begins with this, or before it.
@@ -119,7 +160,24 @@ impl PayloadStore {
         self.ring.release_to(copied_to.saturating_sub(self.lent_released));
         if self.shared.is_empty() && self.shared.capacity() > SHARED_MODEST {
             self.shared.shrink_to(SHARED_MODEST / 8);
+            self.handles.shrink_to(SHARED_MODEST / 8);
         }
+    }
+
+    /// The first piece is gone.
+    fn release_handle(&mut self) {
+        let first = self.handles.front_mut().expect("every piece is of something");
+        first.pieces -= 1;
+        if first.pieces == 0 {
+            self.handles.pop_front();
+            self.handles_released = self.handles_released.wrapping_add(1);
+        }
+    }
+
+    /// What was lent as `shared`.
+    fn lent_bytes(&self, shared: &Shared) -> &[u8] {
+        let handle = &self.handles[shared.handle.wrapping_sub(self.handles_released) as usize];
+        &handle.whole[shared.from..shared.from + shared.length as usize]
     }
 
     /// `length` bytes from `offset` on.
@@ -191,7 +249,7 @@ impl<'a> Iterator for Payload<'a> {
         let store = self.store?;
         let piece = match store.shared.get(self.next) {
             Some(shared) if shared.offset <= self.offset => {
-                let bytes = &shared.bytes[(self.offset - shared.offset) as usize..];
+                let bytes = &store.lent_bytes(shared)[(self.offset - shared.offset) as usize..];
                 self.next += 1;
                 &bytes[..self.left.min(bytes.len())]
             }
@@ -272,6 +330,7 @@ mod tests {
             store.append_shared(&whole, from..from + 1000);
         }
         assert!(!whole.is_unique());
+        assert_eq!(store.handles.len(), 1, "one handle is enough for all of a message");
         store.release_to(4000);
         assert!(!whole.is_unique(), "the last byte is still in flight");
         store.release_to(4001);
