@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod endpoint;
+mod growth;
 pub mod mailbox;
 pub mod net;
 pub mod shard;

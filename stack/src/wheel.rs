@@ -10,6 +10,7 @@
 
 use core::cell::Cell;
 
+use crate::growth::lengthen;
 use crate::time::Instant;
 
 const TICK_BITS: u32 = 10;
@@ -81,9 +82,7 @@ impl Wheel {
     /// Sets the timer `index` to `deadline`, in place of what it was set to. A deadline in the past is due at once, one
     /// in the far future never.
     pub fn arm(&mut self, index: u32, deadline: Instant) {
-        if self.nodes.len() <= index as usize {
-            self.nodes.resize(index as usize + 1, FREE);
-        }
+        lengthen(&mut self.nodes, index as usize + 1, FREE);
         let node = &mut self.nodes[index as usize];
         let was_armed = std::mem::replace(&mut node.deadline, deadline) != Instant::FAR_FUTURE;
         let is_armed = deadline != Instant::FAR_FUTURE;

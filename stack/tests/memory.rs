@@ -27,7 +27,7 @@ use outrider_stack::time::Instant;
 static ALLOCATOR: CountingAllocator = CountingAllocator::new();
 
 /// Bytes that the stack holds for one end of an idle connection at most, its endpoint not counted.
-const IDLE_BYTES_MAX: i64 = 1_600;
+const IDLE_BYTES_MAX: i64 = 1_180;
 
 static CONTENT: [u8; 2048] = [7; 2048];
 

@@ -17,11 +17,12 @@ pub(super) struct FlowKey {
     ports: u32,
 }
 
-/// The bits of an address in two numbers, upper half first: one of 128 bits would have to lie on a multiple of its size.
-type Bits = [u64; 2];
+/// The bits of an address in four numbers, the highest first: one of 128 bits would have to lie on a multiple of its
+/// size.
+type Bits = [u32; 4];
 
 fn joined(bits: Bits) -> u128 {
-    u128::from(bits[0]) << 64 | u128::from(bits[1])
+    bits.into_iter().fold(0, |joined, bits| joined << u32::BITS | u128::from(bits))
 }
 
 impl Hash for FlowKey {
@@ -51,20 +52,19 @@ impl FlowKey {
 }
 
 /// What an IPv4-mapped address has above the IPv4 address (RFC 4291 section 2.5.5.2).
-const V4_MAPPED: u64 = 0xffff;
+const V4_MAPPED: u32 = 0xffff;
 
 fn to_bits(address: IpAddr) -> Bits {
     match address {
-        IpAddr::V4(address) => [0, V4_MAPPED << 32 | u64::from(address.to_bits())],
-        IpAddr::V6(address) => [(address.to_bits() >> 64) as u64, address.to_bits() as u64],
+        IpAddr::V4(address) => [0, 0, V4_MAPPED, address.to_bits()],
+        IpAddr::V6(address) => [3, 2, 1, 0].map(|place| (address.to_bits() >> (place * u32::BITS)) as u32),
     }
 }
 
 fn from_bits(bits: Bits) -> IpAddr {
-    if bits[0] == 0 && bits[1] >> 32 == V4_MAPPED {
-        IpAddr::V4(Ipv4Addr::from_bits(bits[1] as u32))
-    } else {
-        IpAddr::V6(Ipv6Addr::from_bits(joined(bits)))
+    match bits {
+        [0, 0, V4_MAPPED, address] => IpAddr::V4(Ipv4Addr::from_bits(address)),
+        _ => IpAddr::V6(Ipv6Addr::from_bits(joined(bits))),
     }
 }
 

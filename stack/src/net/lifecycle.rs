@@ -6,6 +6,7 @@ use super::Stack;
 use super::ready::Lane;
 use crate::endpoint::{ConnectionId, Directive};
 use crate::tcp::connection::{CloseReason, Event, State, TransmitLimit};
+use crate::tcp::maybe::FlightBytes;
 use crate::tcp::source::Demand;
 use crate::time::Instant;
 
@@ -85,7 +86,8 @@ impl Stack {
                 self.spares.give(entry.connection.take_spare());
             }
             let room = entry.user.room();
-            if mem::replace(&mut entry.room, room) != room {
+            let told = FlightBytes::from(room as u64);
+            if mem::replace(&mut entry.room, told) != told {
                 entry.connection.set_receive_room(now, room);
             }
             if entry.aborted || entry.user.directive() == Directive::Continue {

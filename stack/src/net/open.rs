@@ -13,6 +13,7 @@ use super::table::{Entry, HalfOpen, Nobody, Phase};
 use super::{Stack, frame};
 use crate::endpoint::{Acceptor, ConnectionId, Endpoint, Waker};
 use crate::tcp::connection::{CloseReason, Config, Connection, SynParameters};
+use crate::tcp::maybe::FlightBytes;
 use crate::tcp::segment::Segment;
 use crate::tcp::sequence::SeqNumber;
 use crate::tcp::wire::BASE_HEADER_BYTES;
@@ -84,7 +85,7 @@ impl Stack {
                 user: endpoint,
                 waker: Some(waker),
                 phase: Phase::Connecting,
-                room,
+                room: FlightBytes::from(room as u64),
                 aborted: false,
                 parked: false,
                 ready_since: now,
@@ -202,7 +203,7 @@ impl Stack {
             user: Box::new(Nobody { room: HALF_OPEN_ROOM }),
             waker: None,
             phase: Phase::HalfOpen,
-            room: HALF_OPEN_ROOM,
+            room: FlightBytes::from(HALF_OPEN_ROOM as u64),
             aborted: false,
             parked: false,
             ready_since: now,
@@ -298,8 +299,9 @@ impl Stack {
         };
         let waker = Waker::new(entry.id, Arc::clone(&self.wake_target));
         endpoint.on_attached(now, waker.clone());
-        entry.room = endpoint.room();
-        entry.connection.set_receive_room(now, entry.room);
+        let room = endpoint.room();
+        entry.room = FlightBytes::from(room as u64);
+        entry.connection.set_receive_room(now, room);
         entry.waker = Some(waker);
         entry.user = endpoint;
         // The segment that completes the handshake may carry data, and the endpoint hears of the connection first.

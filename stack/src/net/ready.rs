@@ -1,5 +1,7 @@
 //! Whose turn it is to transmit: a fair queue with a fast lane for urgent connections.
 
+use crate::growth::lengthen;
+
 const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,9 +48,7 @@ impl ReadyQueue {
             return;
         }
         self.remove(index);
-        if self.links.len() <= index as usize {
-            self.links.resize(index as usize + 1, FREE);
-        }
+        lengthen(&mut self.links, index as usize + 1, FREE);
         let tail = std::mem::replace(&mut self.tails[lane as usize], index);
         self.links[index as usize] = Link { previous: tail, next: NONE, lane: Some(lane) };
         match tail {

@@ -8,7 +8,9 @@ use super::frame::{Mac, Sums, Template};
 use super::key::FlowKey;
 use super::listener::ListenerId;
 use crate::endpoint::{ConnectionId, Endpoint, Established, Waker};
+use crate::growth::lengthen;
 use crate::tcp::connection::{CloseReason, Connection};
+use crate::tcp::maybe::FlightBytes;
 use crate::tcp::source::{AckUrgency, Cut, Demand, SegmentSink, SegmentSource, SendState, SinkFault};
 use crate::time::Instant;
 
@@ -52,6 +54,7 @@ pub(super) struct HalfOpen {
 #[repr(C, align(64))]
 pub(super) struct Entry {
     pub(super) key: FlowKey,
+    pub(super) sums: Sums,
     pub(super) id: ConnectionId,
     pub(super) phase: Phase,
     pub(super) aborted: bool,
@@ -59,18 +62,18 @@ pub(super) struct Entry {
     pub(super) parked: bool,
     /// It received something in the present burst, and is listed to be settled.
     pub(super) touched: bool,
-    /// Segments sent in the present turn.
-    pub(super) turn_segments: u32,
-    pub(super) sums: Sums,
     /// The peer is not on the link: frames go to the gateway.
     pub(super) through_gateway: bool,
+    /// Segments sent in the present turn.
+    pub(super) turn_segments: u32,
+    /// The room last told to the connection.
+    pub(super) room: FlightBytes,
     /// [`Nobody`] while half-open.
     pub(super) user: Box<dyn Endpoint>,
     pub(super) waker: Option<Waker>,
     pub(super) half_open: Option<Box<HalfOpen>>,
-    /// The last values told to the user and to the connection.
+    /// What was last told to the user.
     pub(super) acked_offset: u64,
-    pub(super) room: usize,
     pub(super) ready_since: Instant,
     pub(super) connection: Connection,
 }
@@ -209,8 +212,9 @@ impl Table {
             return None;
         }
         let index = self.free.pop().unwrap_or_else(|| {
-            self.generations.push(0);
-            self.generations.len() as u32 - 1
+            let index = self.generations.len();
+            lengthen(&mut self.generations, index + 1, 0);
+            index as u32
         });
         if self.chunks.len() * CHUNK <= index as usize {
             self.chunks.push((0..CHUNK).map(|_| None).collect());

@@ -97,9 +97,9 @@ pub struct Keepalive {
 
 impl Config {
     /// Largest receive window that is ever offered: without scaling its field bounds it (RFC 7323 section 2.2).
-    pub(crate) fn window_max(&self) -> u64 {
+    pub(crate) fn window_max(&self) -> u32 {
         let bound = if self.window_scaling { u32::MAX } else { u32::from(u16::MAX) };
-        u64::from(self.receive_window_max.min(bound))
+        self.receive_window_max.min(bound)
     }
 
     /// Least and greatest delay of an acknowledgement.

@@ -10,7 +10,7 @@ pub mod congestion;
 pub mod connection;
 mod ecn;
 pub(crate) mod flight;
-mod maybe;
+pub(crate) mod maybe;
 mod payload;
 mod rate;
 mod reassembly;

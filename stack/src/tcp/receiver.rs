@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::ack_delay::AckDelay;
 use super::config::Config;
-use super::maybe::Maybe;
+use super::maybe::{FlightBytes, Maybe};
 use super::reassembly::{Insert, Reassembly};
 use super::segment::{SackBlock, SackBlocks};
 use super::sequence::SeqNumber;
@@ -61,18 +61,19 @@ pub(crate) struct Receiver {
     pub(crate) window_end: u64,
     /// RCV.NXT as last told to the peer (RFC 7323 "Last.ACK.sent").
     pub(crate) acked: u64,
-    /// Largest window offered now; grows up to the configured one.
-    window: u64,
-    /// What the sink will take beyond `next`.
-    room: u64,
     /// [`AckDue`] in eight bytes: the far future for none, the epoch for now.
     due_at: Instant,
-    ack_delay: AckDelay,
+    last_arrival: Maybe<Instant>,
     /// A window's worth began to be received at this instant, and ends at this offset.
     tuning: (Instant, u64),
     /// Offset of the peer's FIN once seen.
     fin_at: Maybe<u64>,
     amiss: Option<Box<Amiss>>,
+    /// Largest window offered now; grows up to the configured one.
+    window: u32,
+    /// What the sink will take beyond `next`.
+    room: FlightBytes,
+    ack_delay: AckDelay,
     /// In-order bytes since the last acknowledgement.
     unacked_bytes: u32,
     /// Largest payload seen: what a full segment of this peer is (RFC 1122 section 4.2.3.2), bytes.
@@ -88,13 +89,14 @@ impl Receiver {
             next: 0,
             window_end: 0,
             acked: 0,
-            window: u64::from(config.receive_window_initial).min(config.window_max()),
-            room: config.window_max(),
             due_at: NOT_DUE,
-            ack_delay: AckDelay::default(),
+            last_arrival: Maybe::NONE,
             tuning: (Instant::ZERO, 0),
             fin_at: Maybe::NONE,
             amiss: None,
+            window: config.receive_window_initial.min(config.window_max()),
+            room: u64::from(config.window_max()).into(),
+            ack_delay: AckDelay::default(),
             unacked_bytes: 0,
             full_segment: 1,
             initial: SeqNumber(0),
@@ -110,9 +112,14 @@ impl Receiver {
         self.due_at = DUE_NOW;
     }
 
+    /// Largest window offered now, bytes.
+    fn window(&self) -> u64 {
+        u64::from(self.window)
+    }
+
     /// The window field of a SYN: never scaled (RFC 7323 section 2.2).
     pub(crate) fn syn_window(&self) -> u16 {
-        self.room.min(self.window).min(u64::from(u16::MAX)) as u16
+        self.room.get().min(self.window()).min(u64::from(u16::MAX)) as u16
     }
 
     pub(crate) fn due(&self) -> AckDue {
@@ -189,7 +196,7 @@ impl Receiver {
     /// Whether `offset` is left of the window by no more than a window: there begin retransmissions and probes of a
     /// peer whose acknowledgements were lost, and nothing else does.
     pub(crate) fn is_recent(&self, config: &Config, offset: u64) -> bool {
-        offset <= self.next && self.next - offset <= config.window_max() + 1
+        offset <= self.next && self.next - offset <= u64::from(config.window_max()) + 1
     }
 
     /// A segment of `bytes` of payload arrived from a peer that sends `bytes_max` in one at most. What is longer was put
@@ -197,6 +204,11 @@ impl Receiver {
     pub(crate) fn note_segment(&mut self, bytes: usize, bytes_max: usize) {
         let bytes = u16::try_from(bytes.min(bytes_max)).unwrap_or(u16::MAX);
         self.full_segment = self.full_segment.max(bytes);
+    }
+
+    fn note_arrival(&mut self, now: Instant, config: &Config) {
+        let last = self.last_arrival.replace(now);
+        self.ack_delay.on_arrival(last, now, config.ack_delay_max);
     }
 
     /// Whether `bytes` at RCV.NXT are simply what comes next: within the window, with no gap behind them, and no FIN seen.
@@ -213,7 +225,7 @@ impl Receiver {
         sink: &mut dyn SegmentSink,
     ) -> Result<(), SinkFault> {
         let mut received = Received::default();
-        self.ack_delay.on_arrival(now, config.ack_delay_max);
+        self.note_arrival(now, config);
         self.deliver(now, payload, sink, &mut received)?;
         self.schedule(now, config, &received);
         Ok(())
@@ -230,7 +242,7 @@ impl Receiver {
         sink: &mut dyn SegmentSink,
     ) -> Result<Received, SinkFault> {
         let mut received = Received::default();
-        self.ack_delay.on_arrival(now, config.ack_delay_max);
+        self.note_arrival(now, config);
         let end = offset + payload.len() as u64;
         if fin && end <= self.window_end {
             // A second FIN elsewhere would be a broken peer; the first stands.
@@ -305,7 +317,7 @@ impl Receiver {
         received: &mut Received,
     ) -> Result<(), SinkFault> {
         self.next += bytes.len() as u64;
-        self.room = self.room.saturating_sub(bytes.len() as u64);
+        self.room = self.room.get().saturating_sub(bytes.len() as u64).into();
         received.delivered_bytes += bytes.len() as u64;
         self.unacked_bytes = self.unacked_bytes.saturating_add(bytes.len() as u32);
         if sink.deliver(now, bytes)? == AckUrgency::Now {
@@ -390,9 +402,9 @@ impl Receiver {
             return;
         }
         if target > 0 && round_trip.is_some_and(|rtt| now - since <= rtt * 4) {
-            self.window = (self.window * 2).min(config.window_max());
+            self.window = self.window.saturating_mul(2).min(config.window_max());
         }
-        self.tuning = (now, self.next + self.window);
+        self.tuning = (now, self.next + self.window());
     }
 
     /// The whole segment lies before the window: report it as a duplicate (RFC 2883 section 4).
@@ -402,15 +414,15 @@ impl Receiver {
 
     /// The sink will take `room` bytes beyond RCV.NXT. Says whether the peer should be told now.
     pub(crate) fn set_room(&mut self, config: &Config, room: u64) -> bool {
-        self.room = room;
+        self.room = room.into();
         let segment_size = u64::from(config.segment_size_max);
         let told = self.window_end.saturating_sub(self.next);
         let could = self.window_target().saturating_sub(self.next);
         let gain = could.saturating_sub(told);
         // Receiver's silly window avoidance (RFC 9293 section 3.8.6.2.2), and no flood of updates while the peer
         // still has plenty.
-        let worthwhile = gain >= (self.window / 2).min(2 * segment_size);
-        let wanted = told < 2 * segment_size || gain >= self.window / 2;
+        let worthwhile = gain >= (self.window() / 2).min(2 * segment_size);
+        let wanted = told < 2 * segment_size || gain >= self.window() / 2;
         // Before the first byte the window of the SYN is enough: every acknowledgement says more.
         if self.next > 1 && worthwhile && wanted {
             self.due_at = DUE_NOW;
@@ -421,14 +433,14 @@ impl Receiver {
 
     /// Where the right edge may go.
     fn window_target(&self) -> u64 {
-        self.window_end.max(self.next + self.room.min(self.window))
+        self.window_end.max(self.next + self.room.get().min(self.window()))
     }
 
     /// The window field for a segment that leaves now; moves the right edge. `shift` is our window scale.
     pub(crate) fn advertise(&mut self, config: &Config, shift: u8) -> u16 {
         let target = self.window_target();
         let gain = target - self.window_end;
-        if gain >= u64::from(config.segment_size_max).min(self.window / 2) || self.window_end < self.next {
+        if gain >= u64::from(config.segment_size_max).min(self.window() / 2) || self.window_end < self.next {
             self.window_end = target;
         }
         // The field rounds down by the scale; the edge itself stays, so that it never moves left.
@@ -468,7 +480,7 @@ impl Receiver {
 
     /// See [`super::connection::Connection::touch`].
     pub(crate) fn touch(&self) -> u64 {
-        self.window ^ u64::from(self.unacked_bytes)
+        self.window_end ^ u64::from(self.unacked_bytes)
     }
 
     /// The connection is over: free what is held.

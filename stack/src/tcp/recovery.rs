@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::flight::{Flight, SentSegment};
-use super::maybe::Maybe;
+use super::maybe::{Lazily, Maybe, Unmade};
 use super::rtt::RttEstimator;
 use crate::time::Instant;
 
@@ -13,36 +13,45 @@ const DUPLICATE_THRESHOLD: usize = 3;
 const WINDOW_PERSIST: u8 = 16;
 
 /// RACK: a segment is lost when one sent enough later has been delivered.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Rack {
     /// Departure and end of the most recently sent segment known delivered.
     newest_sent_at: Maybe<Instant>,
     newest_end: u64,
     /// RTT of that segment.
     rtt_nanos: u64,
-    reordering_seen: bool,
+    /// Most paths lose and reorder nothing.
+    reordering: Lazily<Reordering>,
+}
+
+/// What a connection has learned of its path's reordering.
+#[derive(Clone, Copy, Debug)]
+struct Reordering {
     /// Largest distance from the begin of an original delivered late to the highest offset delivered before it, bytes.
-    reordering_bytes: u64,
+    bytes: u64,
+    /// D-SACKs widen the window once a round: the round ends when this offset is acknowledged.
+    dsack_round_end: Maybe<u64>,
+    /// An original was delivered after a later one.
+    seen: bool,
     /// Reordering window in quarters of the smallest RTT.
     window_quarters: u8,
     /// Recoveries left until the window falls back to one quarter.
     window_persist: u8,
-    /// D-SACKs widen the window once a round: the round ends when this offset is acknowledged.
-    dsack_round_end: Maybe<u64>,
+}
+
+impl Unmade for Reordering {
+    const UNMADE: &'static Self = &Reordering {
+        bytes: 0,
+        dsack_round_end: Maybe::NONE,
+        seen: false,
+        window_quarters: 1,
+        window_persist: WINDOW_PERSIST,
+    };
 }
 
 impl Default for Rack {
     fn default() -> Self {
-        Rack {
-            newest_sent_at: Maybe::NONE,
-            newest_end: 0,
-            rtt_nanos: 0,
-            reordering_seen: false,
-            reordering_bytes: 0,
-            window_quarters: 1,
-            window_persist: WINDOW_PERSIST,
-            dsack_round_end: Maybe::NONE,
-        }
+        Rack { newest_sent_at: Maybe::NONE, newest_end: 0, rtt_nanos: 0, reordering: Lazily::unmade() }
     }
 }
 
@@ -64,8 +73,9 @@ impl Rack {
             }
         } else if segment.end() < delivered_end {
             // Step 3: an original delivered after a later one.
-            self.reordering_seen = true;
-            self.reordering_bytes = self.reordering_bytes.max(delivered_end - segment.offset);
+            let reordering = &mut *self.reordering;
+            reordering.seen = true;
+            reordering.bytes = reordering.bytes.max(delivered_end - segment.offset);
         }
         if self.newest().is_none_or(|newest| (segment.sent_at, segment.end()) > newest) {
             self.newest_sent_at = Maybe::some(segment.sent_at);
@@ -80,43 +90,45 @@ impl Rack {
 
     /// The peer reported a duplicate: the window was too narrow (section 6.2.4, step 4).
     pub(crate) fn on_dsack(&mut self, acked: u64, next: u64) {
-        if self.dsack_round_end.get().is_none_or(|end| acked >= end) {
-            self.dsack_round_end = Maybe::some(next);
-            self.window_quarters = self.window_quarters.saturating_add(1);
-            self.window_persist = WINDOW_PERSIST;
+        let reordering = &mut *self.reordering;
+        if reordering.dsack_round_end.get().is_none_or(|end| acked >= end) {
+            reordering.dsack_round_end = Maybe::some(next);
+            reordering.window_quarters = reordering.window_quarters.saturating_add(1);
+            reordering.window_persist = WINDOW_PERSIST;
         }
     }
 
     /// See [`super::connection::Connection::touch`].
     pub(crate) fn touch(&self) -> u64 {
-        u64::from(self.window_quarters)
+        self.rtt_nanos
     }
 
     /// An original was delivered after a later one.
     pub(crate) fn reordering_seen(&self) -> bool {
-        self.reordering_seen
+        self.reordering.seen
     }
 
     /// How far out of order originals have been delivered, bytes.
     pub(crate) fn reordering_bytes(&self) -> u64 {
-        self.reordering_bytes
+        self.reordering.bytes
     }
 
     /// A recovery ended.
     pub(crate) fn on_recovery_end(&mut self) {
-        self.window_persist = self.window_persist.saturating_sub(1);
-        if self.window_persist == 0 {
-            self.window_quarters = 1;
-            self.window_persist = WINDOW_PERSIST;
+        let reordering = &mut *self.reordering;
+        reordering.window_persist = reordering.window_persist.saturating_sub(1);
+        if reordering.window_persist == 0 {
+            reordering.window_quarters = 1;
+            reordering.window_persist = WINDOW_PERSIST;
         }
     }
 
     fn reordering_window(&self, flight: &Flight, in_recovery: bool, rtt: &RttEstimator) -> Duration {
-        if !self.reordering_seen && (in_recovery || flight.sacked_segments() >= DUPLICATE_THRESHOLD) {
+        if !self.reordering.seen && (in_recovery || flight.sacked_segments() >= DUPLICATE_THRESHOLD) {
             return Duration::ZERO;
         }
         let (Some(min), Some(smoothed)) = (rtt.min(), rtt.smoothed()) else { return Duration::ZERO };
-        (min * u32::from(self.window_quarters) / 4).min(smoothed)
+        (min * u32::from(self.reordering.window_quarters) / 4).min(smoothed)
     }
 
     /// Marks lost what must be (step 5). Returns the bytes and when to look again.

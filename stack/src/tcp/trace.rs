@@ -90,20 +90,30 @@ impl Entry {
 #[repr(C)]
 pub struct Trace {
     entries: [Entry; ENTRIES],
-    /// When the newest was made, microseconds.
-    newest_at: u64,
-    /// How many there ever were.
-    count: u32,
+    /// When the newest was made, microseconds; and in the lowest bits how many there are, or, beyond the first round,
+    /// [`ENTRIES`] and the place of the next.
+    newest: u64,
 }
 
+/// Bits of [`Trace::newest`] for the count.
+const COUNT_BITS: u32 = (2 * ENTRIES).trailing_zeros();
+
 impl Trace {
+    fn count(&self) -> usize {
+        self.newest as usize % (2 * ENTRIES)
+    }
+
+    fn newest_at(&self) -> u64 {
+        self.newest >> COUNT_BITS
+    }
+
     fn push(&mut self, now: Instant, entry: Entry) {
         let now = now.as_micros();
-        let after = if self.count == 0 { 0 } else { elapsed(self.newest_at, now) };
-        self.entries[self.count as usize % ENTRIES] = Entry(entry.0 | after << WHAT_BITS);
-        self.newest_at = now;
-        // Beyond the first round it only tells the place.
-        self.count = self.count.checked_add(1).unwrap_or(ENTRIES as u32);
+        let count = self.count();
+        let after = if count == 0 { 0 } else { elapsed(self.newest_at(), now) };
+        self.entries[count % ENTRIES] = Entry(entry.0 | after << WHAT_BITS);
+        let count = if count + 1 < 2 * ENTRIES { count + 1 } else { ENTRIES };
+        self.newest = now << COUNT_BITS | count as u64;
     }
 
     pub(crate) fn sent(&mut self, now: Instant, header: &Header, length: usize, again: bool) {
@@ -137,20 +147,21 @@ impl Trace {
 
     /// See [`super::connection::Connection::touch`].
     pub(crate) fn touch(&self) -> u64 {
-        self.entries[self.count as usize % ENTRIES].0 ^ self.newest_at
+        self.entries[self.count() % ENTRIES].0 ^ self.newest
     }
 
     /// Whether anything was recorded.
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.count() == 0
     }
 
     /// The entries, oldest first, each with its time in microseconds.
     fn timed(&self) -> impl Iterator<Item = (u64, Entry)> {
-        let count = (self.count as usize).min(ENTRIES);
-        let at = move |age: usize| self.entries[(self.count as usize - 1 - age) % ENTRIES];
+        let next = self.count();
+        let count = next.min(ENTRIES);
+        let at = move |age: usize| self.entries[(next + ENTRIES - 1 - age) % ENTRIES];
         let later: u64 = (0..count).map(|age| at(age).elapsed_micros()).sum();
-        let mut time = self.newest_at.saturating_sub(later);
+        let mut time = self.newest_at().saturating_sub(later);
         (0..count).rev().map(move |age| {
             time += at(age).elapsed_micros();
             (time, at(age))
@@ -198,7 +209,7 @@ mod tests {
         let first = format!("   0.0{:02}000 Sent . seq {} len 10", 101 - ENTRIES, 101 - ENTRIES);
         assert_eq!(text.lines().next(), Some(first.as_str()), "{text}");
         assert!(text.ends_with("   0.100000 Timeout 7 bytes\n"), "{text}");
-        assert_eq!(size_of::<Entry>(), 8);
+        assert_eq!((size_of::<Entry>(), size_of::<Trace>()), (8, 8 * ENTRIES + 8));
     }
 
     #[test]

@@ -15,7 +15,7 @@ const DUPLICATE_ACKS_MAX: u32 = 3;
 
 /// Timeouts in a row after which the silence was an outage and not a delay: what was sent before it may have arrived
 /// although its acknowledgements were lost, and that says nothing of the rest of the flight.
-const SPURIOUS_TIMEOUTS_MAX: u32 = 2;
+const SPURIOUS_TIMEOUTS_MAX: u16 = 2;
 
 /// What one incoming acknowledgement delivered, while it is being processed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,7 +35,7 @@ struct Delivery {
 impl Connection {
     /// SND.UNA moves to `ack` (at most SND.NXT) and SACK blocks of `header` are taken.
     pub(super) fn process_ack(&mut self, now: Instant, ack: u64, header: &Header) {
-        if self.flight.is_empty() && self.tail_probe.is_none() && header.options.sack.as_slice().is_empty() {
+        if self.flight.is_empty() && !self.tail_probe_out && header.options.sack.as_slice().is_empty() {
             // The receiver of a bulk transfer sends nothing that could be acknowledged.
             return;
         }
@@ -65,7 +65,7 @@ impl Connection {
         if advanced && may_be_spurious {
             self.check_spurious(now, header, &delivery);
         }
-        if delivery.was_not_lost && may_be_spurious && matches!(self.recovery, Recovery::Timeout { .. }) {
+        if delivery.was_not_lost && may_be_spurious && self.recovery == Recovery::Timeout {
             // F-RTO (RFC 5682 section 3.1): the first acknowledgements after the timeout are of originals that were
             // only late, so nothing was lost but time.
             self.undo_recovery(now);
@@ -165,16 +165,16 @@ impl Connection {
 
     /// RFC 8985 section 7.4.2.
     fn check_tail_probe(&mut self, now: Instant, ack: u64, delivery: &Delivery, advanced: bool) {
-        let Some(probe) = self.tail_probe.filter(|probe| ack >= probe.end) else { return };
+        let Some(probe) = self.tail_probe().filter(|probe| ack >= probe.end) else { return };
         if !probe.is_retransmission || delivery.duplicate_reported {
-            self.tail_probe = None;
+            self.tail_probe_out = false;
         } else if ack > probe.end {
             // The probe repaired a loss: the controller must hear of it although no recovery was needed.
-            self.tail_probe = None;
+            self.tail_probe_out = false;
             self.congestion.on_event(now, CongestionEvent::Loss, self.flight.pipe());
             self.congestion.on_event(now, CongestionEvent::RecoveryEnd, self.flight.pipe());
         } else if !advanced {
-            self.tail_probe = None;
+            self.tail_probe_out = false;
         }
     }
 
@@ -248,7 +248,7 @@ impl Connection {
     /// NewReno (RFC 6582): the third duplicate, and each partial acknowledgement, condemn the first segment.
     fn detect_loss_by_duplicates(&mut self, advanced: bool) -> u64 {
         let partial = match self.recovery {
-            Recovery::Fast { until } => advanced && self.una < until,
+            Recovery::Fast => advanced && self.una < self.recovery_until(),
             _ => false,
         };
         let third = self.recovery == Recovery::Open && !advanced && self.duplicate_acks == DUPLICATE_ACKS_MAX;
@@ -260,25 +260,23 @@ impl Connection {
     }
 
     fn enter_recovery(&mut self, now: Instant, pipe: u64) {
-        self.recovery = Recovery::Fast { until: self.next };
+        self.recovery = Recovery::Fast;
+        let until = self.next;
         let flight_bytes = self.next - self.una;
         let segment_size = self.segment_size() as u64;
         let rare = self.rare_mut();
+        rare.recovery_until = until;
         rare.statistics.recoveries += 1;
         rare.undo = Some(Undo::Waiting);
         rare.undo_balance = Some(0);
         rare.reduction = RateReduction::start(flight_bytes, segment_size);
-        self.tail_probe = None;
+        self.tail_probe_out = false;
         self.congestion.on_event(now, CongestionEvent::Loss, pipe);
     }
 
     /// Recovery ends when all that was out when it began is acknowledged.
     fn advance_recovery(&mut self, now: Instant) {
-        let until = match self.recovery {
-            Recovery::Open => return,
-            Recovery::Fast { until } | Recovery::Timeout { until } => until,
-        };
-        if self.una >= until {
+        if self.recovery != Recovery::Open && self.una >= self.recovery_until() {
             self.recovery = Recovery::Open;
             self.duplicate_acks = 0;
             self.rack.on_recovery_end();
@@ -321,9 +319,9 @@ impl Connection {
             round_start,
             app_limited,
             ce_marked: report.ce_marked,
-            in_recovery: report.was_recovering && !matches!(self.recovery, Recovery::Timeout { .. }),
+            in_recovery: report.was_recovering && self.recovery != Recovery::Timeout,
         });
-        if matches!(self.recovery, Recovery::Fast { .. }) {
+        if self.recovery == Recovery::Fast {
             let target = self.congestion.window();
             let segment_size = self.segment_size() as u64;
             let safe = report.advanced && report.newly_lost == 0;

@@ -210,9 +210,10 @@ impl Connection {
             self.timestamp_offset,
         );
         self.window_edge = 1 + u64::from(header.window);
-        self.peer_window_max = u64::from(header.window);
+        self.peer_window_max = u32::from(header.window);
         self.window_update_seq = 0;
-        self.window_update_ack = 0;
+        // As if by an acknowledgement of nothing.
+        self.window_update_span = 1 + u32::from(header.window);
         self.start_mtu_search();
     }
 
@@ -288,7 +289,7 @@ impl Connection {
                 // Some network may have dropped it for its ECN bits (RFC 3168 section 6.1.1.1).
                 self.ecn = None;
             }
-            self.retransmits += 1;
+            self.rare_count().retransmits += 1;
             self.sends_again = true;
         } else {
             return None;

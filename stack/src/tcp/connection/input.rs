@@ -38,7 +38,7 @@ impl Connection {
             && header.ack == Some(self.initial.at(self.una))
             && header.options.sack.as_slice().is_empty()
             && self.flight.is_empty()
-            && self.tail_probe.is_none()
+            && !self.tail_probe_out
             && receiver.is_plain(segment.payload.len())
             && !self.is_old_by_timestamp(header)
     }
@@ -106,7 +106,7 @@ impl Connection {
 
     /// Neither of bytes never sent nor of bytes long gone (RFC 5961 section 5.2).
     fn is_plausible_ack(&self, ack: u64) -> bool {
-        ack <= self.next && ack + self.peer_window_max.max(1) >= self.una
+        ack <= self.next && ack + u64::from(self.peer_window_max.max(1)) >= self.una
     }
 
     /// PAWS (RFC 7323 section 5.3, R1).
@@ -215,15 +215,16 @@ impl Connection {
     /// SND.WND, SND.WL1, SND.WL2 (RFC 9293 section 3.10.7.4, fifth step).
     fn update_window(&mut self, header: &Header, offset: u64, ack: u64) {
         let newer = offset > self.window_update_seq
-            || (offset == self.window_update_seq && ack >= self.window_update_ack);
+            || (offset == self.window_update_seq
+                && ack + u64::from(self.window_update_span) >= self.window_edge);
         if ack < self.una || !newer {
             return;
         }
-        let window = u64::from(header.window) << self.peer_shift;
-        self.window_edge = ack + window;
+        let window = u32::from(header.window) << self.peer_shift;
+        self.window_edge = ack + u64::from(window);
         self.peer_window_max = self.peer_window_max.max(window);
         self.window_update_seq = offset;
-        self.window_update_ack = ack;
+        self.window_update_span = window;
     }
 
     /// Counts duplicate acknowledgements for peers without SACK (RFC 5681 section 2).
@@ -256,7 +257,7 @@ impl Connection {
     }
 
     fn on_fin_acknowledged(&mut self, now: Instant) {
-        if self.fin_at.get().is_none_or(|fin| self.una <= fin) {
+        if !self.fin_sent || self.una < self.next {
             return;
         }
         self.transition(Transition::FinAcked);
@@ -269,7 +270,7 @@ impl Connection {
     }
 
     fn enter_time_wait(&mut self, now: Instant) {
-        self.timers.disarm_all();
+        self.disarm_all();
         self.timers.arm(Timer::TimeWait, now + self.config.time_wait);
     }
 

@@ -101,8 +101,8 @@ impl Connection {
         Inspection {
             state: self.state,
             recovery: self.recovery_state(),
-            backoff: self.backoff,
-            probes: self.window_probe_backoff + self.keepalive_probes,
+            backoff: self.backoff.into(),
+            probes: u32::from(self.window_probe_backoff) + self.keepalive_probes,
             timestamps: self.timestamps.is_some(),
             sack: self.sack,
             window_scaling: self.window_scaling,
@@ -119,7 +119,7 @@ impl Connection {
             segments_lost: match self.recovery {
                 Recovery::Open => lost,
                 // Repairs under way are of segments held lost; a tail probe alone is not.
-                Recovery::Fast { .. } | Recovery::Timeout { .. } => lost + retransmitted,
+                Recovery::Fast | Recovery::Timeout => lost + retransmitted,
             },
             segments_retransmitted: retransmitted,
             congestion_window: self.congestion.window(),
@@ -128,7 +128,7 @@ impl Connection {
             delivery_rate: self.rate.bytes_per_second(),
             delivered_bytes: self.rate.delivered(),
             send_window: self.peer_window(),
-            send_window_max: self.peer_window_max,
+            send_window_max: self.peer_window_max.into(),
             receive_window: self.receiver.window_end.saturating_sub(self.receiver.next),
             bytes_acked: self.acked_payload_bytes(),
             reordering_seen: self.rack.reordering_seen(),
@@ -140,8 +140,8 @@ impl Connection {
 
     fn recovery_state(&self) -> RecoveryState {
         match self.recovery {
-            Recovery::Fast { .. } => RecoveryState::Recovery,
-            Recovery::Timeout { .. } => RecoveryState::Loss,
+            Recovery::Fast => RecoveryState::Recovery,
+            Recovery::Timeout => RecoveryState::Loss,
             Recovery::Open if self.ecn.as_ref().is_some_and(|ecn| self.una < ecn.reduced_until) => {
                 RecoveryState::Reduced
             }
@@ -155,7 +155,7 @@ impl Connection {
     }
 
     fn acked_payload_bytes(&self) -> u64 {
-        let fin = self.fin_at.get().is_some_and(|fin| self.una > fin);
+        let fin = self.fin_sent && self.una == self.next;
         self.una.saturating_sub(1 + u64::from(fin))
     }
 }

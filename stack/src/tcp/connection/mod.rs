@@ -22,18 +22,17 @@ pub use super::config::{CloseReason, Config, Event, Keepalive, MtuProbing, Trans
 use super::congestion::{Algorithm, CongestionControl};
 use super::ecn::{EchoStyle, Ecn};
 use super::flight::{Flight, Spare};
-use super::maybe::Maybe;
 pub use super::payload::Payload;
 use super::rate::RateSampler;
 use super::receiver::{AckDue, Receiver};
-use super::recovery::{Rack, TailProbe};
+use super::recovery::Rack;
 use super::rtt::RttEstimator;
 use super::segment::{Header, Outgoing, Segment};
 use super::sequence::SeqNumber;
 use super::source::{Blocked, SendState};
 pub use super::state::State;
 use super::state::Transition;
-use super::timers::{Timer, TimerTable};
+use super::timers::{Follower, Running, TimerTable};
 use super::trace::Trace;
 use crate::time::Instant;
 pub use handshake::SynParameters;
@@ -54,9 +53,9 @@ enum Recovery {
     /// No loss is being repaired.
     Open,
     /// Fast recovery, until everything sent before it began is acknowledged.
-    Fast { until: u64 },
+    Fast,
     /// After a retransmission timeout, likewise.
-    Timeout { until: u64 },
+    Timeout,
 }
 
 /// A TCP connection (RFC 9293), sans-IO: nothing here reads a clock, sends, or blocks.
@@ -96,15 +95,25 @@ pub struct Connection {
     blocked: Blocked,
     peer_shift: u8,
     own_shift: u8,
+    recovery: Recovery,
+    /// A tail loss probe is out.
+    tail_probe_out: bool,
+    /// FIN was sent: the last byte before SND.NXT.
+    fin_sent: bool,
+    running: Running,
     /// Payload and options that one segment to the peer may carry.
     peer_segment_size: u16,
     timestamps: Option<TimestampState>,
     timestamp_offset: u32,
     /// Back-off of the retransmission timer, doublings.
-    backoff: u32,
-    window_probe_backoff: u32,
+    backoff: u16,
+    window_probe_backoff: u16,
     keepalive_probes: u32,
     duplicate_acks: u32,
+    /// Largest window the peer has offered.
+    peer_window_max: u32,
+    /// From SND.WL2, the acknowledgement that last moved the window, to the window's right edge.
+    window_update_span: u32,
 
     // Send sequence space, in stream offsets: 0 is our SYN.
     initial: SeqNumber,
@@ -112,15 +121,11 @@ pub struct Connection {
     una: u64,
     /// SND.NXT, which here is the highest offset ever sent; it never moves back.
     next: u64,
-    fin_at: Maybe<u64>,
     /// SND.UNA + SND.WND: the right edge of the peer's window. Kept as an edge, so that an acknowledgement whose
     /// window is too old to be taken does not move it.
     window_edge: u64,
-    /// Largest window the peer has offered.
-    peer_window_max: u64,
-    /// SND.WL1 and SND.WL2.
+    /// SND.WL1.
     window_update_seq: u64,
-    window_update_ack: u64,
     receiver: Receiver,
     timers: TimerTable,
     last_heard_at: Instant,
@@ -128,7 +133,6 @@ pub struct Connection {
     segments_sent: u64,
     segments_received: u64,
     acks_sent: u64,
-    retransmits: u64,
     /// Present while ECN is negotiated, or offered and not yet answered.
     ecn: Option<Box<Ecn>>,
     rare: Option<Box<Rare>>,
@@ -139,8 +143,6 @@ pub struct Connection {
     rtt: RttEstimator,
     rate: RateSampler,
     rack: Rack,
-    recovery: Recovery,
-    tail_probe: Option<TailProbe>,
     /// The retransmission timeout counts from here.
     timeout_base: Instant,
     /// The user timeout counts from here: the last cumulative acknowledgement, or the first byte after an empty flight.
@@ -150,7 +152,6 @@ pub struct Connection {
     next_round_delivered: u64,
     /// The pacer lets the next segment go at this instant.
     paced_until: Instant,
-    urgent_beyond_at: Maybe<Instant>,
 }
 
 /// What tells a spurious recovery from a real one (RFC 3522 section 3.2).
@@ -193,7 +194,6 @@ impl Connection {
         let own_shift = if config.window_scaling { window_shift(config.receive_window_max) } else { 0 };
         Connection {
             state,
-            recovery: Recovery::Open,
             close_reason: None,
             established_pending: false,
             closed_reported: false,
@@ -207,6 +207,10 @@ impl Connection {
             blocked: Blocked::Nothing,
             peer_shift: 0,
             own_shift,
+            recovery: Recovery::Open,
+            tail_probe_out: false,
+            fin_sent: false,
+            running: Running::default(),
             peer_segment_size: SEGMENT_SIZE_DEFAULT.min(config.segment_size_max),
             timestamps: config.timestamps.then(TimestampState::default),
             timestamp_offset,
@@ -214,14 +218,13 @@ impl Connection {
             window_probe_backoff: 0,
             keepalive_probes: 0,
             duplicate_acks: 0,
+            peer_window_max: 0,
+            window_update_span: 0,
             initial,
             una: 0,
             next: 0,
-            fin_at: Maybe::NONE,
             window_edge: 0,
-            peer_window_max: 0,
             window_update_seq: 0,
-            window_update_ack: 0,
             receiver: Receiver::new(config),
             timers: TimerTable::default(),
             last_heard_at: now,
@@ -229,7 +232,6 @@ impl Connection {
             segments_sent: 0,
             segments_received: 0,
             acks_sent: 0,
-            retransmits: 0,
             ecn: config.offers_ecn().then(|| Box::new(Ecn::new(echo_style(config)))),
             rare: None,
             trace: Trace::default(),
@@ -238,13 +240,11 @@ impl Connection {
             rtt: RttEstimator::default(),
             rate: RateSampler::default(),
             rack: Rack::default(),
-            tail_probe: None,
             timeout_base: now,
             progress_at: now,
             probe_base: now,
             next_round_delivered: 0,
             paced_until: now,
-            urgent_beyond_at: Maybe::NONE,
             config: Arc::new(config.clone()),
         }
     }
@@ -297,7 +297,11 @@ impl Connection {
     /// Output. When [`Self::on_timeout`] wants to be called. The source's own
     /// [`super::source::SegmentSource::next_demand`] is the owner's to watch.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        let mut next = self.timers.next();
+        if !self.running.is_empty() {
+            next = self.running_deadlines().fold(next, Instant::min);
+        }
+        (next != Instant::FAR_FUTURE).then_some(next)
     }
 
     /// State of the machine.
@@ -323,7 +327,7 @@ impl Connection {
                 .flight
                 .front()
                 .map_or(Duration::ZERO, |segment| now - segment.first_sent_at),
-            retransmits: self.retransmits,
+            retransmits: self.retransmits(),
             blocked: self.blocked,
             stream_offset: self.next,
         }
@@ -429,7 +433,7 @@ impl Connection {
             tracing::debug!(target: "outrider::tcp", %reason, trace = %self.trace, "connection failed");
         }
         self.close_reason.get_or_insert(reason);
-        self.timers.disarm_all();
+        self.disarm_all();
         self.receiver.clear();
     }
 
@@ -451,10 +455,7 @@ impl Connection {
         if self.state == State::Closed {
             return;
         }
-        match self.receiver.due() {
-            AckDue::At(at) => self.timers.arm(Timer::DelayedAck, at),
-            AckDue::No | AckDue::Now => self.timers.disarm(Timer::DelayedAck),
-        }
+        self.running.set(Follower::DelayedAck, matches!(self.receiver.due(), AckDue::At(_)));
         self.arm_retransmit(now);
         self.arm_keepalive();
     }

@@ -16,7 +16,7 @@ use crate::tcp::recovery::TailProbe;
 use crate::tcp::segment::{Flags, Header, Options, Outgoing, Timestamps};
 use crate::tcp::source::{Blocked, Cut, Demand, SegmentSource, SendState};
 use crate::tcp::state::{State, Transition};
-use crate::tcp::timers::Timer;
+use crate::tcp::timers::{Follower, Timer};
 use crate::time::Instant;
 
 /// The pacer lets segments go this much early, so that a run loop need not wake for every single one.
@@ -133,7 +133,7 @@ impl Connection {
         source: &mut dyn SegmentSource,
         limit: TransmitLimit,
     ) -> Option<Outgoing> {
-        self.timers.disarm(Timer::Pacing);
+        self.running.set(Follower::Pacing, false);
         if let Some(outgoing) = self.transmit_marked_ack(now) {
             return Some(outgoing);
         }
@@ -228,8 +228,7 @@ impl Connection {
     /// Whether congestion control and pacer let a segment of `bytes` go.
     fn gate(&mut self, now: Instant, bytes: u64) -> Result<(), Blocked> {
         let pipe = self.pipe_estimate();
-        let reducing =
-            matches!(self.recovery, Recovery::Fast { .. }) && self.congestion.wants_rate_reduction();
+        let reducing = self.recovery == Recovery::Fast && self.congestion.wants_rate_reduction();
         let open = if reducing {
             self.reduction_allowance() > 0
         } else {
@@ -239,7 +238,7 @@ impl Connection {
             return Err(Blocked::CongestionWindow);
         }
         if self.pacing_rate().is_some() && self.paced_until > now + PACING_SLACK {
-            self.timers.arm(Timer::Pacing, self.paced_until);
+            self.running.set(Follower::Pacing, true);
             return Err(Blocked::Pacing);
         }
         Ok(())
@@ -272,7 +271,7 @@ impl Connection {
             };
             self.paced_until = self.paced_until.max(now - PACING_CATCH_UP) + duration;
         }
-        if matches!(self.recovery, Recovery::Fast { .. }) {
+        if self.recovery == Recovery::Fast {
             self.rare_mut().reduction.on_sent(bytes);
         }
         self.congestion.on_sent(now, bytes, pipe);
@@ -320,10 +319,10 @@ impl Connection {
         let stamp = self.rate.stamp(now, pipe, u64::from(segment.length));
         self.flight.on_retransmitted(offset, now, stamp);
         let payload_length = segment.length as usize - usize::from(segment.control);
-        self.retransmits += 1;
         self.sends_again = true;
         let timestamp = self.timestamp_at(now);
         let rare = self.rare_mut();
+        rare.statistics.retransmits += 1;
         rare.statistics.retransmitted_bytes += payload_length as u64;
         if rare.undo == Some(Undo::Waiting) {
             rare.undo = Some(Undo::Retransmitted { timestamp, end: segment.end() });
@@ -354,13 +353,13 @@ impl Connection {
     ) -> Option<Outgoing> {
         if let Some(outgoing) = self.transmit_new(now, source, limit, Exempt::Probe) {
             self.rare_count().tail_probes += 1;
-            self.tail_probe = Some(TailProbe { end: self.next, is_retransmission: false });
+            self.note_tail_probe(TailProbe { end: self.next, is_retransmission: false });
             return Some(outgoing);
         }
         let last = *self.flight.back()?;
         self.rare_count().tail_probes += 1;
         self.trace.tail_probe(now);
-        self.tail_probe = Some(TailProbe { end: self.next, is_retransmission: true });
+        self.note_tail_probe(TailProbe { end: self.next, is_retransmission: true });
         // Only the last segment's worth of a long one (RFC 8985 section 7.3).
         let size = self.segment_size() as u64;
         let from = last.offset.max(last.end().saturating_sub(size));
@@ -371,7 +370,7 @@ impl Connection {
     /// Whether an out-of-band segment may exceed the congestion window now: one a round trip.
     fn may_exceed_window(&self, now: Instant) -> bool {
         let round = self.rtt.smoothed().unwrap_or(self.config.rto_initial);
-        self.urgent_beyond_at.get().is_none_or(|at| now - at >= round)
+        self.urgent_beyond_at().is_none_or(|at| now - at >= round)
     }
 
     /// New data and FIN.
@@ -419,7 +418,7 @@ impl Connection {
             return None;
         }
         if urgent_only {
-            self.urgent_beyond_at = Maybe::some(now);
+            self.rare_mut().urgent_beyond_at = Maybe::some(now);
             self.rare_count().urgent_beyond_window += 1;
         }
         let (mut following, mut push) = after_cut(now, source);
@@ -488,7 +487,7 @@ impl Connection {
         self.timers.disarm(Timer::Persist);
         self.charge(now, self.next - offset, pipe);
         if fin {
-            self.fin_at = Maybe::some(self.next - 1);
+            self.fin_sent = true;
             self.transition(Transition::FinSent);
         }
         let mut header = self.header_at(now, offset, sack_blocks);
@@ -529,7 +528,7 @@ impl Connection {
         source: &dyn SegmentSource,
     ) -> Option<usize> {
         let usable = self.window_edge.saturating_sub(self.next);
-        let silly = (size as u64).min(self.peer_window_max / 2);
+        let silly = (size as u64).min(u64::from(self.peer_window_max / 2));
         let worthwhile = usable > 0
             && (usable >= silly
                 || demand == Demand::Urgent

@@ -11,7 +11,7 @@ use crate::time::Instant;
 const SEGMENT_SIZE_BASE: u16 = 1024;
 /// Timeouts in a row of a segment larger than that before its size is suspected, and not the path as a whole
 /// (RFC 4821 section 7.7).
-const TIMEOUTS_SUSPICIOUS: u32 = 2;
+const TIMEOUTS_SUSPICIOUS: u16 = 2;
 /// The search ends when no more than this is to be gained, bytes (RFC 8899 section 5.3.2, "granularity").
 const SEARCH_GRANULARITY: u16 = 32;
 /// A probe costs a segment when it is lost: so many segments' worth of window must be there (RFC 4821 section 7.4).
@@ -69,7 +69,7 @@ impl Connection {
     }
 
     /// The retransmission timer has fired with the first segment `timeouts` times in a row.
-    pub(super) fn check_black_hole(&mut self, timeouts: u32) {
+    pub(super) fn check_black_hole(&mut self, timeouts: u16) {
         let long = self.flight.front().is_some_and(|segment| {
             u64::from(segment.length) + self.timestamp_bytes() as u64 > u64::from(SEGMENT_SIZE_BASE)
         });

@@ -29,7 +29,7 @@ impl Connection {
             return size;
         }
         let window = match self.recovery {
-            Recovery::Fast { .. } if self.congestion.wants_rate_reduction() => self.reduction_allowance(),
+            Recovery::Fast if self.congestion.wants_rate_reduction() => self.reduction_allowance(),
             _ => self.congestion.window().saturating_sub(self.pipe_estimate()),
         };
         let paced = match self.pacing_rate() {

@@ -5,12 +5,13 @@ use core::time::Duration;
 use super::{Connection, Recovery, Undo};
 use crate::tcp::config::CloseReason;
 use crate::tcp::congestion::CongestionEvent;
+use crate::tcp::receiver::AckDue;
 use crate::tcp::state::State;
-use crate::tcp::timers::Timer;
+use crate::tcp::timers::{Follower, Running, Timer};
 use crate::time::Instant;
 
 /// Back-off stops doubling here; the ceiling of the configuration applies besides.
-const BACKOFF_MAX: u32 = 16;
+const BACKOFF_MAX: u16 = 16;
 /// Probes of a shut window within a user timeout, at least.
 const PROBES_PER_USER_TIMEOUT: u32 = 4;
 
@@ -20,29 +21,64 @@ impl Connection {
         if self.state == State::Closed {
             return;
         }
-        if self.timers.take_expired(Timer::TimeWait, now) {
+        if self.state == State::TimeWait && self.timers.take_expired(Timer::TimeWait, now) {
             return self.close(CloseReason::Finished);
         }
-        if self.timers.take_expired(Timer::UserTimeout, now) {
+        if self.take_elapsed(Follower::UserTimeout, now) {
             return self.on_user_timeout();
         }
-        if self.timers.take_expired(Timer::DelayedAck, now) {
+        if self.take_elapsed(Follower::DelayedAck, now) {
             self.receiver.on_ack_timer();
         }
-        self.timers.take_expired(Timer::Pacing, now);
+        self.take_elapsed(Follower::Pacing, now);
         if self.timers.take_expired(Timer::Reorder, now) {
             self.detect_loss(now, false);
         }
-        if self.timers.take_expired(Timer::Persist, now) {
+        if self.state != State::TimeWait && self.timers.take_expired(Timer::Persist, now) {
             self.on_persist(now);
         }
-        if self.timers.take_expired(Timer::Keepalive, now) {
+        if self.take_elapsed(Follower::Keepalive, now) {
             self.on_keepalive(now);
         }
         if self.timers.take_expired(Timer::Retransmit, now) {
             self.on_retransmit_timer(now);
         }
         self.settle(now);
+    }
+
+    /// When `timer` is due, if it runs.
+    fn deadline(&self, timer: Follower) -> Instant {
+        let deadline = match timer {
+            Follower::DelayedAck => match self.receiver.due() {
+                AckDue::At(at) => Some(at),
+                AckDue::No | AckDue::Now => None,
+            },
+            Follower::Pacing => Some(self.paced_until),
+            Follower::Keepalive => self.config.keepalive.map(|keepalive| {
+                self.last_heard_at + keepalive.idle + keepalive.interval * self.keepalive_probes
+            }),
+            Follower::UserTimeout => Some(self.progress_at + self.config.user_timeout),
+        };
+        deadline.unwrap_or(Instant::FAR_FUTURE)
+    }
+
+    /// When those timers are due that run and whose deadlines are not in the table.
+    pub(super) fn running_deadlines(&self) -> impl Iterator<Item = Instant> {
+        Follower::ALL.into_iter().filter(|timer| self.running.has(*timer)).map(|timer| self.deadline(timer))
+    }
+
+    /// Stops `timer` and says so if it runs and its deadline has come.
+    fn take_elapsed(&mut self, timer: Follower, now: Instant) -> bool {
+        let elapsed = self.running.has(timer) && self.deadline(timer) <= now;
+        if elapsed {
+            self.running.set(timer, false);
+        }
+        elapsed
+    }
+
+    pub(super) fn disarm_all(&mut self) {
+        self.timers.disarm_all();
+        self.running = Running::default();
     }
 
     /// The retransmission timeout with back-off. A flight of one ordinary segment gives the peer time for its
@@ -69,7 +105,7 @@ impl Connection {
         let may = self.sack
             && self.config.tail_probes
             && self.recovery == Recovery::Open
-            && self.tail_probe.is_none()
+            && !self.tail_probe_out
             && !self.tail_probe_due
             && self.state.is_synchronised()
             && self.backoff == 0
@@ -132,18 +168,14 @@ impl Connection {
     /// The user timeout runs while something is unacknowledged, or held back by the peer's window. While the window is
     /// shut the peer may keep it so for as long as it answers (RFC 9293 section 3.8.6.1).
     fn arm_user_timeout(&mut self) {
-        let shut = self.timers.is_armed(Timer::Persist);
+        let shut = self.timers.is_armed(Timer::Persist) && self.state != State::TimeWait;
         let waits = if shut {
             // From the first probe that was not answered; `on_persist` notes when that was.
             self.window_probe_backoff > 0 && self.last_heard_at < self.progress_at
         } else {
             !self.flight.is_empty()
         };
-        if waits {
-            self.timers.arm(Timer::UserTimeout, self.progress_at + self.config.user_timeout);
-        } else {
-            self.timers.disarm(Timer::UserTimeout);
-        }
+        self.running.set(Follower::UserTimeout, waits);
     }
 
     /// RFC 9293 section 3.10.8: the user is told and everything is dropped; there is no word to a peer that has not
@@ -156,10 +188,10 @@ impl Connection {
     }
 
     fn on_syn_timeout(&mut self, now: Instant) {
-        if self.backoff >= self.config.syn_retries {
+        if u32::from(self.backoff) >= self.config.syn_retries {
             return self.close(CloseReason::ConnectTimeout);
         }
-        self.backoff += 1;
+        self.backoff = self.backoff.saturating_add(1);
         self.timeout_base = now;
         self.flight.mark_lost(|_| Some(true));
     }
@@ -175,30 +207,28 @@ impl Connection {
         }
         let lost = self.flight.mark_lost(|_| Some(true));
         self.rate.on_lost(lost);
-        if self.backoff == 0 {
-            let rare = self.rare_mut();
+        let (first, until) = (self.backoff == 0, self.next);
+        let rare = self.rare_mut();
+        rare.recovery_until = until;
+        if first {
             rare.undo = Some(Undo::Waiting);
             rare.undo_balance = Some(0);
             self.congestion.on_event(now, CongestionEvent::Timeout, self.flight.pipe());
         }
-        self.recovery = Recovery::Timeout { until: self.next };
-        self.tail_probe = None;
-        self.backoff += 1;
+        self.recovery = Recovery::Timeout;
+        self.tail_probe_out = false;
+        self.backoff = self.backoff.saturating_add(1);
         self.timeout_base = now;
         self.check_black_hole(self.backoff);
     }
 
     /// An idle connection is probed; one with data in flight or a shut window has timers of its own.
     pub(super) fn arm_keepalive(&mut self) {
-        let Some(keepalive) = self.config.keepalive else { return };
-        if !self.state.is_synchronised() || self.state == State::TimeWait || !self.flight.is_empty() {
-            return self.timers.disarm(Timer::Keepalive);
+        if self.config.keepalive.is_some() {
+            let idle =
+                self.state.is_synchronised() && self.state != State::TimeWait && self.flight.is_empty();
+            self.running.set(Follower::Keepalive, idle);
         }
-        let wait = match self.keepalive_probes {
-            0 => keepalive.idle,
-            probes => keepalive.idle + keepalive.interval * probes,
-        };
-        self.timers.arm(Timer::Keepalive, self.last_heard_at + wait);
     }
 
     /// RFC 9293 section 3.8.4, with an old sequence number like the window probe.
@@ -224,7 +254,7 @@ impl Connection {
         if self.window_probe_backoff == 0 || self.last_heard_at >= self.progress_at {
             self.progress_at = now;
         }
-        self.window_probe_backoff += 1;
+        self.window_probe_backoff = self.window_probe_backoff.saturating_add(1);
         if self.peer_window() > 0 {
             self.silly_window_override = true;
         } else {

@@ -24,7 +24,7 @@ impl Connection {
         receiver by |c| c.receiver.touch(),
         timers by |c| c.timers.touch(),
         last_heard_at by |c| c.last_heard_at.as_nanos(),
-        retransmits by |c| c.retransmits,
+        acks_sent by |c| c.acks_sent,
         trace by |c| c.trace.touch(),
         flight by |c| c.flight.delivered_end()
     }
@@ -33,7 +33,7 @@ impl Connection {
         rtt by |c| c.rtt.touch(),
         rack by |c| c.rack.touch(),
         timeout_base by |c| c.timeout_base.as_nanos(),
-        urgent_beyond_at by |c| u64::from(c.urgent_beyond_at.is_none())
+        paced_until by |c| c.paced_until.as_nanos()
     }
 
     /// Reads a little of each line of the connection itself; of the sending half only if it `sends`, or has something

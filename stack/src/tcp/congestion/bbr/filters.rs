@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::tcp::maybe::{Maybe, Span};
+use crate::tcp::maybe::{FlightBytes, Maybe, ShortSpan, Span};
 use crate::time::Instant;
 
 /// Maximum delivery rate of the current and the previous ProbeBW cycle (draft section 5.5.5; MaxBwFilterLen = 2).
@@ -42,7 +42,8 @@ const SUSTAINED_PERCENT: u64 = 200;
 #[derive(Clone, Debug, Default)]
 pub(super) struct SustainedRate {
     began: Maybe<Instant>,
-    delivered: u64,
+    /// Since then: no more than sixteen segments and what one min_rtt delivers.
+    delivered: FlightBytes,
     /// Apart, since a flow that never fills a path has none.
     rates: Option<Box<[u64; SUSTAINED_COUNT]>>,
     next: u8,
@@ -62,21 +63,22 @@ impl SustainedRate {
             self.began = Maybe::some(now);
             return;
         };
-        self.delivered = self.delivered.saturating_add(delivered);
+        let delivered = self.delivered.get().saturating_add(delivered);
+        self.delivered = delivered.into();
         self.app_limited |= app_limited;
         let elapsed = now.since(began);
         let least = min_rtt.unwrap_or_default().max(SUSTAINED_TIME);
-        if elapsed < least || self.delivered < SUSTAINED_SEGMENTS * segment_size {
+        if elapsed < least || delivered < SUSTAINED_SEGMENTS * segment_size {
             return;
         }
         if !self.app_limited {
-            let rate = u128::from(self.delivered) * 1_000_000_000 / elapsed.as_nanos().max(1);
+            let rate = u128::from(delivered) * 1_000_000_000 / elapsed.as_nanos().max(1);
             let rates = self.rates.get_or_insert_default();
             rates[usize::from(self.next)] = u64::try_from(rate).unwrap_or(u64::MAX);
             self.next = (self.next + 1) % SUSTAINED_COUNT as u8;
         }
         self.began = Maybe::some(now);
-        self.delivered = 0;
+        self.delivered = FlightBytes::default();
         self.app_limited = false;
     }
 
@@ -102,14 +104,14 @@ pub(super) struct MinRtt {
     model_at: Instant,
     recent: Maybe<Span>,
     recent_at: Instant,
-    probe_due: bool,
 }
 
 impl MinRtt {
-    pub(super) fn update(&mut self, now: Instant, sample: Option<Duration>) {
-        self.probe_due = !self.recent.is_none() && now.since(self.recent_at) > PROBE_RTT_INTERVAL;
+    /// Returns whether ProbeRTT is due: no lower sample has come for the interval.
+    pub(super) fn update(&mut self, now: Instant, sample: Option<Duration>) -> bool {
+        let probe_due = !self.recent.is_none() && now.since(self.recent_at) > PROBE_RTT_INTERVAL;
         if let Some(rtt) = sample
-            && (self.probe_due || self.recent.get().is_none_or(|least| rtt < least.get()))
+            && (probe_due || self.recent.get().is_none_or(|least| rtt < least.get()))
         {
             self.recent = Maybe::some(rtt.into());
             self.recent_at = now;
@@ -121,6 +123,7 @@ impl MinRtt {
             self.model = self.recent;
             self.model_at = self.recent_at;
         }
+        probe_due
     }
 
     /// The estimate of the two-way propagation delay.
@@ -128,9 +131,9 @@ impl MinRtt {
         self.model.get().map(Span::get)
     }
 
-    /// Whether the last update found that no lower sample had come for the interval.
-    pub(super) fn probe_due(&self) -> bool {
-        self.probe_due
+    /// See [`crate::tcp::congestion::CongestionControl::touch`].
+    pub(super) fn touch(&self) -> u64 {
+        self.recent_at.as_nanos()
     }
 
     /// ProbeRTT has ended: the recent minimum is as fresh as it gets.
@@ -156,7 +159,8 @@ const VERIFY_ROUNDS: u8 = 5;
 pub(super) struct StandingQueue {
     least: Maybe<Span>,
     floor: Maybe<Span>,
-    excess_first: Span,
+    /// A queue of more than four seconds counts as one of four.
+    excess_first: ShortSpan,
     rounds: u8,
     marked: bool,
     standing: bool,
@@ -235,16 +239,15 @@ pub(super) fn segment_tolerance(segment_size: u64, bytes_per_second: u64) -> Dur
 }
 
 /// Rounds that one half of the aggregation filter covers once the pipe was filled; one in Startup.
-const AGGREGATION_HALF_ROUNDS: u64 = 5;
+const AGGREGATION_HALF_ROUNDS: u8 = 5;
 
 /// How much more is acknowledged at times than the bandwidth explains (draft section 5.5.9, extra_acked).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Aggregation {
     start: Instant,
     delivered: u64,
-    current: u64,
-    previous: u64,
-    half_began_round: u64,
+    current: FlightBytes,
+    previous: FlightBytes,
 }
 
 impl Aggregation {
@@ -256,15 +259,17 @@ impl Aggregation {
             expected = 0;
         }
         self.delivered = self.delivered.saturating_add(delivered);
-        self.current = self.current.max(self.delivered.saturating_sub(expected).min(limit));
+        self.current = self.current.max(self.delivered.saturating_sub(expected).min(limit).into());
     }
 
-    pub(super) fn on_round(&mut self, round: u64, filled: bool) {
+    /// A round has ended; `rounds` counts those of the present half.
+    pub(super) fn on_round(&mut self, rounds: &mut u8, filled: bool) {
         let length = if filled { AGGREGATION_HALF_ROUNDS } else { 1 };
-        if round.saturating_sub(self.half_began_round) >= length {
-            self.half_began_round = round;
+        *rounds = rounds.saturating_add(1);
+        if *rounds >= length {
+            *rounds = 0;
             self.previous = self.current;
-            self.current = 0;
+            self.current = FlightBytes::default();
         }
     }
 
@@ -275,7 +280,7 @@ impl Aggregation {
     }
 
     pub(super) fn get(&self) -> u64 {
-        self.current.max(self.previous)
+        self.current.max(self.previous).get()
     }
 }
 
@@ -287,21 +292,23 @@ const LOSS_SEGMENTS_MIN: u64 = 3;
 /// Loss rate over enough segments to be one: at ten segments a round, a single random loss would be 10 %.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LossMeter {
-    lost: u64,
-    delivered: u64,
+    /// No verdict needs more than a few windows' worth of either.
+    lost: u32,
+    delivered: u32,
 }
 
 impl LossMeter {
     pub(super) fn on_ack(&mut self, delivered: u64, lost: u64) {
-        self.delivered = self.delivered.saturating_add(delivered);
-        self.lost = self.lost.saturating_add(lost);
+        let add = |to: u32, bytes: u64| to.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        self.delivered = add(self.delivered, delivered);
+        self.lost = add(self.lost, lost);
     }
 
     /// Whether the losses since the last verdict exceed the threshold. Called once per round.
     pub(super) fn is_excessive(&mut self, segment_size: u64) -> bool {
-        let total = self.delivered.saturating_add(self.lost);
-        let excessive =
-            self.lost >= LOSS_SEGMENTS_MIN * segment_size && exceeds_loss_threshold(self.lost, total);
+        let lost = u64::from(self.lost);
+        let total = u64::from(self.delivered) + lost;
+        let excessive = lost >= LOSS_SEGMENTS_MIN * segment_size && exceeds_loss_threshold(lost, total);
         if excessive || total >= LOSS_SPAN_SEGMENTS * segment_size {
             *self = LossMeter::default();
         }

@@ -57,12 +57,13 @@ use self::filters::{
     Aggregation, LossMeter, MaxBandwidth, MinRtt, StandingQueue, SustainedRate, bytes_in, percent_of,
     segment_tolerance,
 };
-use self::model::{LowerBounds, Round, Undo};
-use self::probe::{Cycle, ProbeRtt};
+use self::model::{Round, Signals, Undo};
+use self::probe::Filled;
 use self::startup::FullPipe;
 use super::random::Random;
 use super::usage::WindowUsage;
 use super::{AckSample, CongestionControl, CongestionEvent};
+use crate::tcp::maybe::{FlightBytes, Lazily};
 use crate::time::Instant;
 
 /// StartupPacingGain, 4 ln 2 (section 2.4), and the gains of the other states (section 5.6.1), in percent.
@@ -135,12 +136,11 @@ struct Ack {
 /// The controller. See the module.
 #[derive(Debug)]
 pub struct Bbr {
-    segment_size: u64,
-    initial_window: u64,
+    segment_size: FlightBytes,
+    initial_window: FlightBytes,
     random: Random,
-    state: State,
-    window: u64,
-    window_prior: u64,
+    window: FlightBytes,
+    window_prior: FlightBytes,
     pacing_rate: u64,
     /// BBR.bw: the maximum, bounded by the short-term model. Bytes per second, zero before the first sample.
     bandwidth: u64,
@@ -151,14 +151,14 @@ pub struct Bbr {
     aggregation: Aggregation,
     losses: LossMeter,
     round: Round,
-    bounds: LowerBounds,
-    /// inflight_longterm: what was found safe to have in flight; `u64::MAX` until loss has shown a limit.
-    inflight_long: u64,
+    signals: Signals,
     full_pipe: FullPipe,
-    cycle: Cycle,
-    probe_rtt: ProbeRtt,
+    filled: Lazily<Filled>,
     undo: Undo,
     usage: WindowUsage,
+    state: State,
+    /// Rounds of the present half of the aggregation filter.
+    aggregation_rounds: u8,
     idle_restart: bool,
     app_limited: bool,
     in_recovery: bool,
@@ -171,14 +171,13 @@ impl Bbr {
     /// A controller in Startup.
     pub fn new(segment_size: u64, initial_window_segments: u32, seed: u64) -> Self {
         let segment_size = segment_size.max(1);
-        let initial_window = segment_size * u64::from(initial_window_segments.max(1));
+        let initial_window = segment_size.saturating_mul(u64::from(initial_window_segments.max(1))).into();
         let mut bbr = Bbr {
-            segment_size,
+            segment_size: segment_size.into(),
             initial_window,
             random: Random::new(seed),
-            state: State::Startup,
             window: initial_window,
-            window_prior: 0,
+            window_prior: FlightBytes::ZERO,
             pacing_rate: 0,
             bandwidth: 0,
             bandwidth_max: MaxBandwidth::default(),
@@ -188,13 +187,13 @@ impl Bbr {
             aggregation: Aggregation::default(),
             losses: LossMeter::default(),
             round: Round::default(),
-            bounds: LowerBounds::default(),
-            inflight_long: u64::MAX,
+            signals: Signals::default(),
             full_pipe: FullPipe::default(),
-            cycle: Cycle::default(),
-            probe_rtt: ProbeRtt::default(),
+            filled: Lazily::unmade(),
             undo: Undo::default(),
             usage: WindowUsage::default(),
+            state: State::Startup,
+            aggregation_rounds: 0,
             idle_restart: false,
             app_limited: false,
             in_recovery: false,
@@ -205,10 +204,18 @@ impl Bbr {
         bbr
     }
 
+    fn segment_size(&self) -> u64 {
+        self.segment_size.get()
+    }
+
+    fn initial_window(&self) -> u64 {
+        self.initial_window.get()
+    }
+
     fn set_initial_pacing_rate(&mut self, rtt: Duration) {
         let nanos = rtt.as_nanos().max(1);
         let nominal =
-            u64::try_from(u128::from(self.initial_window) * 1_000_000_000 / nanos).unwrap_or(u64::MAX);
+            u64::try_from(u128::from(self.initial_window()) * 1_000_000_000 / nanos).unwrap_or(u64::MAX);
         self.pacing_rate = percent_of(nominal, STARTUP_PACING_PERCENT);
     }
 
@@ -219,14 +226,14 @@ impl Bbr {
     }
 
     fn window_min(&self) -> u64 {
-        PIPE_SEGMENTS_MIN * self.segment_size
+        PIPE_SEGMENTS_MIN * self.segment_size()
     }
 
     /// `percent` of the bandwidth-delay product; the initial window while there is no model.
     fn bdp(&self, percent: u64) -> u64 {
         match self.min_rtt.get() {
             Some(rtt) if self.bandwidth > 0 => percent_of(bytes_in(self.bandwidth, rtt), percent),
-            _ => self.initial_window,
+            _ => self.initial_window(),
         }
     }
 
@@ -245,16 +252,17 @@ impl Bbr {
         let quantum = bytes_in(self.bandwidth, QUANTUM).min(QUANTUM_BYTES_MAX);
         let wanted = self.bdp(percent).saturating_add(self.aggregation.get());
         let bounded = wanted.max(QUANTA_IN_FLIGHT * quantum).max(self.window_min());
-        if self.state == State::Up { bounded.saturating_add(2 * self.segment_size) } else { bounded }
+        if self.state == State::Up { bounded.saturating_add(2 * self.segment_size()) } else { bounded }
     }
 
     /// InflightWithHeadroom (section 5.3.3.6, deviation 8).
     fn inflight_with_headroom(&self) -> u64 {
-        if self.inflight_long == u64::MAX {
+        let inflight_long = self.filled.inflight_long.get();
+        if inflight_long == u64::MAX {
             return u64::MAX;
         }
-        let lowered = percent_of(self.inflight_long, WITHOUT_HEADROOM_PERCENT);
-        lowered.max(self.inflight_long.min(self.bdp(100))).max(self.window_min())
+        let lowered = percent_of(inflight_long, WITHOUT_HEADROOM_PERCENT);
+        lowered.max(inflight_long.min(self.bdp(100))).max(self.window_min())
     }
 
     fn pacing_percent(&self) -> u64 {
@@ -274,7 +282,7 @@ impl Bbr {
             return;
         }
         let gained = percent_of(self.bandwidth, gain_percent);
-        let rate = percent_of(gained, 100 - PACING_MARGIN_PERCENT).max(self.segment_size);
+        let rate = percent_of(gained, 100 - PACING_MARGIN_PERCENT).max(self.segment_size());
         if self.full_pipe.reached || rate > self.pacing_rate {
             self.pacing_rate = rate;
         }
@@ -283,22 +291,24 @@ impl Bbr {
     /// Section 5.6.4.6 and 5.6.4.7.
     fn set_window(&mut self, newly_delivered: u64) {
         let inflight_max = self.inflight_max();
-        let grown = self.window.saturating_add(newly_delivered);
+        let mut window = self.window.get();
+        let grown = window.saturating_add(newly_delivered);
         if self.full_pipe.reached {
-            self.window = grown.min(inflight_max);
-        } else if self.window < inflight_max || self.delivered < self.initial_window {
-            self.window = grown;
+            window = grown.min(inflight_max);
+        } else if window < inflight_max || self.delivered < self.initial_window() {
+            window = grown;
         }
-        self.window = self.window.max(self.window_min());
+        window = window.max(self.window_min());
         if self.state == State::ProbeRtt {
-            self.window = self.window.min(self.probe_rtt.window);
+            window = window.min(self.filled.probe_rtt.window.get());
         }
         let cap = match self.state {
-            State::Down | State::Refill | State::Up => self.inflight_long,
+            State::Down | State::Refill | State::Up => self.filled.inflight_long.get(),
             State::Cruise | State::ProbeRtt => self.inflight_with_headroom(),
             State::Startup | State::Drain => u64::MAX,
         };
-        self.window = self.window.min(cap.min(self.bounds.inflight).max(self.window_min()));
+        let bound = cap.min(self.filled.bounds.inflight.get()).max(self.window_min());
+        self.window = window.min(bound).into();
     }
 
     fn save_window(&mut self) {
@@ -337,14 +347,18 @@ impl Bbr {
     /// What a round's end does before anything else looks at the round.
     fn on_round(&mut self) {
         self.usage.on_round();
-        let tolerance = segment_tolerance(self.segment_size, self.bandwidth);
+        let tolerance = segment_tolerance(self.segment_size(), self.bandwidth);
         let yielding = matches!(self.state, State::Cruise | State::Down);
         if self.queue.on_round(self.min_rtt.get(), tolerance, yielding) {
-            self.bounds.queue_bandwidth = u64::MAX;
+            self.filled.bounds.queue_bandwidth = u64::MAX;
         }
-        self.aggregation.on_round(self.round.count(), self.full_pipe.reached);
-        self.cycle.rounds_since_probe = self.cycle.rounds_since_probe.saturating_add(1);
-        self.cycle.rounds_in_phase = self.cycle.rounds_in_phase.saturating_add(1);
+        self.aggregation.on_round(&mut self.aggregation_rounds, self.full_pipe.reached);
+        // Each phase counts from its own begin: there is nothing to count before the first.
+        if let Some(filled) = self.filled.made_mut() {
+            let cycle = &mut filled.cycle;
+            cycle.rounds_since_probe = cycle.rounds_since_probe.saturating_add(1);
+            cycle.rounds_in_phase = cycle.rounds_in_phase.saturating_add(1);
+        }
     }
 }
 
@@ -390,7 +404,7 @@ impl CongestionControl for Bbr {
             ack.newly_delivered,
             app_limited,
             self.min_rtt.get(),
-            self.segment_size,
+            self.segment_size(),
         );
         self.update_signals(&ack);
         self.update_aggregation(&ack);
@@ -398,11 +412,12 @@ impl CongestionControl for Bbr {
         self.check_startup(&ack);
         self.check_drain(&ack);
         self.advance_cycle(&ack);
-        self.save_probe_rtt_window();
-        self.min_rtt.update(ack.now, sample.rtt);
-        self.check_probe_rtt(&ack);
+        // Before the min_rtt that is stale then is replaced.
+        let probe_rtt_window = self.probe_rtt_window();
+        let probe_rtt_due = self.min_rtt.update(ack.now, sample.rtt);
+        self.check_probe_rtt(&ack, probe_rtt_due, probe_rtt_window);
         self.advance_signals(&ack);
-        self.bandwidth = self.bandwidth_believed().min(self.bounds.bandwidth());
+        self.bandwidth = self.bandwidth_believed().min(self.filled.bounds.bandwidth());
         self.set_pacing_rate(self.pacing_percent());
         self.set_window(ack.newly_delivered);
     }
@@ -418,7 +433,7 @@ impl CongestionControl for Bbr {
                 self.save_for_undo();
                 // Section 5.6.4.4: room for one segment; acknowledgements restore the rest.
                 self.in_recovery = true;
-                self.window = pipe.saturating_add(self.segment_size);
+                self.window = pipe.saturating_add(self.segment_size()).into();
             }
             CongestionEvent::RecoveryEnd => {
                 self.in_recovery = false;
@@ -433,21 +448,20 @@ impl CongestionControl for Bbr {
     }
 
     fn window(&self) -> u64 {
-        self.window
+        self.window.get()
     }
 
     fn touch(&self) -> u64 {
-        self.window
+        self.window.get()
             ^ self.bandwidth_max.get()
-            ^ u64::from(self.min_rtt.probe_due())
+            ^ self.min_rtt.touch()
             ^ u64::from(self.queue.is_standing())
             ^ self.aggregation.get()
-            ^ self.round.count()
-            ^ self.bounds.inflight_latest()
-            ^ u64::from(self.cycle.rounds_in_phase)
-            ^ self.probe_rtt.window
+            ^ u64::from(self.round.count())
+            ^ self.signals.inflight_latest()
             ^ self.usage.peak()
             ^ self.limited_until
+            ^ self.filled.cycle.touch()
     }
 
     fn slow_start_threshold(&self) -> u64 {
@@ -464,9 +478,9 @@ impl CongestionControl for Bbr {
 
     fn set_segment_size(&mut self, bytes: u64) {
         let bytes = bytes.max(1);
-        self.initial_window = self.initial_window / self.segment_size * bytes;
-        self.segment_size = bytes;
-        self.window = self.window.max(self.window_min());
+        self.initial_window = (self.initial_window() / self.segment_size()).saturating_mul(bytes).into();
+        self.segment_size = bytes.into();
+        self.window = self.window.max(self.window_min().into());
     }
 
     fn phase(&self) -> &'static str {

@@ -2,7 +2,7 @@
 
 use super::filters::exceeds_loss_threshold;
 use super::{Ack, Bbr, State};
-use crate::tcp::maybe::Maybe;
+use crate::tcp::maybe::{FlightBytes, Maybe};
 
 /// Growth of the rate that keeps the search going, in percent of the last baseline.
 const FULL_PIPE_GROWTH_PERCENT: u64 = 125;
@@ -11,7 +11,7 @@ const FULL_PIPE_ROUNDS: u8 = 3;
 /// StartupFullLossCnt: lost segments in a round that end Startup.
 const STARTUP_LOSS_SEGMENTS: u64 = 6;
 /// Rounds after which Drain gives up waiting for the pipe to shrink.
-const DRAIN_ROUNDS_MAX: u64 = 3;
+const DRAIN_ROUNDS_MAX: u8 = 3;
 
 /// The search for the plateau (section 5.3.1.2), in Startup and in every UP.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,11 +22,12 @@ pub(super) struct FullPipe {
     pub(super) now: bool,
     baseline: u64,
     rounds: u8,
-    lost_in_round: u64,
-    delivered_in_round: u64,
+    /// In which Drain began: the lowest byte, for it does not last as long as would take to go round it.
+    drain_round: u8,
+    lost_in_round: FlightBytes,
+    delivered_in_round: FlightBytes,
     /// Round in which recovery was first seen in Startup.
-    recovery_round: Maybe<u64>,
-    drain_round: u64,
+    recovery_round: Maybe<u32>,
 }
 
 impl FullPipe {
@@ -38,8 +39,8 @@ impl FullPipe {
     }
 
     pub(super) fn on_ack(&mut self, delivered: u64, lost: u64) {
-        self.delivered_in_round = self.delivered_in_round.saturating_add(delivered);
-        self.lost_in_round = self.lost_in_round.saturating_add(lost);
+        self.delivered_in_round = self.delivered_in_round.get().saturating_add(delivered).into();
+        self.lost_in_round = self.lost_in_round.get().saturating_add(lost).into();
     }
 }
 
@@ -70,12 +71,12 @@ impl Bbr {
             self.check_startup_loss(ack);
             if self.full_pipe.reached {
                 self.state = State::Drain;
-                self.full_pipe.drain_round = self.round.count();
+                self.full_pipe.drain_round = self.round.count() as u8;
             }
         }
         if ack.round_start {
-            self.full_pipe.lost_in_round = 0;
-            self.full_pipe.delivered_in_round = 0;
+            self.full_pipe.lost_in_round = FlightBytes::default();
+            self.full_pipe.delivered_in_round = FlightBytes::default();
         }
     }
 
@@ -86,22 +87,23 @@ impl Bbr {
             return;
         }
         let since = self.full_pipe.recovery_round.get_or_insert(self.round.count());
-        let lost = self.full_pipe.lost_in_round;
-        let total = lost.saturating_add(self.full_pipe.delivered_in_round);
+        let lost = self.full_pipe.lost_in_round.get();
+        let total = lost.saturating_add(self.full_pipe.delivered_in_round.get());
         if ack.round_start
-            && self.round.count() > since
-            && lost >= STARTUP_LOSS_SEGMENTS * self.segment_size
+            && self.round.count() != since
+            && lost >= STARTUP_LOSS_SEGMENTS * self.segment_size()
             && exceeds_loss_threshold(lost, total)
         {
             self.undo.left(State::Startup);
             self.full_pipe.reached = true;
-            self.inflight_long = self.bdp(100).max(self.bounds.inflight_latest());
+            self.filled.inflight_long = self.bdp(100).max(self.signals.inflight_latest()).into();
         }
     }
 
     /// CheckDrainDone.
     pub(super) fn check_drain(&mut self, ack: &Ack) {
-        let late = self.round.count() > self.full_pipe.drain_round + DRAIN_ROUNDS_MAX;
+        let rounds = (self.round.count() as u8).wrapping_sub(self.full_pipe.drain_round);
+        let late = rounds > DRAIN_ROUNDS_MAX;
         if self.state == State::Drain && (ack.pipe <= self.drained() || late) {
             self.start_down(ack.now, ack.delivered);
         }
