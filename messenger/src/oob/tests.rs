@@ -86,7 +86,7 @@ fn an_oversized_part_is_refused_and_its_owner_can_see_it() {
     let (mut registry, first) = started(vec![oversized]);
     assert!(registry.collect(first, 1, 1000, 500).parts.is_empty());
     assert_eq!(registry.turns().refused, 1);
-    assert_eq!(state.refused.load(Ordering::Relaxed), 1);
+    assert_eq!(state.refused(), 1);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_dropped_registration_has_no_further_turn() {
     let dropped = request(1, 10 * MS, 4);
     let state = Arc::clone(&dropped.state);
     let (mut registry, first) = started(vec![dropped]);
-    state.alive.store(false, Ordering::Release);
+    state.drop_registration();
     assert!(registry.collect(first, 1, 1000, 500).parts.is_empty());
     assert!(!registry.has_live());
     assert_eq!(registry.earliest(), None);
