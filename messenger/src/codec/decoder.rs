@@ -59,13 +59,6 @@ struct Partial {
     buffer: Vec<u8>,
 }
 
-/// A header of which not all has come.
-#[derive(Debug)]
-struct Head {
-    bytes: [u8; CHUNK_HEADER_BYTES],
-    filled: usize,
-}
-
 /// The chunk being read.
 #[derive(Debug)]
 struct Body {
@@ -88,6 +81,16 @@ enum Target {
     },
 }
 
+/// What has come in part.
+#[derive(Debug, Default)]
+struct Work {
+    head: [u8; CHUNK_HEADER_BYTES],
+    head_filled: usize,
+    body: Option<Body>,
+    /// The message in progress in each lane.
+    partials: [Option<Partial>; LANES],
+}
+
 /// The decoder of one stream, from the first chunk on. Each in-order byte is copied once, into the buffer of the
 /// message that it belongs to; one message per lane may be in progress.
 ///
@@ -96,11 +99,9 @@ enum Target {
 #[derive(Debug)]
 pub struct Decoder {
     limits: DecoderLimits,
-    /// In boxes, as what follows: an idle connection stands between two chunks, and there are many of those.
-    head: Option<Box<Head>>,
-    body: Option<Box<Body>>,
-    /// The message in progress in each lane; there while there is one in any.
-    partials: Option<Box<[Option<Partial>; LANES]>>,
+    /// In a box that is there while the stream stands within a chunk or a message: an idle connection stands between
+    /// two, and there are many of those.
+    work: Option<Box<Work>>,
     /// Number of the message in progress, or of the next, in each lane.
     next_ids: [u64; LANES],
     spent: u64,
@@ -112,9 +113,7 @@ impl Decoder {
     pub fn new(limits: DecoderLimits) -> Self {
         Decoder {
             limits,
-            head: None,
-            body: None,
-            partials: None,
+            work: None,
             next_ids: [0; LANES],
             spent: 0,
             completed: 0,
@@ -125,7 +124,6 @@ impl Decoder {
     /// session that outlived an earlier connection goes on.
     pub fn resume(&mut self, next_ids: [u64; LANES], credit_limit: u64) {
         self.next_ids = next_ids;
-        self.partials = None;
         self.limits.credit_limit = credit_limit;
     }
 
@@ -151,13 +149,13 @@ impl Decoder {
 
     /// Whether the stream stands between two chunks: where a side may end.
     pub fn is_between_chunks(&self) -> bool {
-        self.body.is_none() && self.head.is_none()
+        self.work.as_ref().is_none_or(|work| work.body.is_none() && work.head_filled == 0)
     }
 
     /// Memory held for messages in progress.
     #[cfg(test)]
     pub(super) fn buffered_capacity(&self) -> usize {
-        let partials = self.partials.iter().flat_map(|partials| partials.iter()).flatten();
+        let partials = self.work.iter().flat_map(|work| work.partials.iter()).flatten();
         partials.map(|partial| partial.buffer.capacity()).sum()
     }
 
@@ -167,19 +165,21 @@ impl Decoder {
     /// The stream is corrupt, or breaks a rule or a limit.
     pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Decoded>, CodecError> {
         loop {
-            if self.body.is_none() {
+            if self.work.as_ref().is_none_or(|work| work.body.is_none()) {
                 let Some(header) = self.take_header(input)? else { return Ok(None) };
                 if header.kind != ChunkKind::Message
                     && let Some((payload, rest)) = input.split_at_checked(header.length as usize)
                 {
                     *input = rest;
+                    self.settle();
                     check_sum(&header, crc32c(payload))?;
                     let payload = Bytes::copy_from_slice(payload);
                     return Ok(Some(Decoded::Chunk { kind: header.kind, id: header.id, payload }));
                 }
                 let target = self.open(&header)?;
                 let remaining = header.length as usize;
-                self.body = Some(Box::new(Body { header, remaining, crc: Crc32c::default(), target }));
+                let body = Body { header, remaining, crc: Crc32c::default(), target };
+                self.work.get_or_insert_default().body = Some(body);
             }
             if let Some(whole) = self.take_body(input)? {
                 return Ok(Some(whole));
@@ -193,11 +193,11 @@ impl Decoder {
     /// Where the next bytes belong, and how many of them, if they are many of one message. Who appends some there calls
     /// [`Self::placed`]; who does not gives them to [`Self::decode`].
     pub fn place(&mut self) -> Option<(&mut Vec<u8>, usize)> {
-        let body = self.body.as_ref()?;
+        let Work { body: Some(body), partials, .. } = self.work.as_deref_mut()? else { return None };
         if body.remaining < PLACE_BYTES_MIN || !matches!(body.target, Target::Message { .. }) {
             return None;
         }
-        let partial = self.partials.as_mut()?[usize::from(body.header.lane)].as_mut()?;
+        let partial = partials[usize::from(body.header.lane)].as_mut()?;
         let bytes = body.remaining.min(PLACE_BYTES_MAX);
         partial.make_room(bytes);
         Some((&mut partial.buffer, bytes))
@@ -211,11 +211,9 @@ impl Decoder {
     /// # Panics
     /// If it is more than [`Self::place`] allowed: that is a bug of the transport.
     pub fn placed(&mut self) -> Result<Option<Decoded>, CodecError> {
-        let Some(body) = &mut self.body else { return Ok(None) };
+        let Some(Work { body: Some(body), partials, .. }) = self.work.as_deref_mut() else { return Ok(None) };
         let Target::Message { summed } = &mut body.target else { return Ok(None) };
-        let partials = self.partials.as_ref();
-        let partial = partials.and_then(|partials| partials[usize::from(body.header.lane)].as_ref());
-        let Some(partial) = partial else { return Ok(None) };
+        let Some(partial) = &partials[usize::from(body.header.lane)] else { return Ok(None) };
         let piece = &partial.buffer[*summed..];
         assert!(piece.len() <= body.remaining, "a transport places no more than it may");
         body.crc.update(piece);
@@ -225,7 +223,7 @@ impl Decoder {
     }
 
     fn take_header(&mut self, input: &mut &[u8]) -> Result<Option<ChunkHeader>, CodecError> {
-        if self.head.is_none()
+        if self.work.as_ref().is_none_or(|work| work.head_filled == 0)
             && let Some((head, rest)) = input.split_first_chunk::<CHUNK_HEADER_BYTES>()
         {
             *input = rest;
@@ -234,34 +232,32 @@ impl Decoder {
         if input.is_empty() {
             return Ok(None);
         }
-        let head =
-            self.head.get_or_insert_with(|| Box::new(Head { bytes: [0; CHUNK_HEADER_BYTES], filled: 0 }));
-        let wanted = CHUNK_HEADER_BYTES - head.filled;
+        let work = self.work.get_or_insert_default();
+        let wanted = CHUNK_HEADER_BYTES - work.head_filled;
         let (piece, rest) = input.split_at(wanted.min(input.len()));
-        head.bytes[head.filled..head.filled + piece.len()].copy_from_slice(piece);
-        head.filled += piece.len();
+        work.head[work.head_filled..work.head_filled + piece.len()].copy_from_slice(piece);
+        work.head_filled += piece.len();
         *input = rest;
-        if head.filled < CHUNK_HEADER_BYTES {
+        if work.head_filled < CHUNK_HEADER_BYTES {
             return Ok(None);
         }
-        let header = ChunkHeader::decode(&head.bytes);
-        self.head = None;
+        let header = ChunkHeader::decode(&work.head);
+        work.head_filled = 0;
         header.map(Some)
     }
 
     /// The message in progress in a lane.
     fn partial(&self, lane: u8) -> Option<&Partial> {
-        self.partials.as_ref()?[usize::from(lane)].as_ref()
+        self.work.as_ref()?.partials[usize::from(lane)].as_ref()
     }
 
-    /// Takes the message in progress in a lane away, and gives the memory of all back if there is no other.
-    fn take_partial(&mut self, lane: u8) -> Option<Partial> {
-        let partials = self.partials.as_mut()?;
-        let partial = partials[usize::from(lane)].take();
-        if partials.iter().all(Option::is_none) {
-            self.partials = None;
+    /// Gives the memory of what has come in part back if there is nothing in it, a
+    /// header apart: this is for where a chunk ends.
+    fn settle(&mut self) {
+        let is_idle = |work: &Work| work.body.is_none() && work.partials.iter().all(Option::is_none);
+        if self.work.as_deref().is_some_and(is_idle) {
+            self.work = None;
         }
-        partial
     }
 
     /// Checks a chunk against what came before and decides where its payload goes.
@@ -297,7 +293,7 @@ impl Decoder {
     }
 
     fn take_body(&mut self, input: &mut &[u8]) -> Result<Option<Decoded>, CodecError> {
-        let Some(body) = &mut self.body else { return Ok(None) };
+        let Some(Work { body: Some(body), partials, .. }) = self.work.as_deref_mut() else { return Ok(None) };
         while body.remaining > 0 && !input.is_empty() {
             let wanted = match &body.target {
                 Target::MessageHeader { filled, .. } => MESSAGE_HEADER_BYTES - filled,
@@ -317,16 +313,13 @@ impl Decoder {
                         check_message(&body.header, &message, self.limits.message_bytes_max)?;
                         let credit_left = self.limits.credit_limit.saturating_sub(self.spent);
                         let credit = credit_left.saturating_add(body.header.length.into());
-                        let partials = self.partials.get_or_insert_default();
                         partials[usize::from(body.header.lane)] =
                             Some(Partial::begin(message, self.completed.min(credit)));
                         body.target = Target::Message { summed: 0 };
                     }
                 }
                 Target::Message { summed } => {
-                    let partials = self.partials.as_mut();
-                    let partial = partials.and_then(|all| all[usize::from(body.header.lane)].as_mut());
-                    if let Some(partial) = partial {
+                    if let Some(partial) = &mut partials[usize::from(body.header.lane)] {
                         partial.make_room(piece.len());
                         partial.buffer.extend_from_slice(piece);
                         *summed = partial.buffer.len();
@@ -339,17 +332,19 @@ impl Decoder {
 
     /// The chunk's last byte is in: verifies it and hands out what it completes.
     fn close(&mut self) -> Result<Option<Decoded>, CodecError> {
-        let Some(body) = self.body.take() else { return Ok(None) };
-        let Body { header, crc, target, .. } = *body;
+        let Some(work) = &mut self.work else { return Ok(None) };
+        let Some(Body { header, crc, target, .. }) = work.body.take() else { return Ok(None) };
         check_sum(&header, crc.value())?;
         if let Target::Chunk(buffer) = target {
+            self.settle();
             return Ok(Some(Decoded::Chunk { kind: header.kind, id: header.id, payload: buffer.into() }));
         }
         if header.flags & FLAG_LAST == 0 {
             return Ok(None);
         }
-        let Some(partial) = self.take_partial(header.lane) else { return Ok(None) };
+        let Some(partial) = work.partials[usize::from(header.lane)].take() else { return Ok(None) };
         let Partial { header: message, buffer } = partial;
+        self.settle();
         self.next_ids[usize::from(header.lane)] += 1;
         let credit_bytes = (MESSAGE_HEADER_BYTES + buffer.len()) as u64;
         self.completed += credit_bytes;
