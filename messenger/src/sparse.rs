@@ -16,23 +16,27 @@ impl Moment {
     pub(crate) const NEVER: Moment = Moment(Instant::FAR_FUTURE);
 
     /// The instant, if there is one.
+    #[inline]
     pub(crate) fn get(self) -> Option<Instant> {
         Some(self.0).filter(|at| *at != Instant::FAR_FUTURE)
     }
 
     /// Whether there is none.
+    #[inline]
     pub(crate) fn is_never(self) -> bool {
         self == Moment::NEVER
     }
 
     /// Whether it has come.
+    #[inline]
     pub(crate) fn is_due(self, now: Instant) -> bool {
         !self.is_never() && self.0 <= now
     }
 
-    /// The sooner of this and `at`.
-    pub(crate) fn or_sooner(self, at: Instant) -> Moment {
-        Moment(self.0.min(at))
+    /// The sooner of this and `other`.
+    #[inline]
+    pub(crate) fn or_sooner(self, other: impl Into<Moment>) -> Moment {
+        Moment(self.0.min(other.into().0))
     }
 }
 
@@ -43,6 +47,7 @@ impl Default for Moment {
 }
 
 impl From<Instant> for Moment {
+    #[inline]
     fn from(at: Instant) -> Self {
         Moment(at)
     }
@@ -76,6 +81,7 @@ impl From<Duration> for Span {
 }
 
 /// Nanoseconds of a time, saturating, and not by way of the 128 bits of [`Duration::as_nanos`].
+#[inline]
 pub(crate) const fn nanos_of(time: Duration) -> u64 {
     time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos() as u64)
 }
@@ -126,6 +132,7 @@ impl<T> SparseQueue<T> {
         self.0.as_ref().map_or(0, |entries| usize::from(entries.first.is_some()) + entries.rest.len())
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
@@ -152,6 +159,7 @@ impl<T> Default for Few<T> {
 impl<T> Deref for Few<T> {
     type Target = [T];
 
+    #[inline]
     fn deref(&self) -> &[T] {
         match self {
             Few::One(entry) => slice::from_ref(entry),
@@ -161,6 +169,7 @@ impl<T> Deref for Few<T> {
 }
 
 impl<T> DerefMut for Few<T> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
         match self {
             Few::One(entry) => slice::from_mut(entry),

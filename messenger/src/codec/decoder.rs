@@ -111,13 +111,7 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder at the start of a stream (after the banner).
     pub fn new(limits: DecoderLimits) -> Self {
-        Decoder {
-            limits,
-            work: None,
-            next_ids: [0; LANES],
-            spent: 0,
-            completed: 0,
-        }
+        Decoder { limits, work: None, next_ids: [0; LANES], spent: 0, completed: 0 }
     }
 
     /// Sets the number of the next message of each lane and the credit limit, before the first message: where a

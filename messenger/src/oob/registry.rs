@@ -103,9 +103,10 @@ impl Registry {
         alive.map(|entry| entry.interval_ns).min().map(Duration::from_nanos)
     }
 
-    /// When the next part is due; `None` before the start or without ops.
-    pub(crate) fn earliest(&self) -> Option<Instant> {
-        self.earliest.get()
+    /// When the next part is due; never before the start or without ops.
+    #[inline]
+    pub(crate) fn earliest(&self) -> Moment {
+        self.earliest
     }
 
     fn shortest_ns(&self) -> Option<u64> {

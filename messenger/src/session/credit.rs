@@ -70,6 +70,7 @@ impl ReceiveCredit {
     }
 
     /// The limit to grant, if it is a quarter of the window above the one in force.
+    #[inline]
     pub(super) fn grant(&self, granted: u64, spent: u64, completed: u64) -> Option<u64> {
         let limit = self.window.saturating_add_signed(self.freed) + (spent - completed);
         (limit.saturating_sub(granted) >= self.window / 4).then_some(limit)

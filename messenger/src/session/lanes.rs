@@ -183,6 +183,7 @@ impl SendQueue {
     }
 
     /// The lane whose turn it is, and its number.
+    #[inline]
     fn next_lane(&self) -> Option<(usize, &Lane)> {
         self.lanes.as_ref()?.iter().enumerate().rev().find(|(_, lane)| !lane.queue.is_empty())
     }
@@ -195,6 +196,7 @@ impl SendQueue {
     }
 
     /// Whether there is something to send and credit to send it.
+    #[inline]
     pub(super) fn is_sendable(&self) -> bool {
         self.next_needs().is_some_and(|needed| needed <= self.credit_left())
     }
@@ -205,6 +207,7 @@ impl SendQueue {
     }
 
     /// Payload that the next chunk must have at least: a message header is not divided.
+    #[inline]
     fn next_needs(&self) -> Option<usize> {
         let front = self.next_lane()?.1.queue.front()?;
         Some(if front.cut == 0 { MESSAGE_HEADER_BYTES } else { 1 })

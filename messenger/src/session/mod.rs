@@ -465,8 +465,9 @@ impl Session {
     }
 
     /// Output. What happened.
+    #[inline]
     pub fn poll_event(&mut self) -> Option<SessionEvent> {
-        self.events.pop_front()
+        if self.events.is_empty() { None } else { self.events.pop_front() }
     }
 
     pub(super) fn has_released(&self) -> bool {
@@ -479,6 +480,7 @@ impl Session {
     }
 
     /// Output. What shall be done with the connection.
+    #[inline]
     pub fn directive(&self) -> Directive {
         if self.abort { Directive::Abort } else { Directive::Continue }
     }

@@ -80,8 +80,9 @@ impl OobState {
     }
 
     /// When an OOB message is due next.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.registry.earliest().into_iter().chain(self.echo_due.get()).min()
+    #[inline]
+    pub(super) fn next_due(&self) -> Moment {
+        self.registry.earliest().or_sooner(self.echo_due)
     }
 
     pub(super) fn statistics(&self) -> OobStatistics {
@@ -129,7 +130,7 @@ impl OobState {
         // If a message of our own leaves before the peer's next one comes, the echo rides in it.
         let last = core::mem::replace(&mut self.last_parts_at, now.into());
         let interval = last.get().map(|last| now.since(last)).unwrap_or_default();
-        let due = self.registry.earliest().filter(|due| *due <= now + interval).unwrap_or(now);
+        let due = self.registry.earliest().get().filter(|due| *due <= now + interval).unwrap_or(now);
         self.echo_due = self.echo_due.or_sooner(due);
     }
 
@@ -155,12 +156,14 @@ impl OobState {
 
 impl Session {
     /// Whether OOB messages may be sent at all.
+    #[inline]
     pub(super) fn may_send_oob(&self) -> bool {
         self.can_send && self.speaks_oob
     }
 
+    #[inline]
     pub(super) fn is_oob_due(&self, now: Instant) -> bool {
-        self.may_send_oob() && self.life.oob.next_due().is_some_and(|due| due <= now)
+        self.may_send_oob() && self.life.oob.next_due().is_due(now)
     }
 
     /// Bytes that one part may have at most: what is left of a segment when nothing else is in it.

@@ -30,6 +30,7 @@ impl Session {
     }
 
     /// Whether bytes of the handshake are still to be sent.
+    #[inline]
     pub(super) fn is_opening(&self) -> bool {
         self.opening.as_ref().is_some_and(|opening| !opening.unsent.is_empty())
     }

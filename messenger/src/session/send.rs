@@ -36,10 +36,17 @@ impl Session {
 
     /// Output. When [`Self::demand`] may rise, or a time limit run out, by the passing of time alone.
     pub fn next_demand(&self) -> Option<Instant> {
-        let oob = if self.may_send_oob() { self.life.oob.next_due() } else { None };
-        let ack = self.acks.due.get().filter(|_| self.can_send);
-        let handshake = self.opening.as_ref().and_then(|opening| opening.deadline.get());
-        oob.into_iter().chain(ack).chain(handshake).chain(self.deadline.get()).min()
+        let mut next = self.deadline;
+        if self.may_send_oob() {
+            next = next.or_sooner(self.life.oob.next_due());
+        }
+        if self.can_send {
+            next = next.or_sooner(self.acks.due);
+        }
+        if let Some(opening) = &self.opening {
+            next = next.or_sooner(opening.deadline);
+        }
+        next.get()
     }
 
     /// Output. Whether OOB messages may leave before retransmissions: the peer looks for them ahead of gaps.
@@ -52,6 +59,7 @@ impl Session {
         self.closing && !self.is_opening() && self.control().close.is_none()
     }
 
+    #[inline]
     fn check_deadlines(&mut self, now: Instant) {
         if let Some(opening) = self.opening.as_mut().filter(|opening| opening.deadline.is_due(now)) {
             opening.deadline = Moment::NEVER;
@@ -85,6 +93,7 @@ impl Session {
         }
     }
 
+    #[inline]
     fn has_control(&self, now: Instant) -> bool {
         let control = self.control.as_deref();
         control.is_some_and(|control| control.close.is_some())
@@ -94,6 +103,7 @@ impl Session {
                     || self.grant_due().is_some()))
     }
 
+    #[inline]
     fn grant_due(&self) -> Option<u64> {
         if self.credit_held {
             return None;
