@@ -42,6 +42,11 @@ impl Default for Crc32c {
 impl Crc32c {
     /// Takes the next piece.
     pub fn update(&mut self, bytes: &[u8]) {
+        if self.0 == u32::MAX {
+            // As at the start of every chunk, and most come in one piece: this has no digest to make.
+            self.0 = !crc32c(bytes);
+            return;
+        }
         let register = u64::from(self.0);
         let mut digest = crc_fast::Digest::new_with_init_state(crc_fast::CrcAlgorithm::Crc32Iscsi, register);
         digest.update(bytes);
