@@ -220,7 +220,7 @@ impl Run {
             };
             let Some(outgoing) = self.tcp.poll_transmit(now, &mut self.app, limit) else { break };
             let header = outgoing.header;
-            let payload = self.tcp.payload(&outgoing).concat();
+            let payload = self.tcp.payload(&outgoing).to_vec();
             assert!(payload.len() == outgoing.payload_length);
             assert!(outgoing.payload_length == 0 || header.seq == INITIAL.at(outgoing.payload_offset));
             for (offset, byte) in (outgoing.payload_offset..).zip(&payload) {

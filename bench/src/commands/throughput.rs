@@ -67,16 +67,16 @@ pub(crate) struct Arguments {
     /// Largest receive window of ours, and both buffers of smoltcp's sockets (memory)
     #[arg(long, default_value = "1MiB")]
     window: Size,
-    /// Instead of one bulk connection, so many that send a segment each in turn (list; memory)
+    /// Instead of one bulk connection, so many that send in turn (list; memory)
     #[arg(long, value_delimiter = ',', conflicts_with = "loss")]
     connections: Vec<usize>,
     /// How many turns of --connections come at an instant: burst, eight; turn, one, so that no segment shares its way with
-    /// the next, with one connection as with many (memory)
-    #[arg(long, value_enum, default_value = "burst", requires = "connections")]
-    pattern: Pattern,
-    /// What each of --connections is given at its turn; 1448B is a segment (memory)
-    #[arg(long, default_value = "1448B", requires = "connections")]
-    turn: Size,
+    /// the next, with one connection as with many (list; memory)
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "burst,turn", requires = "connections")]
+    pattern: Vec<Pattern>,
+    /// What each of --connections is given at its turn; 1448B is a segment (list; memory)
+    #[arg(long, value_delimiter = ',', default_value = "64KiB,4KiB,1448B", requires = "connections")]
+    turn: Vec<Size>,
     /// Whose TCP (list; memory)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "outrider,smoltcp")]
     variant: Vec<Stack>,
@@ -164,7 +164,7 @@ impl Arguments {
         if !self.offload.is_empty() && self.link() != LinkKind::Tap {
             return usage("--offload is of a TAP; use --link tap".to_owned());
         }
-        if self.loss.len().max(self.connections.len()) > VALUES_MAX {
+        if self.loss.len().max(self.connections.len()).max(self.turn.len()) > VALUES_MAX {
             return usage(format!("a list has more than {VALUES_MAX} values; give fewer"));
         }
         if let Some(loss) = self.loss.iter().find(|loss| loss.0 > 0.5) {
@@ -173,9 +173,9 @@ impl Arguments {
         if let Some(count) = self.connections.iter().find(|count| !(1..=CONNECTIONS_MAX).contains(*count)) {
             return usage(format!("--connections {count} is out of range; 1 to {CONNECTIONS_MAX}"));
         }
-        if !TURN_BYTES_RANGE.contains(&self.turn.0) {
+        if let Some(turn) = self.turn.iter().find(|turn| !TURN_BYTES_RANGE.contains(&turn.0)) {
             let (least, most) = (Size(*TURN_BYTES_RANGE.start()), Size(*TURN_BYTES_RANGE.end()));
-            return usage(format!("--turn {} is out of range; {least} to {most}", self.turn));
+            return usage(format!("--turn {turn} is out of range; {least} to {most}"));
         }
         if !WINDOW_BYTES.contains(&self.window.0) {
             let (least, most) = (Size(*WINDOW_BYTES.start()), Size(*WINDOW_BYTES.end()));
@@ -269,6 +269,16 @@ impl Arguments {
         own.into_iter().chain(common).map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
+    /// What `--connections` do: each size of a turn, in each pattern, with each number of them.
+    fn turns(&self) -> impl Iterator<Item = Turn> {
+        let patterns =
+            || self.turn.iter().flat_map(|turn| self.pattern.iter().map(move |pattern| (turn, pattern)));
+        patterns().flat_map(|(turn, pattern)| {
+            let counts = self.connections.iter();
+            counts.map(|connections| Turn { connections: *connections, pattern: *pattern, bytes: turn.0 })
+        })
+    }
+
     /// The values of `--loss`.
     fn losses(&self) -> Vec<f64> {
         self.loss.iter().map(|loss| loss.0).collect()
@@ -280,7 +290,7 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
     let delay = arguments.delay.unwrap_or(Span(Duration::from_micros(50)));
     let queue = arguments.queue(Size(2_000_000));
     let length = arguments.length(MEMORY_SECONDS);
-    let scene = |loss: f64, key: &str, value: Value| Scene {
+    let scene = |loss: f64, name: Map<String, Value>| Scene {
         link: LinkConfig {
             rate_bits_per_second: rate.0,
             delay: delay.0,
@@ -292,21 +302,15 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
         poll_every: arguments.poll.0,
         congestion: arguments.congestion(),
         seed: arguments.common.seed,
-        name: [(key.to_owned(), value)].into_iter().collect(),
+        name,
     };
     let by_turns = !arguments.connections.is_empty();
     let work: Vec<(Scene, Work)> = if by_turns {
-        let counts = arguments.connections.iter();
-        counts
-            .map(|count| {
-                let Arguments { pattern, turn, .. } = *arguments;
-                let turn = Turn { connections: *count, pattern, bytes: turn.0 };
-                (scene(0.0, "connections", json!(count)), Work::Turns(turn))
-            })
-            .collect()
+        arguments.turns().map(|turn| (scene(0.0, turn.name()), Work::Turns(turn))).collect()
     } else {
+        let named = |loss: f64| [("loss".to_owned(), json!(loss))].into_iter().collect();
         let losses = arguments.loss.iter();
-        losses.map(|loss| (scene(loss.0, "loss", json!(loss.0)), Work::Bulk(length))).collect()
+        losses.map(|loss| (scene(loss.0, named(loss.0)), Work::Bulk(length))).collect()
     };
     let stacks = u32::try_from(arguments.variant.len()).unwrap_or(u32::MAX);
     let mut session = arguments.session(work.iter().map(|(_, work)| work.length() * stacks).sum())?;
@@ -327,8 +331,10 @@ fn over_memory(arguments: &Arguments) -> Result<(), BenchError> {
     );
     if by_turns {
         parameters.insert("connections".into(), json!(arguments.connections));
-        parameters.insert("pattern".into(), json!(arguments.pattern.name()));
-        parameters.insert("turn_bytes".into(), json!(arguments.turn.0));
+        let patterns: Vec<_> = arguments.pattern.iter().map(|pattern| pattern.name()).collect();
+        parameters.insert("pattern".into(), json!(patterns));
+        parameters
+            .insert("turn_bytes".into(), json!(arguments.turn.iter().map(|turn| turn.0).collect::<Vec<_>>()));
     } else {
         parameters.insert("loss".into(), json!(arguments.losses()));
     }

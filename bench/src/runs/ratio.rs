@@ -1,11 +1,14 @@
 //! Two results set against each other, where the difference can be told from chance.
+//!
+//! Runs are made by turns, so the first of one variant and the first of the other share their minute, and what burdens
+//! the machine then burdens both. A ratio is therefore taken run by run, and what is told is the median of these.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::figures::{Repeated, Told, label, widening};
+use super::figures::{Repeated, Told, label, median, widening, widening_of_one};
 use crate::table::{self, times};
 
 /// A figure to compare.
@@ -37,7 +40,7 @@ pub(crate) struct Ratio {
     /// By the figure's name; `null` where it is inconclusive, or the second is zero.
     #[serde(flatten)]
     values: BTreeMap<&'static str, Option<f64>>,
-    /// The least and the largest ratio that the runs allow, by name.
+    /// The least and the largest ratio of one run, or where the two have not equally many, that the runs allow; by name.
     bounds: BTreeMap<&'static str, [f64; 2]>,
     /// Why a figure was refused, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -73,12 +76,16 @@ impl Ratio {
             if second.told <= 0.0 {
                 continue;
             }
-            let value = first.told / second.told;
-            if second.least > 0.0 {
+            let pairs = run_by_run(above.each(key.path), below.each(key.path));
+            let value = pairs.as_deref().map_or(first.told / second.told, median);
+            if let Some(pairs) = &pairs {
+                ratio.bounds.insert(key.name, range(pairs));
+            } else if second.least > 0.0 {
                 ratio.bounds.insert(key.name, [first.least / second.most, first.most / second.least]);
             }
             let noise = if key.of_machine { noise } else { 0.0 };
-            match refusal(&first, &second, value, noise) {
+            let steady = pairs.is_some_and(|pairs| is_beyond_chance(&pairs, value));
+            match refusal(&first, &second, value, noise, steady) {
                 Some(reason) => {
                     ratio.inconclusive.insert(key.name, reason);
                 }
@@ -103,8 +110,28 @@ impl Ratio {
     }
 }
 
-/// Why the difference cannot be told from chance, if so.
-fn refusal(first: &Told, second: &Told, value: f64, noise: f64) -> Option<&'static str> {
+/// The ratio in each run. `None`: there are not as many of one as of the other.
+fn run_by_run(above: Option<&[f64]>, below: Option<&[f64]>) -> Option<Vec<f64>> {
+    let (above, below) = (above?, below?);
+    let sound = above.len() == below.len() && above.iter().chain(below).all(|value| *value > 0.0);
+    sound.then(|| above.iter().zip(below).map(|(above, below)| above / below).collect())
+}
+
+/// The least and the largest.
+fn range(values: &[f64]) -> [f64; 2] {
+    values.iter().fold([f64::INFINITY, f64::NEG_INFINITY], |[least, most], value| {
+        [least.min(*value), most.max(*value)]
+    })
+}
+
+/// Whether ratios around `value` are farther from one than those of equals would be.
+fn is_beyond_chance(ratios: &[f64], value: f64) -> bool {
+    let [least, most] = range(ratios);
+    ratios.len() > 1 && value.ln().abs() > widening_of_one(ratios.len()) * (most / least).ln()
+}
+
+/// Why the difference cannot be told from chance, if so. `steady`: it is there run by run.
+fn refusal(first: &Told, second: &Told, value: f64, noise: f64, steady: bool) -> Option<&'static str> {
     if first.runs.min(second.runs) < 2 {
         return Some(ONE_RUN);
     }
@@ -115,7 +142,8 @@ fn refusal(first: &Told, second: &Told, value: f64, noise: f64) -> Option<&'stat
     }
     // On a logarithmic scale, as ratios are: what is many times as large is so however wide the spread of the smaller.
     let spread = |told: &Told| if told.least > 0.0 { (told.most / told.least).ln() } else { f64::INFINITY };
-    if value.ln().abs() <= widening(first.runs.min(second.runs)) * (spread(first) + spread(second)) {
+    let apart = value.ln().abs() > widening(first.runs.min(second.runs)) * (spread(first) + spread(second));
+    if !apart && !steady {
         return Some(SPREAD);
     }
     let difference = value.max(1.0 / value) - 1.0;
@@ -179,8 +207,19 @@ mod tests {
     fn a_difference_beyond_spread_and_noise_is_told_with_its_bounds() {
         let ratio = between(&[20.0, 22.0, 24.0], &[10.0, 11.0, 12.0], 0.05);
         assert_eq!((&ratio["of"], &ratio["delay"]), (&json!("a/b"), &json!(2.0)));
-        assert_eq!(ratio["bounds"]["delay"], json!([20.0 / 12.0, 2.4]));
+        assert_eq!(ratio["bounds"]["delay"], json!([2.0, 2.0]));
         assert!(ratio.get("inconclusive").is_none(), "{ratio}");
+    }
+
+    #[test]
+    fn what_burdens_both_variants_of_a_turn_is_not_in_their_ratio() {
+        let ratio = between(&[7.0, 14.2, 21.0], &[10.0, 20.0, 30.0], 0.0);
+        assert_eq!(ratio["delay"], 0.7, "{ratio}");
+        assert_eq!(ratio["bounds"]["delay"], json!([0.7, 0.71]));
+        let ratio = between(&[7.0, 19.0, 22.0], &[10.0, 20.0, 30.0], 0.0);
+        assert_eq!(ratio["inconclusive"]["delay"], SPREAD, "run by run it is 0.70 to 0.95: {ratio}");
+        let ratio = between(&[20.0, 22.0, 24.0], &[10.0, 12.0], 0.0);
+        assert_eq!(ratio["bounds"]["delay"], json!([20.0 / 12.0, 2.4]), "{ratio}");
     }
 
     #[test]
@@ -210,7 +249,7 @@ mod tests {
         let text =
             ratio_table(&[ratio(&[20.0, 21.0]), ratio(&[9.0, 12.0])], &[("delay", "delay"), ("no", "no")]);
         assert!(
-            text.contains("2.00 (1.90 to 2.10)") && text.contains("inconclusive (0.86 to 1.20)"),
+            text.contains("2.00 (2.00 to 2.00)") && text.contains("inconclusive (0.90 to 1.14)"),
             "{text}"
         );
         assert!(text.contains(SPREAD) && !text.contains(" no"), "{text}");

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use outrider_drivers::time::Instant;
 use outrider_stack::endpoint::{Acceptor, Endpoint, Established, Waker};
 use outrider_stack::tcp::connection::CloseReason;
@@ -12,8 +13,9 @@ use outrider_stack::tcp::source::{
     AckUrgency, Cut, Demand, SegmentSink, SegmentSource, SendState, SinkFault,
 };
 
-/// Bytes to send are copied from here, as an application would copy them from its own memory.
-pub(super) static CONTENT: [u8; 64 << 10] = [0x5a; 64 << 10];
+/// Bytes to send are taken from here: copied by smoltcp, whose sockets take no other, and lent to our stack, as a messenger
+/// lends the body of a message.
+pub(super) static CONTENT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![0x5a; 64 << 10]));
 
 /// What arrived, and the longest time in which nothing did. Written by one thread at a time.
 #[derive(Debug, Default)]
@@ -124,12 +126,12 @@ impl SegmentSource for Flow {
         let room = cut.room().min(CONTENT.len());
         match &self.supply {
             Supply::None => {}
-            Supply::Endless => cut.append(&CONTENT[..room]),
+            Supply::Endless => cut.append_shared(&CONTENT, 0..room),
             Supply::Fed(feed) => {
                 let waiting = feed.bytes.load(Ordering::Relaxed);
                 let taken = waiting.min(room as u64);
                 feed.bytes.fetch_sub(taken, Ordering::Relaxed);
-                cut.append(&CONTENT[..taken as usize]);
+                cut.append_shared(&CONTENT, 0..taken as usize);
             }
         }
     }

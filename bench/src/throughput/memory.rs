@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use outrider_drivers::memory::LinkConfig;
 use outrider_drivers::time::{Instant, thread_cpu_time};
 use outrider_stack::tcp::congestion::Algorithm;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::outrider_pair::{OutriderPair, Setting};
 use super::result::ThroughputResult;
@@ -22,7 +22,7 @@ const WARM_UP: Duration = Duration::from_millis(200);
 /// The stacks alternate this often, in virtual time.
 const SLICE: Duration = Duration::from_millis(100);
 
-/// A turn of one segment: no more than either stack puts into one.
+/// A segment: no more than either stack puts into one.
 const TURN_BYTES: u64 = 1_448;
 /// Connections that have their turn at an instant with [`Pattern::Burst`]: what an application's own loop might serve at
 /// once.
@@ -33,8 +33,8 @@ const TURNS_BYTES: u64 = 200_000 * TURN_BYTES;
 const ROUNDS_MIN: usize = 2;
 /// Parts in which they are given; the stacks alternate.
 const TURN_SLICES: u32 = 20;
-/// smoltcp looks at every socket for every frame, so with many its turns are fewer, or they would take minutes.
-const SMOLTCP_TURNS_TIMES_CONNECTIONS: usize = 20_000_000;
+/// smoltcp looks at every socket for every frame, so with many its segments are fewer, or they would take minutes.
+const SMOLTCP_SEGMENTS_TIMES_CONNECTIONS: usize = 20_000_000;
 /// Buffers of a socket of smoltcp that has turns: room for two at least, and for a full link in all of them together.
 const SMOLTCP_TURN_BUFFER_BYTES: (usize, usize) = (4_096, 1 << 20);
 
@@ -115,13 +115,26 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
+    /// What tells it from others.
+    pub(crate) fn name(&self) -> Map<String, Value> {
+        let values = [
+            ("turn_bytes", json!(self.bytes)),
+            ("pattern", json!(self.pattern.name())),
+            ("connections", json!(self.connections)),
+        ];
+        values.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+
     /// Turns that are measured.
     fn count(&self, stack: Stack) -> usize {
         let least = ROUNDS_MIN * self.connections;
         let turns = usize::try_from(TURNS_BYTES / self.bytes).unwrap_or(usize::MAX).max(least);
         match stack {
             Stack::Outrider => turns,
-            Stack::Smoltcp => turns.min(SMOLTCP_TURNS_TIMES_CONNECTIONS / self.connections),
+            Stack::Smoltcp => {
+                let segments = SMOLTCP_SEGMENTS_TIMES_CONNECTIONS / self.connections;
+                turns.min((segments / self.bytes.div_ceil(TURN_BYTES) as usize).max(TURNS_AT_ONCE))
+            }
         }
     }
 }

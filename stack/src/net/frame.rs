@@ -7,6 +7,7 @@ use smoltcp::wire::{EthernetAddress, EthernetProtocol, IpProtocol, Ipv4Packet, I
 
 use super::key::FlowKey;
 use super::routes::{Routes, is_host};
+use crate::tcp::connection::Payload;
 use crate::tcp::segment::Header;
 use crate::tcp::wire::{self, Ports};
 
@@ -258,7 +259,7 @@ impl Template {
         buffer: &mut [u8],
         envelope: &Envelope,
         header: &Header,
-        payload: [&[u8]; 2],
+        payload: Payload<'_>,
     ) -> usize {
         let overhead = usize::from(self.overhead);
         let ecn = if envelope.ecn_capable { ECN_CAPABLE } else { 0 };
@@ -267,8 +268,8 @@ impl Template {
         *head = self.head;
         head[..6].copy_from_slice(&envelope.destination_mac);
         let (segment_room, offload) = (&mut buffer[overhead..], envelope.checksum_offload);
-        let segment_bytes =
-            wire::emit_between(segment_room, self.ports, self.sums.addresses, offload, header, payload);
+        let (addresses, payload) = (self.sums.addresses, (payload.len(), payload));
+        let segment_bytes = wire::emit_between(segment_room, self.ports, addresses, offload, header, payload);
         let head = buffer.first_chunk_mut::<OVERHEAD_MAX>().expect("it was there before");
         if overhead < OVERHEAD_MAX {
             let total_bytes = (IPV4_BYTES + segment_bytes) as u16;

@@ -17,7 +17,7 @@ use super::open::{CookieFate, SynFate};
 use super::routes::is_host;
 use super::table::Phase;
 use crate::endpoint::Directive;
-use crate::tcp::connection::{CloseReason, State, reset_for};
+use crate::tcp::connection::{CloseReason, Payload, State, reset_for};
 use crate::tcp::segment::{Header, Segment};
 use crate::tcp::wire::{self, BASE_HEADER_BYTES, SegmentError};
 use crate::time::Instant;
@@ -260,7 +260,7 @@ impl Stack {
         let envelope = frame::Envelope { destination_mac, ecn_capable: false, checksum_offload: false };
         let template = frame::Template::new(self.mac, key);
         let mut bytes = vec![0; template.length(header, 0)];
-        template.emit(&mut bytes, &envelope, header, [&[], &[]]);
+        template.emit(&mut bytes, &envelope, header, Payload::default());
         self.push_control(bytes)
     }
 

@@ -65,7 +65,7 @@ mod tests {
         let mut now = Instant::from_millis(1);
         for _ in 0..1_000 {
             let mut flight = Flight::new();
-            flight.ring_mut().append(&[1; 10]);
+            flight.payload_mut().append(&[1; 10]);
             flight.acknowledge_to(11, |_| {});
             spares.give(flight.take_spare());
         }

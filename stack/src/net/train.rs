@@ -4,6 +4,7 @@
 use outrider_drivers::checksum;
 
 use super::frame::{ETHERNET_BYTES, Envelope, IPV4_BYTES, OVERHEAD_MAX, Template};
+use crate::tcp::connection::Payload;
 use crate::tcp::segment::{Flags, Header};
 use crate::tcp::sequence::SeqNumber;
 use crate::tcp::wire::{
@@ -34,7 +35,7 @@ pub(super) struct Mould {
 pub(super) struct Piece<'a> {
     /// Bytes of payload in the frames before it.
     pub(super) before: usize,
-    pub(super) payload: [&'a [u8]; 2],
+    pub(super) payload: Payload<'a>,
     pub(super) push: bool,
     pub(super) finish: bool,
 }
@@ -45,7 +46,7 @@ impl Mould {
         let flags = Flags { psh: false, fin: false, ..header.flags };
         let bare = Header { seq: SeqNumber(0), flags, ..*header };
         let mut headers = [0; HEADERS_MAX];
-        let length = template.emit(&mut headers, envelope, &bare, [&[], &[]]);
+        let length = template.emit(&mut headers, envelope, &bare, Payload::default());
         let transport = template.overhead();
         headers[transport + CHECKSUM_AT..][..2].fill(0);
         let mut ip_sum = 0;
@@ -82,7 +83,7 @@ impl Mould {
     pub(super) fn emit(&self, buffer: &mut [u8], piece: &Piece<'_>) -> usize {
         let (head, body) = buffer.split_at_mut(self.length);
         head.copy_from_slice(&self.headers[..self.length]);
-        let payload_bytes = piece.payload[0].len() + piece.payload[1].len();
+        let payload_bytes = piece.payload.len();
         let segment_bytes = self.length - self.transport + payload_bytes;
         let (below, tcp) = head.split_at_mut(self.transport);
         if self.transport == ETHERNET_BYTES + IPV4_BYTES {
@@ -99,13 +100,11 @@ impl Mould {
         tcp[FLAGS_AT] |= flags;
         let body = &mut body[..payload_bytes];
         let sum = if self.checksum_offload {
-            let (first, second) = body.split_at_mut(piece.payload[0].len());
-            first.copy_from_slice(piece.payload[0]);
-            second.copy_from_slice(piece.payload[1]);
+            checksum::gather(body, piece.payload);
             checksum::fold(self.tcp_sum + segment_bytes as u64)
         } else {
             let words = u64::from(sequence >> 16) + u64::from(sequence & 0xffff) + u64::from(flags);
-            let payload = u64::from(checksum::copy_two(body, piece.payload));
+            let payload = u64::from(checksum::copy_all(body, piece.payload));
             !checksum::fold(self.tcp_sum + segment_bytes as u64 + words + payload)
         };
         tcp[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&sum.to_be_bytes());

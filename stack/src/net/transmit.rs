@@ -291,6 +291,7 @@ impl Stack {
             Envelope { destination_mac: mac, ecn_capable: train.ecn_capable, checksum_offload: checksum };
         let offload = TxOffload { checksum, segment_size: 0 };
         let mut mould = Mould::new(&entry.template(self.mac), &envelope, &train.header);
+        let mut rest = entry.connection.payload_at(train.payload_offset, train.payload_length);
         let (mut before, mut bytes, mut taken_bytes) = (0, 0, 0);
         let statistics = &mut self.statistics;
         while before < train.payload_length {
@@ -298,7 +299,7 @@ impl Stack {
             let is_last = before + payload_bytes == train.payload_length;
             let piece = Piece {
                 before,
-                payload: entry.connection.payload_at(train.payload_offset + before as u64, payload_bytes),
+                payload: rest.split_to(payload_bytes),
                 push: is_last && train.header.flags.psh,
                 finish: is_last && train.header.flags.fin,
             };

@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
+use super::payload::{Payload, PayloadStore};
 use super::rate::SendStamp;
-use super::ring::ByteRing;
 use crate::time::Instant;
 
 /// No SACK block makes a record for less than this, bytes.
 const SACK_PIECE_BYTES_MIN: u64 = 1024;
 
-/// One sent segment. SYN and FIN count one byte of sequence space and have no bytes in the ring.
+/// One sent segment. SYN and FIN count one byte of sequence space and have no payload.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SentSegment {
     /// Stream offset of its first byte.
@@ -55,7 +55,7 @@ impl SentSegment {
 /// What is in flight, and the memory for it.
 #[derive(Debug)]
 struct Held {
-    ring: ByteRing,
+    payload: PayloadStore,
     segments: VecDeque<SentSegment>,
     /// Bytes neither delivered nor lost: the estimate of what is in the network (RFC 6675 "pipe").
     pipe: u64,
@@ -93,11 +93,11 @@ impl Flight {
     /// The memory of a flight in which there is nothing. `None`: there is something, or no memory, or too much of it.
     pub(crate) fn take_spare(&mut self) -> Option<Spare> {
         let held = self.held.as_ref()?;
-        let modest = held.segments.capacity() <= SPARE_SEGMENTS_MAX && held.ring.is_modest();
+        let modest = held.segments.capacity() <= SPARE_SEGMENTS_MAX && held.payload.is_modest();
         if !held.segments.is_empty() || !modest {
             return None;
         }
-        self.next_payload = held.ring.end();
+        self.next_payload = held.payload.end();
         self.held.take().map(Spare)
     }
 
@@ -109,7 +109,7 @@ impl Flight {
     /// Gives memory to a flight that is bare.
     pub(crate) fn use_spare(&mut self, Spare(mut held): Spare) {
         if self.held.is_none() {
-            held.ring.begin_at(self.next_payload);
+            held.payload.begin_at(self.next_payload);
             self.held = Some(held);
         }
     }
@@ -118,7 +118,7 @@ impl Flight {
         let next_payload = self.next_payload;
         self.held.get_or_insert_with(|| {
             Box::new(Held {
-                ring: ByteRing::new(next_payload),
+                payload: PayloadStore::new(next_payload),
                 segments: VecDeque::new(),
                 pipe: 0,
                 sacked_segments: 0,
@@ -155,26 +155,26 @@ impl Flight {
     pub(crate) fn touch(&self, sends: bool) -> u64 {
         let Some(held) = &self.held else { return 0 };
         let newest = held.segments.back().map_or(0, |segment| segment.offset ^ segment.stamp.touch());
-        newest ^ if sends { held.ring.touch() } else { 0 }
+        newest ^ if sends { held.payload.touch() } else { 0 }
     }
 
     /// Bytes of memory held for payload and marks.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.held.as_ref().map_or(0, |held| {
             let segments = held.segments.capacity() * size_of::<SentSegment>();
-            size_of::<Held>() + held.ring.capacity() + segments
+            size_of::<Held>() + held.payload.memory_bytes() + segments
         })
     }
 
-    /// The ring, for a cut to append to.
-    pub(crate) fn ring_mut(&mut self) -> &mut ByteRing {
-        &mut self.held_mut().ring
+    /// The payload, for a cut to append to.
+    pub(crate) fn payload_mut(&mut self) -> &mut PayloadStore {
+        &mut self.held_mut().payload
     }
 
-    /// `length` bytes of payload from `offset` on, all of them in flight, in order in two pieces.
-    pub(crate) fn slices(&self, offset: u64, length: usize) -> [&[u8]; 2] {
+    /// `length` bytes of payload from `offset` on, all of them in flight.
+    pub(crate) fn payload(&self, offset: u64, length: usize) -> Payload<'_> {
         let held = self.held.as_ref().expect("the range must be held: it is in flight");
-        held.ring.slices(offset, length)
+        held.payload.bytes(offset, length)
     }
 
     pub(crate) fn front(&self) -> Option<&SentSegment> {
@@ -311,7 +311,7 @@ impl Held {
                 delivered(&segment);
             }
         }
-        self.ring.release_to(self.ring.end().min(offset));
+        self.payload.release_to(self.payload.end().min(offset));
         if self.segments.is_empty() && self.segments.capacity() > 64 {
             self.segments.shrink_to(4);
         }

@@ -25,7 +25,7 @@ fn flight_of(lengths: &[u32]) -> Flight {
     let mut offset = 1;
     for &length in lengths {
         let bytes: Vec<u8> = (0..length).map(|i| (offset + u64::from(i)) as u8).collect();
-        flight.ring_mut().append(&bytes);
+        flight.payload_mut().append(&bytes);
         flight.push(segment(offset, length));
         offset += u64::from(length);
     }
@@ -50,7 +50,7 @@ fn a_partial_acknowledgement_splits_a_segment_and_keeps_the_rest_byte_identical(
     assert_eq!(seen, 50);
     check(&flight);
     assert_eq!(flight.pipe(), 150);
-    let rest = flight.slices(51, 150).concat();
+    let rest = flight.payload(51, 150).to_vec();
     assert_eq!(rest, (51u64..201).map(|o| o as u8).collect::<Vec<_>>());
 }
 

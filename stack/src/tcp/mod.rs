@@ -1,7 +1,7 @@
 //! The TCP engine (RFC 9293), sans-IO. Start at [`connection::Connection`].
 //!
 //! One file per concern: `connection` (the API and the state), with input, acknowledgement, output, timeout and
-//! handshake beside it; `flight` (what was sent), `receiver` and `reassembly` (what arrived), `recovery` (RACK-TLP,
+//! handshake beside it; `flight` (what was sent, with its `payload`), `receiver` and `reassembly` (what arrived), `recovery` (RACK-TLP,
 //! PRR), `rtt`, `rate`, `timers`; `congestion` behind its trait; `source` is the pull interface.
 
 mod ack_delay;
@@ -11,6 +11,7 @@ pub mod connection;
 mod ecn;
 pub(crate) mod flight;
 mod maybe;
+mod payload;
 mod rate;
 mod reassembly;
 mod receiver;

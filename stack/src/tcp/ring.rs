@@ -83,6 +83,7 @@ impl ByteRing {
     }
 
     /// Releases everything before `offset`.
+    #[inline]
     pub(crate) fn release_to(&mut self, offset: u64) {
         assert!(offset <= self.end(), "cannot release bytes that were never appended");
         if offset <= self.start {
@@ -104,21 +105,22 @@ impl ByteRing {
         }
     }
 
-    /// The bytes from `offset` on, `length` of them, in order in two pieces.
-    ///
-    /// Inlined, because four words that come back through memory are read in pairs before their writes are through.
+    /// The bytes from `offset` on, as many of the next `length` as are together: all of them, or those before the ring
+    /// begins anew.
     #[inline]
-    pub(crate) fn slices(&self, offset: u64, length: usize) -> [&[u8]; 2] {
+    pub(crate) fn slice(&self, offset: u64, length: usize) -> &[u8] {
         assert!(
             offset >= self.start && offset + length as u64 <= self.end(),
             "the range must be held: it is in flight"
         );
-        if length == 0 {
-            return [&[], &[]];
-        }
         let at = self.index((offset - self.start) as usize);
-        let first = length.min(self.storage.len() - at);
-        [&self.storage[at..at + first], &self.storage[..length - first]]
+        &self.storage[at..at + length.min(self.storage.len() - at)]
+    }
+
+    /// The bytes from `offset` on, `length` of them, in order in two pieces.
+    fn slices(&self, offset: u64, length: usize) -> [&[u8]; 2] {
+        let first = self.slice(offset, length);
+        [first, &self.storage[..length - first.len()]]
     }
 
     /// Where in the storage the byte is that follows the first one by `distance`.

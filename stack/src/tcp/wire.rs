@@ -289,21 +289,24 @@ pub struct Emission {
 /// If `buffer` is too short, or the addresses are of different families: bugs of the caller.
 pub fn emit(buffer: &mut [u8], emission: &Emission, header: &Header, payload: [&[u8]; 2]) -> usize {
     let addresses = pseudo_header_sum(emission.source, emission.destination, 0);
-    emit_between(buffer, emission.ports, addresses, emission.checksum_offload, header, payload)
+    let length = payload[0].len() + payload[1].len();
+    let pieces = payload.into_iter();
+    emit_between(buffer, emission.ports, addresses, emission.checksum_offload, header, (length, pieces))
 }
 
-/// [`emit`] for whoever knows `addresses`, the [`pseudo_header_sum`] of a length of zero, already.
-pub(crate) fn emit_between(
+/// [`emit`] for whoever knows `addresses`, the [`pseudo_header_sum`] of a length of zero, already; and of payload in any
+/// number of pieces, so many bytes in all.
+pub(crate) fn emit_between<'a>(
     buffer: &mut [u8],
     ports: Ports,
     addresses: u16,
     checksum_offload: bool,
     header: &Header,
-    payload: [&[u8]; 2],
+    (payload_bytes, payload): (usize, impl Iterator<Item = &'a [u8]>),
 ) -> usize {
     let (sack_blocks, options_bytes) = options_layout(&header.options);
     let header_bytes = BASE_HEADER_BYTES + options_bytes;
-    let length = header_bytes + payload[0].len() + payload[1].len();
+    let length = header_bytes + payload_bytes;
     let (head, body) = buffer[..length].split_at_mut(header_bytes);
     let (base, options) = head.split_first_chunk_mut().expect("a header has its fixed part");
     emit_base(base, ports, header, header_bytes);
@@ -311,12 +314,10 @@ pub(crate) fn emit_between(
 
     let pseudo_header = u64::from(addresses) + (length >> 16) as u64 + (length & 0xffff) as u64;
     let sum = if checksum_offload {
-        let (first, second) = body.split_at_mut(payload[0].len());
-        first.copy_from_slice(payload[0]);
-        second.copy_from_slice(payload[1]);
+        checksum::gather(body, payload);
         checksum::fold(pseudo_header)
     } else {
-        let sums = u64::from(checksum::sum(head)) + u64::from(checksum::copy_two(body, payload));
+        let sums = u64::from(checksum::sum(head)) + u64::from(checksum::copy_all(body, payload));
         !checksum::fold(pseudo_header + sums)
     };
     head[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&sum.to_be_bytes());

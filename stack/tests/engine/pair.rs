@@ -117,7 +117,7 @@ impl SegmentSource for App {
             (self.total - self.cut).min(cut.room() as u64)
         };
         let bytes: Vec<u8> = (0..count).map(|i| pattern(1 + self.cut + i)).collect();
-        cut.append(&bytes);
+        crate::lending::append(cut, self.cut, bytes);
         self.cut += count;
     }
 
@@ -333,7 +333,7 @@ impl Pair {
             let limit = TransmitLimit { super_segment_bytes, train_segments };
             let before = (self.super_segment_bytes > 0).then(|| (tcp.send_state(now), tcp.inspect(now)));
             let Some(outgoing) = tcp.poll_transmit(now, &mut node.app, limit) else { break };
-            let payload = tcp.payload(&outgoing).concat();
+            let payload = tcp.payload(&outgoing).to_vec();
             if let (2.., Some((state, inspection))) = (outgoing.segments(), before) {
                 assert!(payload.len() <= self.super_segment_bytes, "no more than the port takes");
                 // With nothing lost and nothing overtaken, what is in flight is what is in the network.

@@ -240,8 +240,8 @@ impl Conn {
         let cut_before = self.stream.cut_offset();
         let outgoing = engine.poll_transmit(now, &mut self.stream, TransmitLimit::default());
         let sent = outgoing.map(|outgoing| {
-            let payload = engine.payload(&outgoing);
-            let bytes = emit(&outgoing.header, payload, self.local_port, self.remote_port);
+            let payload = engine.payload(&outgoing).to_vec();
+            let bytes = emit(&outgoing.header, [&payload, &[]], self.local_port, self.remote_port);
             if outgoing.header.ack.is_some() {
                 self.stream.acks.on_ack_sent();
             }

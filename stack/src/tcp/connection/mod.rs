@@ -23,6 +23,7 @@ use super::congestion::{Algorithm, CongestionControl};
 use super::ecn::{EchoStyle, Ecn};
 use super::flight::{Flight, Spare};
 use super::maybe::Maybe;
+pub use super::payload::Payload;
 use super::rate::RateSampler;
 use super::receiver::{AckDue, Receiver};
 use super::recovery::{Rack, TailProbe};
@@ -361,17 +362,17 @@ impl Connection {
         size_of::<Connection>() + rare + ecn + self.flight.memory_bytes() + self.receiver.memory_bytes()
     }
 
-    /// The payload of a segment just given by [`Self::poll_transmit`], in two pieces (the second often empty).
-    pub fn payload(&self, segment: &Outgoing) -> [&[u8]; 2] {
+    /// The payload of a segment just given by [`Self::poll_transmit`].
+    pub fn payload(&self, segment: &Outgoing) -> Payload<'_> {
         if segment.payload_length == 0 {
-            return [&[], &[]];
+            return Payload::default();
         }
-        self.flight.slices(segment.payload_offset, segment.payload_length)
+        self.flight.payload(segment.payload_offset, segment.payload_length)
     }
 
-    /// `length` bytes of payload in flight from stream offset `offset` on, likewise.
-    pub(crate) fn payload_at(&self, offset: u64, length: usize) -> [&[u8]; 2] {
-        self.flight.slices(offset, length)
+    /// `length` bytes of payload in flight from stream offset `offset` on.
+    pub(crate) fn payload_at(&self, offset: u64, length: usize) -> Payload<'_> {
+        self.flight.payload(offset, length)
     }
 
     /// Whether the next payload sent needs memory that is not there yet.

@@ -1,15 +1,18 @@
 //! The next segment that may leave (RFC 9293 section 3.10.2, and the pull of `docs/architecture.md`).
 
+use core::ops::Range;
 use core::time::Duration;
+
+use bytes::Bytes;
 
 use super::{Connection, Recovery, Undo};
 use crate::tcp::config::TransmitLimit;
 use crate::tcp::congestion::CongestionEvent;
 use crate::tcp::ecn::Ecn;
 use crate::tcp::maybe::Maybe;
+use crate::tcp::payload::PayloadStore;
 use crate::tcp::receiver::AckDue;
 use crate::tcp::recovery::TailProbe;
-use crate::tcp::ring::ByteRing;
 use crate::tcp::segment::{Flags, Header, Options, Outgoing, Timestamps};
 use crate::tcp::source::{Blocked, Cut, Demand, SegmentSource, SendState};
 use crate::tcp::state::{State, Transition};
@@ -30,9 +33,16 @@ enum Exempt {
 }
 
 struct CutWriter<'a> {
-    ring: &'a mut ByteRing,
+    payload: &'a mut PayloadStore,
     room: usize,
     urgent_only: bool,
+}
+
+impl CutWriter<'_> {
+    fn take_room(&mut self, bytes: usize) {
+        assert!(bytes <= self.room, "a source must not append more than the room of its segment");
+        self.room -= bytes;
+    }
 }
 
 impl Cut for CutWriter<'_> {
@@ -45,9 +55,13 @@ impl Cut for CutWriter<'_> {
     }
 
     fn append(&mut self, bytes: &[u8]) {
-        assert!(bytes.len() <= self.room, "a source must not append more than the room of its segment");
-        self.room -= bytes.len();
-        self.ring.append(bytes);
+        self.take_room(bytes.len());
+        self.payload.append(bytes);
+    }
+
+    fn append_shared(&mut self, whole: &Bytes, range: Range<usize>) {
+        self.take_room(range.len());
+        self.payload.append_shared(whole, range);
     }
 }
 
@@ -441,7 +455,7 @@ impl Connection {
         room: usize,
         urgent_only: bool,
     ) -> usize {
-        let mut cut = CutWriter { ring: self.flight.ring_mut(), room, urgent_only };
+        let mut cut = CutWriter { payload: self.flight.payload_mut(), room, urgent_only };
         source.cut(now, state, &mut cut);
         room - cut.room
     }
