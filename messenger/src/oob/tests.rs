@@ -146,3 +146,14 @@ fn the_application_range_is_apart_from_the_well_known_ops() {
     assert_eq!(OobOp::application(0x7FFF), Some(OobOp(0xFFFF)));
     assert_eq!(OobOp::application(0x8000), None);
 }
+
+#[test]
+fn ops_of_less_than_the_slack_leave_once_each_in_the_order_in_which_they_are_due() {
+    let micros = Duration::from_micros(1);
+    let (mut registry, first) =
+        started(vec![request(1, 300 * micros, 4), request(2, 100 * micros, 4), request(3, 200 * micros, 4)]);
+    assert_eq!(ops(&registry.collect(first, 1, 1000, 500)), [1, 2, 3]);
+    // Of the second there are ten turns within the slack of a millisecond.
+    assert_eq!(ops(&registry.collect(first + 100 * micros, 2, 1000, 500)), [2, 3, 1]);
+    assert_eq!(registry.turns().superseded, 0);
+}
