@@ -146,6 +146,12 @@ impl Decoder {
         self.work.as_ref().is_none_or(|work| work.body.is_none() && work.head_filled == 0)
     }
 
+    /// Whether no memory is held for anything in progress.
+    #[cfg(test)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.work.is_none()
+    }
+
     /// Memory held for messages in progress.
     #[cfg(test)]
     pub(super) fn buffered_capacity(&self) -> usize {

@@ -93,3 +93,26 @@ impl ReceiveCredit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_connection_left_undispatched_comes_back_as_it_is_dispatched() {
+        let now = Instant::from_millis(1);
+        let mut credit = ReceiveCredit::new(10_000);
+        credit.dispatched_at_once(500);
+        credit.queued(now, 3_000);
+        credit.queued(now, 1_000);
+        assert_eq!(credit.begin(), 6_000);
+        assert_eq!(credit.grant(6_000, 0, 0), None);
+        credit.dispatched(1);
+        assert_eq!(credit.grant(6_000, 0, 0), Some(9_000));
+        let report = credit.report(now, 9_000, 200);
+        assert_eq!((report.undispatched_bytes, report.undispatched_messages), (1_000, 1));
+        credit.dispatched(5);
+        assert!(credit.waiting.is_none(), "more than there are is no harm");
+        assert_eq!(credit.grant(6_000, 0, 0), Some(10_000));
+    }
+}
