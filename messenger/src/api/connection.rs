@@ -514,12 +514,12 @@ impl OobRegistration {
 
     /// Parts that were larger than [`OobTurn::bytes_max`] and therefore not sent.
     pub fn refused(&self) -> u64 {
-        self.state.refused.load(Ordering::Relaxed)
+        self.state.refused()
     }
 }
 
 impl Drop for OobRegistration {
     fn drop(&mut self) {
-        self.state.alive.store(false, Ordering::Release);
+        self.state.drop_registration();
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, CodecError, Crc32c, FLAG_FIRST, FLAG_LAST,
-    MESSAGE_HEADER_BYTES, MessageHeader,
+    MESSAGE_HEADER_BYTES, MessageHeader, crc32c,
 };
 use crate::message::{LANES, Message, lane_of};
 
@@ -52,14 +52,7 @@ pub enum Decoded {
     },
 }
 
-#[derive(Debug, Default)]
-struct Lane {
-    /// Number of the message in progress, or of the next.
-    next_id: u64,
-    /// In a box, for an idle connection has none and there are many of those.
-    partial: Option<Box<Partial>>,
-}
-
+/// A message in progress.
 #[derive(Debug)]
 struct Partial {
     header: MessageHeader,
@@ -88,6 +81,16 @@ enum Target {
     },
 }
 
+/// What has come in part.
+#[derive(Debug, Default)]
+struct Work {
+    head: [u8; CHUNK_HEADER_BYTES],
+    head_filled: usize,
+    body: Option<Body>,
+    /// The message in progress in each lane.
+    partials: [Option<Partial>; LANES],
+}
+
 /// The decoder of one stream, from the first chunk on. Each in-order byte is copied once, into the buffer of the
 /// message that it belongs to; one message per lane may be in progress.
 ///
@@ -96,11 +99,11 @@ enum Target {
 #[derive(Debug)]
 pub struct Decoder {
     limits: DecoderLimits,
-    header: [u8; CHUNK_HEADER_BYTES],
-    header_filled: usize,
-    /// In a box, as [`Lane::partial`].
-    body: Option<Box<Body>>,
-    lanes: [Lane; LANES],
+    /// In a box that is there while the stream stands within a chunk or a message: an idle connection stands between
+    /// two, and there are many of those.
+    work: Option<Box<Work>>,
+    /// Number of the message in progress, or of the next, in each lane.
+    next_ids: [u64; LANES],
     spent: u64,
     completed: u64,
 }
@@ -108,23 +111,13 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder at the start of a stream (after the banner).
     pub fn new(limits: DecoderLimits) -> Self {
-        Decoder {
-            limits,
-            header: [0; CHUNK_HEADER_BYTES],
-            header_filled: 0,
-            body: None,
-            lanes: Default::default(),
-            spent: 0,
-            completed: 0,
-        }
+        Decoder { limits, work: None, next_ids: [0; LANES], spent: 0, completed: 0 }
     }
 
     /// Sets the number of the next message of each lane and the credit limit, before the first message: where a
     /// session that outlived an earlier connection goes on.
     pub fn resume(&mut self, next_ids: [u64; LANES], credit_limit: u64) {
-        for (lane, next_id) in self.lanes.iter_mut().zip(next_ids) {
-            *lane = Lane { next_id, partial: None };
-        }
+        self.next_ids = next_ids;
         self.limits.credit_limit = credit_limit;
     }
 
@@ -150,17 +143,20 @@ impl Decoder {
 
     /// Whether the stream stands between two chunks: where a side may end.
     pub fn is_between_chunks(&self) -> bool {
-        self.body.is_none() && self.header_filled == 0
+        self.work.as_ref().is_none_or(|work| work.body.is_none() && work.head_filled == 0)
+    }
+
+    /// Whether no memory is held for anything in progress.
+    #[cfg(test)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.work.is_none()
     }
 
     /// Memory held for messages in progress.
     #[cfg(test)]
     pub(super) fn buffered_capacity(&self) -> usize {
-        self.lanes
-            .iter()
-            .filter_map(|lane| lane.partial.as_deref())
-            .map(|partial| partial.buffer.capacity())
-            .sum()
+        let partials = self.work.iter().flat_map(|work| work.partials.iter()).flatten();
+        partials.map(|partial| partial.buffer.capacity()).sum()
     }
 
     /// Takes bytes off the front of `input` until a unit is whole or `input` is empty.
@@ -169,11 +165,21 @@ impl Decoder {
     /// The stream is corrupt, or breaks a rule or a limit.
     pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Decoded>, CodecError> {
         loop {
-            if self.body.is_none() {
+            if self.work.as_ref().is_none_or(|work| work.body.is_none()) {
                 let Some(header) = self.take_header(input)? else { return Ok(None) };
+                if header.kind != ChunkKind::Message
+                    && let Some((payload, rest)) = input.split_at_checked(header.length as usize)
+                {
+                    *input = rest;
+                    self.settle();
+                    check_sum(&header, crc32c(payload))?;
+                    let payload = Bytes::copy_from_slice(payload);
+                    return Ok(Some(Decoded::Chunk { kind: header.kind, id: header.id, payload }));
+                }
                 let target = self.open(&header)?;
                 let remaining = header.length as usize;
-                self.body = Some(Box::new(Body { header, remaining, crc: Crc32c::default(), target }));
+                let body = Body { header, remaining, crc: Crc32c::default(), target };
+                self.work.get_or_insert_default().body = Some(body);
             }
             if let Some(whole) = self.take_body(input)? {
                 return Ok(Some(whole));
@@ -187,11 +193,11 @@ impl Decoder {
     /// Where the next bytes belong, and how many of them, if they are many of one message. Who appends some there calls
     /// [`Self::placed`]; who does not gives them to [`Self::decode`].
     pub fn place(&mut self) -> Option<(&mut Vec<u8>, usize)> {
-        let body = self.body.as_ref()?;
+        let Work { body: Some(body), partials, .. } = self.work.as_deref_mut()? else { return None };
         if body.remaining < PLACE_BYTES_MIN || !matches!(body.target, Target::Message { .. }) {
             return None;
         }
-        let partial = self.lanes[usize::from(body.header.lane)].partial.as_mut()?;
+        let partial = partials[usize::from(body.header.lane)].as_mut()?;
         let bytes = body.remaining.min(PLACE_BYTES_MAX);
         partial.make_room(bytes);
         Some((&mut partial.buffer, bytes))
@@ -205,9 +211,9 @@ impl Decoder {
     /// # Panics
     /// If it is more than [`Self::place`] allowed: that is a bug of the transport.
     pub fn placed(&mut self) -> Result<Option<Decoded>, CodecError> {
-        let Some(body) = &mut self.body else { return Ok(None) };
+        let Some(Work { body: Some(body), partials, .. }) = self.work.as_deref_mut() else { return Ok(None) };
         let Target::Message { summed } = &mut body.target else { return Ok(None) };
-        let Some(partial) = &self.lanes[usize::from(body.header.lane)].partial else { return Ok(None) };
+        let Some(partial) = &partials[usize::from(body.header.lane)] else { return Ok(None) };
         let piece = &partial.buffer[*summed..];
         assert!(piece.len() <= body.remaining, "a transport places no more than it may");
         body.crc.update(piece);
@@ -217,22 +223,41 @@ impl Decoder {
     }
 
     fn take_header(&mut self, input: &mut &[u8]) -> Result<Option<ChunkHeader>, CodecError> {
-        if self.header_filled == 0
+        if self.work.as_ref().is_none_or(|work| work.head_filled == 0)
             && let Some((head, rest)) = input.split_first_chunk::<CHUNK_HEADER_BYTES>()
         {
             *input = rest;
             return ChunkHeader::decode(head).map(Some);
         }
-        let wanted = CHUNK_HEADER_BYTES - self.header_filled;
-        let (piece, rest) = input.split_at(wanted.min(input.len()));
-        self.header[self.header_filled..self.header_filled + piece.len()].copy_from_slice(piece);
-        self.header_filled += piece.len();
-        *input = rest;
-        if self.header_filled < CHUNK_HEADER_BYTES {
+        if input.is_empty() {
             return Ok(None);
         }
-        self.header_filled = 0;
-        ChunkHeader::decode(&self.header).map(Some)
+        let work = self.work.get_or_insert_default();
+        let wanted = CHUNK_HEADER_BYTES - work.head_filled;
+        let (piece, rest) = input.split_at(wanted.min(input.len()));
+        work.head[work.head_filled..work.head_filled + piece.len()].copy_from_slice(piece);
+        work.head_filled += piece.len();
+        *input = rest;
+        if work.head_filled < CHUNK_HEADER_BYTES {
+            return Ok(None);
+        }
+        let header = ChunkHeader::decode(&work.head);
+        work.head_filled = 0;
+        header.map(Some)
+    }
+
+    /// The message in progress in a lane.
+    fn partial(&self, lane: u8) -> Option<&Partial> {
+        self.work.as_ref()?.partials[usize::from(lane)].as_ref()
+    }
+
+    /// Gives the memory of what has come in part back if there is nothing in it, a
+    /// header apart: this is for where a chunk ends.
+    fn settle(&mut self) {
+        let is_idle = |work: &Work| work.body.is_none() && work.partials.iter().all(Option::is_none);
+        if self.work.as_deref().is_some_and(is_idle) {
+            self.work = None;
+        }
     }
 
     /// Checks a chunk against what came before and decides where its payload goes.
@@ -240,16 +265,12 @@ impl Decoder {
         if header.kind != ChunkKind::Message {
             return Ok(Target::Chunk(Vec::with_capacity(header.length as usize)));
         }
-        let lane = &self.lanes[usize::from(header.lane)];
+        let expected = self.next_ids[usize::from(header.lane)];
         let first = header.flags & FLAG_FIRST != 0;
-        if header.id != lane.next_id {
-            return Err(CodecError::OutOfSequence {
-                lane: header.lane,
-                id: header.id,
-                expected: lane.next_id,
-            });
+        if header.id != expected {
+            return Err(CodecError::OutOfSequence { lane: header.lane, id: header.id, expected });
         }
-        if first == lane.partial.is_some() {
+        if first == self.partial(header.lane).is_some() {
             return Err(CodecError::BadStart { lane: header.lane, id: header.id });
         }
         let needed = self.spent + u64::from(header.length);
@@ -258,7 +279,7 @@ impl Decoder {
         }
         let malformed = |what| CodecError::Malformed { kind: ChunkKind::Message, what };
         self.spent = needed;
-        match &lane.partial {
+        match self.partial(header.lane) {
             None if (header.length as usize) < MESSAGE_HEADER_BYTES => {
                 Err(malformed("first chunk shorter than the message header"))
             }
@@ -272,9 +293,8 @@ impl Decoder {
     }
 
     fn take_body(&mut self, input: &mut &[u8]) -> Result<Option<Decoded>, CodecError> {
-        let Some(body) = &mut self.body else { return Ok(None) };
+        let Some(Work { body: Some(body), partials, .. }) = self.work.as_deref_mut() else { return Ok(None) };
         while body.remaining > 0 && !input.is_empty() {
-            let lane = &mut self.lanes[usize::from(body.header.lane)];
             let wanted = match &body.target {
                 Target::MessageHeader { filled, .. } => MESSAGE_HEADER_BYTES - filled,
                 Target::Chunk(_) | Target::Message { .. } => body.remaining,
@@ -293,12 +313,13 @@ impl Decoder {
                         check_message(&body.header, &message, self.limits.message_bytes_max)?;
                         let credit_left = self.limits.credit_limit.saturating_sub(self.spent);
                         let credit = credit_left.saturating_add(body.header.length.into());
-                        lane.partial = Some(Box::new(Partial::begin(message, self.completed.min(credit))));
+                        partials[usize::from(body.header.lane)] =
+                            Some(Partial::begin(message, self.completed.min(credit)));
                         body.target = Target::Message { summed: 0 };
                     }
                 }
                 Target::Message { summed } => {
-                    if let Some(partial) = &mut lane.partial {
+                    if let Some(partial) = &mut partials[usize::from(body.header.lane)] {
                         partial.make_room(piece.len());
                         partial.buffer.extend_from_slice(piece);
                         *summed = partial.buffer.len();
@@ -311,23 +332,20 @@ impl Decoder {
 
     /// The chunk's last byte is in: verifies it and hands out what it completes.
     fn close(&mut self) -> Result<Option<Decoded>, CodecError> {
-        let Some(body) = self.body.take() else { return Ok(None) };
-        let Body { header, crc, target, .. } = *body;
-        let computed = crc.value();
-        if computed != header.payload_crc {
-            let ChunkHeader { kind, id, payload_crc: received, .. } = header;
-            return Err(CodecError::PayloadCorrupt { kind, id, computed, received });
-        }
+        let Some(work) = &mut self.work else { return Ok(None) };
+        let Some(Body { header, crc, target, .. }) = work.body.take() else { return Ok(None) };
+        check_sum(&header, crc.value())?;
         if let Target::Chunk(buffer) = target {
+            self.settle();
             return Ok(Some(Decoded::Chunk { kind: header.kind, id: header.id, payload: buffer.into() }));
         }
         if header.flags & FLAG_LAST == 0 {
             return Ok(None);
         }
-        let lane = &mut self.lanes[usize::from(header.lane)];
-        let Some(partial) = lane.partial.take() else { return Ok(None) };
-        let Partial { header: message, buffer } = *partial;
-        lane.next_id += 1;
+        let Some(partial) = work.partials[usize::from(header.lane)].take() else { return Ok(None) };
+        let Partial { header: message, buffer } = partial;
+        self.settle();
+        self.next_ids[usize::from(header.lane)] += 1;
         let credit_bytes = (MESSAGE_HEADER_BYTES + buffer.len()) as u64;
         self.completed += credit_bytes;
         let MessageHeader { kind, priority, tid, length: _ } = message;
@@ -352,6 +370,15 @@ impl Partial {
             self.buffer.reserve_exact(target - self.buffer.len());
         }
     }
+}
+
+/// Checks the sum of a chunk's payload.
+fn check_sum(header: &ChunkHeader, computed: u32) -> Result<(), CodecError> {
+    let ChunkHeader { kind, id, payload_crc: received, .. } = *header;
+    if computed != received {
+        return Err(CodecError::PayloadCorrupt { kind, id, computed, received });
+    }
+    Ok(())
 }
 
 /// Checks the start of a message against its first chunk.

@@ -22,30 +22,40 @@ pub use header::{
     CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, FLAG_FIRST, FLAG_LAST, MESSAGE_HEADER_BYTES, MessageHeader,
 };
 pub use oob::{OOB_PART_HEADER_BYTES, OOB_PAYLOAD_BYTES_MAX, OOB_REPORT_BYTES, OobPayload, scan_ahead};
+pub(crate) use oob::{encode_oob_head, part_header};
 pub use payload::{
     ADDRESSES_MAX, AUTH_METHOD_NONE, Auth, CloseCode, Hello, decode_u64, encode_close, encode_u64,
 };
 pub use terms::{ACK_BYTES, SESSION_TERMS_BYTES, SessionTerms, decode_ack, encode_ack};
 
-/// CRC32C (Castagnoli) of bytes that come in pieces.
+/// CRC32C (Castagnoli) of bytes that come in pieces. The register alone: a [`crc_fast::Digest`] is three hundred bytes, of
+/// constants for the most part.
 #[derive(Debug)]
-pub struct Crc32c(crc_fast::Digest);
+pub struct Crc32c(u32);
 
 impl Default for Crc32c {
     fn default() -> Self {
-        Crc32c(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi))
+        Crc32c(u32::MAX)
     }
 }
 
 impl Crc32c {
     /// Takes the next piece.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        if self.0 == u32::MAX {
+            // As at the start of every chunk, and most come in one piece: this has no digest to make.
+            self.0 = !crc32c(bytes);
+            return;
+        }
+        let register = u64::from(self.0);
+        let mut digest = crc_fast::Digest::new_with_init_state(crc_fast::CrcAlgorithm::Crc32Iscsi, register);
+        digest.update(bytes);
+        self.0 = digest.get_state() as u32;
     }
 
     /// The checksum of all pieces so far.
     pub fn value(&self) -> u32 {
-        self.0.finalize() as u32
+        !self.0
     }
 }
 

@@ -7,10 +7,10 @@ use outrider_stack::tcp::source::Blocked;
 use outrider_stack::time::Instant;
 
 use super::reader::Reader;
-use super::{CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, CodecError, crc32c};
-use crate::message::LANES;
+use super::{CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, CodecError, Crc32c, FLAG_FIRST, FLAG_LAST, crc32c};
 use crate::oob::{OobOp, OobPart};
 use crate::report::{Echo, LaneReport, PingReport, ReceiveReport, SendReport};
+use crate::sparse::nanos_of;
 
 /// Largest OOB payload: what fits a jumbo frame. A session further bounds its own to one segment.
 pub const OOB_PAYLOAD_BYTES_MAX: usize = 8192;
@@ -18,6 +18,10 @@ pub const OOB_PAYLOAD_BYTES_MAX: usize = 8192;
 pub const OOB_REPORT_BYTES: usize = 220;
 /// Bytes before each part's own: op and length.
 pub const OOB_PART_HEADER_BYTES: usize = 4;
+
+/// Where the numbers of the report begin, after its length, flags and what blocks.
+const REPORT_WORDS_AT: usize = 4;
+type ReportWords = [u64; (OOB_REPORT_BYTES - REPORT_WORDS_AT) / 8];
 
 const FLAG_ECHO: u8 = 1;
 const FLAG_SMOOTHED_RTT: u8 = 2;
@@ -29,10 +33,6 @@ pub struct OobPayload {
     pub report: PingReport,
     /// The parts; none in a mere echo.
     pub parts: Vec<OobPart>,
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn blocked_from(code: u8) -> Option<Blocked> {
@@ -51,11 +51,9 @@ fn blocked_from(code: u8) -> Option<Blocked> {
 impl OobPayload {
     /// The payload.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(OOB_REPORT_BYTES);
-        encode_report(&self.report, &mut out);
+        let mut out = encode_report(&self.report).to_vec();
         for part in &self.parts {
-            out.extend_from_slice(&part.op.0.to_le_bytes());
-            out.extend_from_slice(&(part.bytes.len() as u16).to_le_bytes());
+            out.extend_from_slice(&part_header(part));
             out.extend_from_slice(&part.bytes);
         }
         out
@@ -67,14 +65,16 @@ impl OobPayload {
     /// [`CodecError::Malformed`].
     pub fn decode(sequence: u64, payload: &Bytes) -> Result<OobPayload, CodecError> {
         let malformed = |what| CodecError::Malformed { kind: ChunkKind::Oob, what };
-        let mut reader = Reader::new(payload);
-        let length = reader.u16().ok_or(malformed("too short"))?;
-        if usize::from(length) < OOB_REPORT_BYTES {
+        let length = usize::from(Reader::new(payload).u16().ok_or(malformed("too short"))?);
+        if length < OOB_REPORT_BYTES {
             return Err(malformed("report too short"));
         }
-        let report = reader.take(usize::from(length) - 2).ok_or(malformed("report beyond the payload"))?;
+        // A later version may append fields to the report.
+        let report = payload.first_chunk().filter(|_| length <= payload.len());
+        let report = report.ok_or(malformed("report beyond the payload"))?;
         let report = decode_report(sequence, report).ok_or(malformed("report says something impossible"))?;
         let mut parts = Vec::new();
+        let mut reader = Reader::new(&payload[length..]);
         while !reader.is_empty() {
             let op = reader.u16().ok_or(malformed("part header cut short"))?;
             let length = reader.u16().ok_or(malformed("part header cut short"))?;
@@ -85,13 +85,49 @@ impl OobPayload {
     }
 }
 
-fn encode_report(report: &PingReport, out: &mut Vec<u8>) {
+/// The chunk of an OOB message up to its parts, which follow with a [`part_header`] before each.
+pub(crate) fn encode_oob_head(
+    report: &PingReport,
+    parts: &[OobPart],
+) -> [u8; CHUNK_HEADER_BYTES + OOB_REPORT_BYTES] {
+    let payload = encode_report(report);
+    let mut crc = Crc32c::default();
+    crc.update(&payload);
+    let mut length = OOB_REPORT_BYTES;
+    for part in parts {
+        crc.update(&part_header(part));
+        crc.update(&part.bytes);
+        length += OOB_PART_HEADER_BYTES + part.bytes.len();
+    }
+    let header = ChunkHeader {
+        kind: ChunkKind::Oob,
+        flags: FLAG_FIRST | FLAG_LAST,
+        tag_length: 0,
+        lane: 0,
+        length: length as u32,
+        id: report.sequence,
+        payload_crc: crc.value(),
+    };
+    let mut head = [0; CHUNK_HEADER_BYTES + OOB_REPORT_BYTES];
+    head[..CHUNK_HEADER_BYTES].copy_from_slice(&header.encode());
+    head[CHUNK_HEADER_BYTES..].copy_from_slice(&payload);
+    head
+}
+
+/// What goes before the bytes of a part.
+pub(crate) fn part_header(part: &OobPart) -> [u8; OOB_PART_HEADER_BYTES] {
+    let ([op, op_high], [length, length_high]) =
+        (part.op.0.to_le_bytes(), (part.bytes.len() as u16).to_le_bytes());
+    [op, op_high, length, length_high]
+}
+
+fn encode_report(report: &PingReport) -> [u8; OOB_REPORT_BYTES] {
     // Exhaustive, so that a new field cannot be forgotten here.
-    let PingReport { sequence: _, departed_at, waited, echo, interval, send, receive } = *report;
+    let PingReport { sequence: _, departed_at, waited, echo, interval, send, receive } = report;
     let SendReport {
         unsent_bytes,
         unsent_messages,
-        lanes,
+        lanes: [lane_0, lane_1, lane_2, lane_3],
         bytes_in_flight,
         send_budget_bytes,
         oldest_unacked_age,
@@ -104,86 +140,95 @@ fn encode_report(report: &PingReport, out: &mut Vec<u8>) {
     let ReceiveReport { undispatched_bytes, undispatched_messages, oldest_age, credit_left } = receive;
     let flags = if echo.is_some() { FLAG_ECHO } else { 0 }
         | if smoothed_rtt.is_some() { FLAG_SMOOTHED_RTT } else { 0 };
-    out.extend_from_slice(&(OOB_REPORT_BYTES as u16).to_le_bytes());
-    out.extend_from_slice(&[flags, blocked as u8]);
     let echo = echo.unwrap_or(Echo { sequence: 0, departed_at: Instant::ZERO, held: Duration::ZERO });
-    let mut put = |value: u64| out.extend_from_slice(&value.to_le_bytes());
-    put(departed_at.as_nanos());
-    put(nanos(waited));
-    put(echo.sequence);
-    put(echo.departed_at.as_nanos());
-    put(nanos(echo.held));
-    put(unsent_bytes);
-    put(unsent_messages);
-    for lane in lanes {
-        put(lane.bytes);
-        put(lane.messages);
+    let words: ReportWords = [
+        departed_at.as_nanos(),
+        nanos_of(*waited),
+        echo.sequence,
+        echo.departed_at.as_nanos(),
+        nanos_of(echo.held),
+        *unsent_bytes,
+        *unsent_messages,
+        lane_0.bytes,
+        lane_0.messages,
+        lane_1.bytes,
+        lane_1.messages,
+        lane_2.bytes,
+        lane_2.messages,
+        lane_3.bytes,
+        lane_3.messages,
+        *bytes_in_flight,
+        *send_budget_bytes,
+        nanos_of(*oldest_unacked_age),
+        *retransmits,
+        *congestion_window,
+        *peer_window,
+        nanos_of(smoothed_rtt.unwrap_or_default()),
+        *undispatched_bytes,
+        *undispatched_messages,
+        nanos_of(*oldest_age),
+        *credit_left,
+        nanos_of(interval.unwrap_or_default()),
+    ];
+    let mut out = [0; OOB_REPORT_BYTES];
+    out[..2].copy_from_slice(&(OOB_REPORT_BYTES as u16).to_le_bytes());
+    out[2] = flags;
+    out[3] = *blocked as u8;
+    for (bytes, word) in out[REPORT_WORDS_AT..].as_chunks_mut().0.iter_mut().zip(words) {
+        *bytes = word.to_le_bytes();
     }
-    put(bytes_in_flight);
-    put(send_budget_bytes);
-    put(nanos(oldest_unacked_age));
-    put(retransmits);
-    put(congestion_window);
-    put(peer_window);
-    put(nanos(smoothed_rtt.unwrap_or_default()));
-    put(undispatched_bytes);
-    put(undispatched_messages);
-    put(nanos(oldest_age));
-    put(credit_left);
-    put(nanos(interval.unwrap_or_default()));
+    out
 }
 
-fn decode_report(sequence: u64, bytes: &[u8]) -> Option<PingReport> {
-    let mut reader = Reader::new(bytes);
-    let flags = reader.u8()?;
-    let blocked = blocked_from(reader.u8()?)?;
-    let departed_at = Instant::from_nanos(reader.u64()?);
-    let waited = Duration::from_nanos(reader.u64()?);
-    let echo = Echo {
-        sequence: reader.u64()?,
-        departed_at: Instant::from_nanos(reader.u64()?),
-        held: Duration::from_nanos(reader.u64()?),
-    };
-    let (unsent_bytes, unsent_messages) = (reader.u64()?, reader.u64()?);
-    let mut lanes = [LaneReport::default(); LANES];
-    for lane in &mut lanes {
-        *lane = LaneReport { bytes: reader.u64()?, messages: reader.u64()? };
+fn decode_report(sequence: u64, report: &[u8; OOB_REPORT_BYTES]) -> Option<PingReport> {
+    let (flags, blocked) = (report[2], blocked_from(report[3])?);
+    let mut words: ReportWords = Default::default();
+    for (word, bytes) in words.iter_mut().zip(report[REPORT_WORDS_AT..].as_chunks().0) {
+        *word = u64::from_le_bytes(*bytes);
     }
-    let bytes_in_flight = reader.u64()?;
-    let send_budget_bytes = reader.u64()?;
-    let oldest_unacked_age = Duration::from_nanos(reader.u64()?);
-    let retransmits = reader.u64()?;
-    let congestion_window = reader.u64()?;
-    let peer_window = reader.u64()?;
-    let smoothed_rtt = Duration::from_nanos(reader.u64()?);
-    let send = SendReport {
-        unsent_bytes,
-        unsent_messages,
-        lanes,
-        bytes_in_flight,
-        send_budget_bytes,
-        oldest_unacked_age,
-        retransmits,
-        congestion_window,
-        peer_window,
-        smoothed_rtt: (flags & FLAG_SMOOTHED_RTT != 0).then_some(smoothed_rtt),
-        blocked,
+    let [departed_at, waited, echo_sequence, echo_departed_at, echo_held, rest @ ..] = words;
+    let [unsent_bytes, unsent_messages, rest @ ..] = rest;
+    let [bytes_0, messages_0, bytes_1, messages_1, bytes_2, messages_2, bytes_3, messages_3, rest @ ..] =
+        rest;
+    let [bytes_in_flight, send_budget_bytes, oldest_unacked_age, retransmits, rest @ ..] = rest;
+    let [congestion_window, peer_window, smoothed_rtt, rest @ ..] = rest;
+    let [undispatched_bytes, undispatched_messages, oldest_age, credit_left, interval] = rest;
+    let lane = |bytes, messages| LaneReport { bytes, messages };
+    let echo = Echo {
+        sequence: echo_sequence,
+        departed_at: Instant::from_nanos(echo_departed_at),
+        held: Duration::from_nanos(echo_held),
     };
-    let receive = ReceiveReport {
-        undispatched_bytes: reader.u64()?,
-        undispatched_messages: reader.u64()?,
-        oldest_age: Duration::from_nanos(reader.u64()?),
-        credit_left: reader.u64()?,
-    };
-    let interval = Some(Duration::from_nanos(reader.u64()?)).filter(|interval| !interval.is_zero());
     Some(PingReport {
         sequence,
-        departed_at,
-        waited,
+        departed_at: Instant::from_nanos(departed_at),
+        waited: Duration::from_nanos(waited),
         echo: (flags & FLAG_ECHO != 0).then_some(echo),
-        interval,
-        send,
-        receive,
+        interval: (interval != 0).then(|| Duration::from_nanos(interval)),
+        send: SendReport {
+            unsent_bytes,
+            unsent_messages,
+            lanes: [
+                lane(bytes_0, messages_0),
+                lane(bytes_1, messages_1),
+                lane(bytes_2, messages_2),
+                lane(bytes_3, messages_3),
+            ],
+            bytes_in_flight,
+            send_budget_bytes,
+            oldest_unacked_age: Duration::from_nanos(oldest_unacked_age),
+            retransmits,
+            congestion_window,
+            peer_window,
+            smoothed_rtt: (flags & FLAG_SMOOTHED_RTT != 0).then(|| Duration::from_nanos(smoothed_rtt)),
+            blocked,
+        },
+        receive: ReceiveReport {
+            undispatched_bytes,
+            undispatched_messages,
+            oldest_age: Duration::from_nanos(oldest_age),
+            credit_left,
+        },
     })
 }
 

@@ -460,3 +460,16 @@ proptest! {
         prop_assert_eq!(messages_of(&units), messages);
     }
 }
+
+#[test]
+fn nothing_is_held_between_chunks_however_they_came() {
+    let stream = whole(ChunkKind::Keepalive, 0, &encode_u64(5));
+    for at in 1..stream.len() {
+        let mut decoder = Decoder::new(DecoderLimits { message_bytes_max: 1000, credit_limit: 1000 });
+        let (mut first, mut rest) = stream.split_at(at);
+        assert_eq!(decoder.decode(&mut first), Ok(None));
+        assert!(!decoder.is_at_rest() && !decoder.is_between_chunks());
+        assert!(matches!(decoder.decode(&mut rest), Ok(Some(Decoded::Chunk { .. }))), "divided at {at}");
+        assert!(decoder.is_at_rest() && decoder.is_between_chunks(), "divided at {at}");
+    }
+}

@@ -7,7 +7,7 @@ mod tests;
 use core::fmt;
 use core::time::Duration;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use outrider_stack::time::Instant;
@@ -119,20 +119,38 @@ pub struct OobStatistics {
 /// Makes a part's bytes at the instant of departure. Runs on the thread of the connection: it must not block.
 pub type OobCallback = Box<dyn FnMut(&OobTurn) -> Option<Bytes> + Send>;
 
-/// State shared by a registration's owner and the connection.
+/// State shared by a registration's owner and the connection, in one word.
 #[derive(Debug)]
 pub(crate) struct RegistrationState {
-    pub(crate) alive: AtomicBool,
-    pub(crate) refused: AtomicU64,
+    /// Twice the parts refused, and one if the owner has dropped the registration.
+    word: AtomicU64,
 }
 
 impl RegistrationState {
+    const DROPPED: u64 = 1;
+    const ONE_REFUSED: u64 = 2;
+
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(RegistrationState { alive: AtomicBool::new(true), refused: AtomicU64::new(0) })
+        Arc::new(RegistrationState { word: AtomicU64::new(0) })
     }
 
+    /// Whether the owner still wants the op.
     pub(crate) fn is_alive(&self) -> bool {
-        self.alive.load(Ordering::Acquire)
+        self.word.load(Ordering::Acquire) & Self::DROPPED == 0
+    }
+
+    /// The owner wants the op no more.
+    pub(crate) fn drop_registration(&self) {
+        self.word.fetch_or(Self::DROPPED, Ordering::Release);
+    }
+
+    /// Parts too large to be sent.
+    pub(crate) fn refused(&self) -> u64 {
+        self.word.load(Ordering::Relaxed) / Self::ONE_REFUSED
+    }
+
+    pub(crate) fn count_refused(&self) {
+        self.word.fetch_add(Self::ONE_REFUSED, Ordering::Relaxed);
     }
 }
 

@@ -2,7 +2,6 @@
 
 use core::time::Duration;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use outrider_stack::time::Instant;
@@ -10,14 +9,15 @@ use outrider_stack::time::Instant;
 use super::{OPS_MAX, OobCallback, OobOp, OobPart, OobRequest, OobTurn, RegisterError, RegistrationState};
 use crate::codec::OOB_PART_HEADER_BYTES;
 use crate::random::SplitMix;
-use crate::sparse::{Moment, SparseQueue};
+use crate::sparse::{Few, Moment, SparseQueue, nanos_of};
 
 /// Parts due within this time of the first are taken along, or within a tenth of the shortest interval if that is more.
-const SLACK_MIN: Duration = Duration::from_millis(1);
+const SLACK_NS_MIN: u64 = 1_000_000;
 
 struct Entry {
     op: OobOp,
-    interval: Duration,
+    /// From [`super::INTERVAL_MIN`] to [`super::INTERVAL_MAX`].
+    interval_ns: u64,
     callback: OobCallback,
     state: Arc<RegistrationState>,
     due: Instant,
@@ -33,7 +33,7 @@ struct Carried {
 /// The parts of one OOB message.
 #[derive(Debug, Default)]
 pub(crate) struct Collected {
-    pub(crate) parts: Vec<OobPart>,
+    pub(crate) parts: Few<OobPart>,
     /// When the first of them was due.
     pub(crate) earliest_due: Option<Instant>,
     /// The owner of the last op has dropped its registration: the peer shall know that no more will come.
@@ -53,13 +53,15 @@ pub(crate) struct Turns {
 /// All turns are multiples of their interval after one origin, which a seed spreads among connections: ops of
 /// the same interval, or of multiples, come due together and share a message.
 pub(crate) struct Registry {
-    entries: Vec<Entry>,
-    carried: SparseQueue<Carried>,
-    random: SplitMix,
-    started: bool,
-    origin: Moment,
+    entries: Few<Entry>,
     earliest: Moment,
-    turns: Turns,
+    carried: SparseQueue<Carried>,
+    /// What all turns are counted from, nanoseconds, once it is drawn; until then the seed to draw it from.
+    origin: u64,
+    is_origin_drawn: bool,
+    started: bool,
+    /// Where every turn has left in its time there is nothing to count.
+    turns: Option<Box<Turns>>,
 }
 
 impl core::fmt::Debug for Registry {
@@ -75,34 +77,45 @@ impl core::fmt::Debug for Registry {
 impl Registry {
     pub(crate) fn new(seed: u64) -> Self {
         Registry {
-            entries: Vec::new(),
-            carried: SparseQueue::default(),
-            random: SplitMix::new(seed),
-            started: false,
-            origin: Moment::NEVER,
+            entries: Few::default(),
             earliest: Moment::NEVER,
-            turns: Turns::default(),
+            carried: SparseQueue::default(),
+            origin: seed,
+            is_origin_drawn: false,
+            started: false,
+            turns: None,
         }
     }
 
     pub(crate) fn turns(&self) -> Turns {
-        self.turns
+        self.turns.as_deref().copied().unwrap_or_default()
+    }
+
+    fn count_superseded(&mut self, turns: u64) {
+        if turns > 0 {
+            self.turns.get_or_insert_default().superseded += turns;
+        }
     }
 
     /// Shortest interval of the ops that their owners still want.
     pub(crate) fn interval(&self) -> Option<Duration> {
-        self.entries.iter().filter(|entry| entry.state.is_alive()).map(|entry| entry.interval).min()
+        let alive = self.entries.iter().filter(|entry| entry.state.is_alive());
+        alive.map(|entry| entry.interval_ns).min().map(Duration::from_nanos)
     }
 
-    /// When the next part is due; `None` before the start or without ops.
-    pub(crate) fn earliest(&self) -> Option<Instant> {
-        self.earliest.get()
+    /// When the next part is due; never before the start or without ops.
+    #[inline]
+    pub(crate) fn earliest(&self) -> Moment {
+        self.earliest
+    }
+
+    fn shortest_ns(&self) -> Option<u64> {
+        self.entries.iter().map(|entry| entry.interval_ns).min()
     }
 
     /// How much before its turn a part is taken along.
     fn slack(&self) -> Duration {
-        let shortest = self.entries.iter().map(|entry| entry.interval).min();
-        shortest.map_or(SLACK_MIN, |shortest| (shortest / 10).max(SLACK_MIN))
+        Duration::from_nanos((self.shortest_ns().unwrap_or_default() / 10).max(SLACK_NS_MIN))
     }
 
     pub(crate) fn insert(&mut self, now: Instant, request: OobRequest) -> Result<(), RegisterError> {
@@ -114,9 +127,8 @@ impl Registry {
         if self.entries.len() >= OPS_MAX {
             return Err(RegisterError::TooMany);
         }
-        // Most connections have one op and keep it: room for that one.
-        self.entries.reserve_exact(1);
-        self.entries.push(Entry { op, interval, callback, state, due: Instant::FAR_FUTURE });
+        let interval_ns = nanos_of(interval);
+        self.entries.push(Entry { op, interval_ns, callback, state, due: Instant::FAR_FUTURE });
         if self.started {
             self.schedule(now);
         }
@@ -135,7 +147,7 @@ impl Registry {
     /// that were made and had not left are superseded.
     pub(crate) fn pause(&mut self) {
         self.started = false;
-        self.turns.superseded += self.carried.len() as u64;
+        self.count_superseded(self.carried.len() as u64);
         self.carried.clear();
         self.entries.iter_mut().for_each(|entry| entry.due = Instant::FAR_FUTURE);
         self.refresh();
@@ -149,20 +161,22 @@ impl Registry {
     /// The session is over: nothing is due any more.
     pub(crate) fn stop(&mut self) {
         self.started = false;
-        self.entries = Vec::new();
+        self.entries.clear();
         self.carried.clear();
         self.refresh();
     }
 
     /// Gives every op without a turn its first one: the next multiple of its interval after the origin.
     fn schedule(&mut self, now: Instant) {
-        let Some(shortest) = self.entries.iter().map(|entry| entry.interval).min() else { return };
-        let origin = self.origin.get().unwrap_or_else(|| now + self.random.below(shortest));
-        self.origin = origin.into();
+        let Some(shortest) = self.shortest_ns().map(Duration::from_nanos) else { return };
+        if !self.is_origin_drawn {
+            self.origin = (now + SplitMix::new(self.origin).below(shortest)).as_nanos();
+            self.is_origin_drawn = true;
+        }
+        let origin = Instant::from_nanos(self.origin);
         for entry in self.entries.iter_mut().filter(|entry| entry.due == Instant::FAR_FUTURE) {
-            let turns = intervals(now.since(origin), entry.interval);
-            let due = origin + multiply(entry.interval, turns);
-            entry.due = if due < now { due + entry.interval } else { due };
+            let due = origin + entry.turns(intervals(now.since(origin), entry.interval_ns));
+            entry.due = if due < now { due + entry.turns(1) } else { due };
         }
     }
 
@@ -189,14 +203,30 @@ impl Registry {
         self.entries.retain(|entry| entry.state.is_alive());
         collected.emptied = ops > 0 && self.entries.is_empty();
         self.take_carried(&mut collected, &mut room);
-        let mut turns: Vec<usize> =
-            (0..self.entries.len()).filter(|&index| self.entries[index].due <= horizon).collect();
-        turns.sort_by_key(|&index| self.entries[index].due);
-        for index in turns {
+        let mut left = self.due_by(horizon);
+        // In the order in which they are due.
+        while let Some(index) = self.soonest_of(left) {
+            left &= !(1 << index);
             self.take_turn(index, now, sequence, part_bytes_max, &mut collected, &mut room);
         }
         self.refresh();
         collected
+    }
+
+    /// The ops whose turns come by `horizon`, a bit each: there are [`OPS_MAX`] of them at most, which is 64.
+    fn due_by(&self, horizon: Instant) -> u64 {
+        let bits = self.entries.iter().enumerate().filter(|(_, entry)| entry.due <= horizon);
+        bits.fold(0, |bits, (index, _)| bits | 1 << index)
+    }
+
+    /// The one of these that is due first.
+    fn soonest_of(&self, bits: u64) -> Option<usize> {
+        if bits == 0 {
+            return None;
+        }
+        (0..self.entries.len())
+            .filter(|index| bits >> index & 1 == 1)
+            .min_by_key(|&index| self.entries[index].due)
     }
 
     fn take_carried(&mut self, collected: &mut Collected, room: &mut usize) {
@@ -223,18 +253,20 @@ impl Registry {
     ) {
         let entry = &mut self.entries[index];
         let due = entry.due;
-        let missed = intervals(now.since(due), entry.interval);
-        self.turns.superseded += missed;
-        entry.due = due + multiply(entry.interval, missed.saturating_add(1));
+        let mut superseded = 0;
+        if now >= due + entry.turns(1) {
+            superseded = intervals(now.since(due), entry.interval_ns);
+        }
+        entry.due = due + entry.turns(superseded.saturating_add(1));
         if self.carried.iter().any(|part| part.op == entry.op) {
-            self.turns.superseded += 1;
+            self.count_superseded(superseded + 1);
             return;
         }
         match (entry.callback)(&OobTurn { now, due, sequence, bytes_max: part_bytes_max }) {
-            None => self.turns.skipped += 1,
+            None => self.turns.get_or_insert_default().skipped += 1,
             Some(bytes) if bytes.len() > part_bytes_max => {
-                self.turns.refused += 1;
-                entry.state.refused.fetch_add(1, Ordering::Relaxed);
+                self.turns.get_or_insert_default().refused += 1;
+                entry.state.count_refused();
             }
             Some(bytes) if OOB_PART_HEADER_BYTES + bytes.len() > *room => {
                 self.carried.push_back(Carried { op: entry.op, due, bytes });
@@ -244,6 +276,14 @@ impl Registry {
                 collected.add(entry.op, due, bytes);
             }
         }
+        self.count_superseded(superseded);
+    }
+}
+
+impl Entry {
+    /// The time that so many turns take.
+    fn turns(&self, count: u64) -> Duration {
+        Duration::from_nanos(self.interval_ns.saturating_mul(count))
     }
 }
 
@@ -255,11 +295,6 @@ impl Collected {
 }
 
 /// Whole intervals in a time.
-fn intervals(time: Duration, interval: Duration) -> u64 {
-    u64::try_from(time.as_nanos() / interval.as_nanos().max(1)).unwrap_or(u64::MAX)
-}
-
-fn multiply(interval: Duration, count: u64) -> Duration {
-    let nanos = interval.as_nanos().saturating_mul(u128::from(count));
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+fn intervals(time: Duration, interval_ns: u64) -> u64 {
+    nanos_of(time) / interval_ns.max(1)
 }

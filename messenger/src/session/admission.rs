@@ -4,7 +4,6 @@ use outrider_stack::time::Instant;
 
 use super::{Carry, Opening, Phase, Session, SessionEvent};
 use crate::codec::{ChunkKind, CloseCode, SessionTerms};
-use crate::features::Features;
 use crate::sparse::Moment;
 
 /// How a session that the peer asked for by [`SessionEvent::Connect`] is taken up.
@@ -104,10 +103,9 @@ impl Session {
             }
             None => {}
         }
-        let message_bytes_max = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
+        self.message_bytes_max = self.peer.as_ref().map_or(0, |peer| peer.message_bytes_max);
         self.lossless = !lossy;
-        self.life.queue.keep(self.lossless);
-        self.life.queue.set_limits(peer_terms.credit_limit, message_bytes_max);
+        self.life.queue.set_credit_limit(peer_terms.credit_limit);
         Ok(())
     }
 
@@ -115,9 +113,11 @@ impl Session {
         self.phase = Phase::Open;
         self.opening().deadline = Moment::NEVER;
         self.settle_opening();
-        self.idle_at = self.config.idle_timeout.map(|idle| now + idle).into();
+        if !self.closing {
+            self.deadline = self.config.idle_timeout.map(|idle| now + idle).into();
+        }
         if let Some(peer) = self.peer.clone().filter(|_| !self.closing) {
-            if self.agreed_features().contains(Features::OOB) {
+            if self.speaks_oob {
                 self.life.oob.registry.start(now);
             }
             self.events.push_back(SessionEvent::Ready(peer));
@@ -127,6 +127,10 @@ impl Session {
     /// Input. The session leaves the connection: what outlives it. The connection goes on to its end without it.
     pub fn release(&mut self) -> Box<Carry> {
         self.phase = Phase::Over;
+        if !self.closing {
+            // It need not be looked at for idleness any more.
+            self.deadline = Moment::NEVER;
+        }
         self.closing = true;
         self.can_send = false;
         self.lossless = false;
@@ -136,6 +140,9 @@ impl Session {
     /// Input. The connection is to be reset.
     pub fn reset(&mut self) {
         self.phase = Phase::Over;
+        if !self.closing {
+            self.deadline = Moment::NEVER;
+        }
         self.closing = true;
         self.abort = true;
     }

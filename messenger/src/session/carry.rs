@@ -13,28 +13,31 @@ use crate::sparse::Moment;
 ///
 /// A [`super::Session`] holds it while it is open ([`super::Session::admit`], [`super::Session::resume`]) and gives it
 /// back at the end ([`super::Session::release`]). In between whoever owns the logical connection keeps it.
+///
+/// Laid out as it stands: what a heartbeat looks at is together, in the middle, and what only messages move is at the ends.
+#[repr(C)]
 pub struct Carry {
-    pub(super) queue: SendQueue,
-    pub(super) oob: OobState,
-    pub(super) credit: ReceiveCredit,
     /// Messages received in each lane since the session began.
     pub(super) received: [u64; LANES],
     pub(super) statistics: ConnectionStatistics,
     pub(super) last_heard: Moment,
+    pub(super) oob: OobState,
+    pub(super) credit: ReceiveCredit,
     pub(super) released: Released,
+    pub(super) queue: SendQueue,
 }
 
 impl Carry {
     /// A session that has not begun. `receive_credit_bytes` is raised to [`RECEIVE_CREDIT_BYTES_MIN`].
     pub fn new(receive_credit_bytes: u64, seed: u64) -> Self {
         Carry {
-            queue: SendQueue::default(),
-            oob: OobState::new(seed),
-            credit: ReceiveCredit::new(receive_credit_bytes.max(RECEIVE_CREDIT_BYTES_MIN)),
             received: [0; LANES],
             statistics: ConnectionStatistics::default(),
             last_heard: Moment::NEVER,
+            oob: OobState::new(seed),
+            credit: ReceiveCredit::new(receive_credit_bytes.max(RECEIVE_CREDIT_BYTES_MIN)),
             released: Released::default(),
+            queue: SendQueue::default(),
         }
     }
 

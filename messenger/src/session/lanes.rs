@@ -8,10 +8,11 @@ use outrider_stack::tcp::source::Cut;
 
 use crate::codec::{
     CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, Crc32c, FLAG_FIRST, FLAG_LAST, MESSAGE_HEADER_BYTES,
-    MessageHeader,
+    MessageHeader, OOB_PART_HEADER_BYTES, encode_oob_head, part_header,
 };
 use crate::message::{LANES, Message, lane_of};
-use crate::report::LaneReport;
+use crate::oob::OobPart;
+use crate::report::{LaneReport, PingReport};
 
 use super::Released;
 
@@ -59,6 +60,21 @@ impl<'a> Writer<'a> {
         }
         self.append(&ChunkHeader::whole(kind, id, payload).encode());
         self.append(payload);
+        true
+    }
+
+    /// Appends an OOB message, if there is room for it.
+    pub(super) fn append_oob(&mut self, report: &PingReport, parts: &[OobPart]) -> bool {
+        let head = encode_oob_head(report, parts);
+        let bytes = |part: &OobPart| OOB_PART_HEADER_BYTES + part.bytes.len();
+        if self.room() < head.len() + parts.iter().map(bytes).sum::<usize>() {
+            return false;
+        }
+        self.append(&head);
+        for part in parts {
+            self.append(&part_header(part));
+            self.append(&part.bytes);
+        }
         true
     }
 
@@ -125,18 +141,25 @@ pub(super) enum Step {
     Stop,
 }
 
-/// Messages that wait to be cut, and the peer's credit for them.
+/// What becomes of messages when they are cut.
+#[derive(Clone, Copy)]
+pub(super) struct CutTerms {
+    /// They are kept until the peer's session acknowledges them.
+    pub(super) keeps: bool,
+    /// The peer takes no longer ones.
+    pub(super) message_bytes_max: u32,
+}
+
+/// Messages that wait to be cut, and the peer's credit for them. Laid out as it stands, what a heartbeat looks at first.
 #[derive(Default)]
+#[repr(C)]
 pub(super) struct SendQueue {
     /// There while one of them has something: taken with the first message, and given back with the last.
     lanes: Option<Box<[Lane; LANES]>>,
-    /// Number of the message at the front of each lane, or of its next.
-    front_ids: [u64; LANES],
-    /// Keep what was cut until the peer's session acknowledges it.
-    keeps: bool,
     credit_limit: u64,
     credit_spent: u64,
-    message_bytes_max: u32,
+    /// Number of the message at the front of each lane, or of its next.
+    front_ids: [u64; LANES],
 }
 
 impl SendQueue {
@@ -145,12 +168,6 @@ impl SendQueue {
         let lane = &mut self.lanes.get_or_insert_default()[lane_of(outgoing.message.priority)];
         lane.bytes += outgoing.total() as u64;
         lane.queue.push_back(outgoing);
-    }
-
-    /// The peer's limits, known since its Hello.
-    pub(super) fn set_limits(&mut self, credit_limit: u64, message_bytes_max: u32) {
-        self.credit_limit = credit_limit;
-        self.message_bytes_max = message_bytes_max;
     }
 
     pub(super) fn credit_limit(&self) -> u64 {
@@ -166,6 +183,7 @@ impl SendQueue {
     }
 
     /// The lane whose turn it is, and its number.
+    #[inline]
     fn next_lane(&self) -> Option<(usize, &Lane)> {
         self.lanes.as_ref()?.iter().enumerate().rev().find(|(_, lane)| !lane.queue.is_empty())
     }
@@ -178,6 +196,7 @@ impl SendQueue {
     }
 
     /// Whether there is something to send and credit to send it.
+    #[inline]
     pub(super) fn is_sendable(&self) -> bool {
         self.next_needs().is_some_and(|needed| needed <= self.credit_left())
     }
@@ -188,6 +207,7 @@ impl SendQueue {
     }
 
     /// Payload that the next chunk must have at least: a message header is not divided.
+    #[inline]
     fn next_needs(&self) -> Option<usize> {
         let front = self.next_lane()?.1.queue.front()?;
         Some(if front.cut == 0 { MESSAGE_HEADER_BYTES } else { 1 })
@@ -199,11 +219,6 @@ impl SendQueue {
             bytes: lanes[lane].bytes,
             messages: lanes[lane].queue.len() as u64,
         })
-    }
-
-    /// Whether messages are kept until the peer's session acknowledges them.
-    pub(super) fn keep(&mut self, keeps: bool) {
-        self.keeps = keeps;
     }
 
     /// Whether nothing waits to be cut or, where that counts, to be acknowledged.
@@ -268,13 +283,13 @@ impl SendQueue {
     }
 
     /// Appends the next chunk, if it may be sent and has room.
-    pub(super) fn append_chunk(&mut self, writer: &mut Writer<'_>) -> Step {
+    pub(super) fn append_chunk(&mut self, terms: CutTerms, writer: &mut Writer<'_>) -> Step {
         let credit_left = self.credit_left();
         let Some(index) = self.next_lane().map(|(index, _)| index) else { return Step::Stop };
         let Some(lane) = self.lanes.as_mut().map(|lanes| &mut lanes[index]) else { return Step::Stop };
         let Some(front) = lane.queue.front_mut() else { return Step::Stop };
         let (total, first) = (front.total(), front.cut == 0);
-        if first && front.message.payload.len() > self.message_bytes_max as usize {
+        if first && front.message.payload.len() > terms.message_bytes_max as usize {
             lane.bytes -= total as u64;
             let payload_bytes = front.message.payload.len();
             lane.queue.pop_front();
@@ -299,7 +314,7 @@ impl SendQueue {
         }
         let payload_bytes = front.message.payload.len();
         self.front_ids[index] += 1;
-        if let Some(sent) = lane.queue.pop_front().filter(|_| self.keeps) {
+        if let Some(sent) = lane.queue.pop_front().filter(|_| terms.keeps) {
             lane.unacked.push_back(sent.message);
         }
         self.settle();

@@ -18,7 +18,6 @@ mod statistics;
 mod tests;
 
 use core::time::Duration;
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -227,7 +226,8 @@ struct Control {
 #[derive(Default)]
 struct Acks {
     messages: u32,
-    bytes: u64,
+    /// Payload bytes of them; with more than it holds, as many as it holds.
+    bytes: u32,
     /// When it is to be told at the latest.
     due: Moment,
 }
@@ -250,9 +250,13 @@ struct Unacked {
 ///   one event for each chunk delivered.
 /// - Output to the transport: [`Self::demand`], [`Self::cut`], [`Self::next_demand`], [`Self::finished`],
 ///   [`Self::directive`].
+///
+/// Laid out as it stands: what a heartbeat looks at comes first.
+#[repr(C)]
 pub struct Session {
+    /// What outlives the connection, if it is `lossless`.
+    life: Box<Carry>,
     config: Arc<SessionConfig>,
-    is_dialler: bool,
     phase: Phase,
     is_established: bool,
     abort: bool,
@@ -263,26 +267,29 @@ pub struct Session {
     /// The session outlives the connection.
     lossless: bool,
     credit_held: bool,
-    /// Payload bytes of one segment at most, once the connection is established.
-    segment_bytes: u32,
-    close_deadline: Moment,
+    /// Both sides have OOB messages.
+    speaks_oob: bool,
+    /// The peer looks for OOB messages ahead of gaps.
+    urgent_overtakes: bool,
+    /// Payload bytes of one segment at most, once the connection is established: TCP has 16 bits for it (RFC 9293,
+    /// section 3.7.1).
+    segment_bytes: u16,
+    /// Largest message payload that the peer takes.
+    message_bytes_max: u32,
     /// Gone once the session is open.
     opening: Option<Box<Opening>>,
-    peer_features: Features,
-    peer: Option<Arc<Peer>>,
     /// There while something is due.
     control: Option<Box<Control>>,
-    /// What outlives the connection, if it is `lossless`.
-    life: Box<Carry>,
+    events: SparseQueue<SessionEvent>,
+    /// While the session is closing, when the connection is reset; while it is open, when to look whether it is idle.
+    deadline: Moment,
     acks: Acks,
-    decoder: Decoder,
-    unacked: SparseQueue<Unacked>,
+    last_cut: Moment,
     sent_end: u64,
     acked: u64,
-    last_cut: Moment,
-    /// When to look whether the connection is idle.
-    idle_at: Moment,
-    events: VecDeque<SessionEvent>,
+    unacked: SparseQueue<Unacked>,
+    decoder: Decoder,
+    peer: Option<Arc<Peer>>,
 }
 
 impl Session {
@@ -303,12 +310,14 @@ impl Session {
             message_bytes_max: config.message_bytes_max,
             credit_limit: config.receive_credit_bytes,
         };
-        let own_terms = match role {
-            Role::Dialler(terms) => terms,
-            Role::Acceptor => SessionTerms::default(),
-        };
+        let mut opening = Opening::default();
+        if let Role::Dialler(terms) = role {
+            opening.is_dialler = true;
+            opening.own_terms = terms;
+        }
         Session {
-            is_dialler: matches!(role, Role::Dialler(_)),
+            life: Box::new(Carry::new(config.receive_credit_bytes, seed)),
+            config,
             phase: Phase::Banner,
             is_established: false,
             abort: false,
@@ -317,29 +326,28 @@ impl Session {
             peer_finished: false,
             lossless: false,
             credit_held: false,
+            speaks_oob: false,
+            urgent_overtakes: false,
             segment_bytes: 0,
-            close_deadline: Moment::NEVER,
-            opening: Some(Box::new(Opening { own_terms, ..Opening::default() })),
-            peer_features: Features::NONE,
-            peer: None,
+            message_bytes_max: 0,
+            opening: Some(Box::new(opening)),
             control: None,
-            life: Box::new(Carry::new(config.receive_credit_bytes, seed)),
+            events: SparseQueue::default(),
+            deadline: Moment::NEVER,
             acks: Acks::default(),
-            decoder: Decoder::new(limits),
-            unacked: SparseQueue::default(),
+            last_cut: Moment::NEVER,
             sent_end: 0,
             acked: 0,
-            last_cut: Moment::NEVER,
-            idle_at: Moment::NEVER,
-            events: VecDeque::new(),
-            config,
+            unacked: SparseQueue::default(),
+            decoder: Decoder::new(limits),
+            peer: None,
         }
     }
 
     /// Input. The connection is there: banner, Hello and Auth leave at once, without waiting for the peer's.
     pub fn on_established(&mut self, now: Instant, established: &Established) {
         self.is_established = true;
-        self.segment_bytes = u32::try_from(established.segment_size).unwrap_or(u32::MAX);
+        self.segment_bytes = u16::try_from(established.segment_size).unwrap_or(u16::MAX);
         self.open_handshake(established.local.ip());
         // The segment that completed the transport's handshake may have brought the peer's Ready already.
         if self.phase != Phase::Open && !self.closing {
@@ -349,7 +357,7 @@ impl Session {
 
     /// Payload bytes of one segment at most; none before the connection is established.
     fn segment_size(&self) -> usize {
-        self.segment_bytes as usize
+        usize::from(self.segment_bytes)
     }
 
     /// What is due, to be changed; [`Self::set_control`] puts it back.
@@ -425,13 +433,14 @@ impl Session {
     }
 
     fn stop_sending(&mut self, now: Instant) {
+        // While it is open this is another one.
+        if !self.closing || self.deadline.is_never() {
+            self.deadline = (now + self.config.close_linger).into();
+        }
         self.closing = true;
         self.can_send = false;
         if let Some(opening) = &mut self.opening {
             opening.deadline = Moment::NEVER;
-        }
-        if self.close_deadline.is_never() {
-            self.close_deadline = (now + self.config.close_linger).into();
         }
         if self.lossless {
             self.life.oob.registry.pause();
@@ -442,26 +451,23 @@ impl Session {
         }
     }
 
+    /// Whether a close is on its way, in the time that it has.
+    fn is_lingering(&self) -> bool {
+        self.closing && !self.deadline.is_never()
+    }
+
     /// Notices the end of an orderly close.
     fn check_ended(&mut self) {
-        if !self.close_deadline.is_never()
-            && self.peer_finished
-            && self.finished()
-            && self.bytes_in_flight() == 0
-        {
-            self.close_deadline = Moment::NEVER;
+        if self.is_lingering() && self.peer_finished && self.finished() && self.bytes_in_flight() == 0 {
+            self.deadline = Moment::NEVER;
             self.events.push_back(SessionEvent::Ended);
         }
     }
 
     /// Output. What happened.
+    #[inline]
     pub fn poll_event(&mut self) -> Option<SessionEvent> {
-        let event = self.events.pop_front();
-        if event.is_none() && self.events.capacity() > 0 {
-            // The memory that events take is not held between two of them: most connections have one a second.
-            self.events = VecDeque::new();
-        }
-        event
+        if self.events.is_empty() { None } else { self.events.pop_front() }
     }
 
     pub(super) fn has_released(&self) -> bool {
@@ -474,6 +480,7 @@ impl Session {
     }
 
     /// Output. What shall be done with the connection.
+    #[inline]
     pub fn directive(&self) -> Directive {
         if self.abort { Directive::Abort } else { Directive::Continue }
     }

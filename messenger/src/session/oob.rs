@@ -11,12 +11,11 @@ use outrider_stack::time::Instant;
 use super::lanes::Writer;
 use super::{Phase, Session, SessionError, SessionEvent};
 use crate::codec::{
-    CHUNK_HEADER_BYTES, ChunkKind, OOB_PART_HEADER_BYTES, OOB_PAYLOAD_BYTES_MAX, OOB_REPORT_BYTES, OobPayload,
+    CHUNK_HEADER_BYTES, OOB_PART_HEADER_BYTES, OOB_PAYLOAD_BYTES_MAX, OOB_REPORT_BYTES, OobPayload,
 };
-use crate::features::Features;
 use crate::oob::{OobMessage, OobStatistics, Registry};
 use crate::report::{Echo, PingReport};
-use crate::sparse::Moment;
+use crate::sparse::{Moment, Span};
 
 /// Sequences remembered as delivered ahead of a gap. More arrive in order instead.
 const AHEAD_MAX: usize = 1024;
@@ -33,6 +32,7 @@ struct Heard {
 
 pub(super) struct OobState {
     pub(super) registry: Registry,
+    /// Sequence of our last, and so how many there were.
     last_sent: u64,
     heard: Option<Heard>,
     /// Arrival of the peer's last OOB message with parts.
@@ -40,7 +40,7 @@ pub(super) struct OobState {
     /// When the peer shall have its echo at the latest.
     echo_due: Moment,
     /// Of our last message that the peer answered.
-    round_trip: Option<Duration>,
+    round_trip: Span,
     last_in_order: u64,
     /// Where a connection has never had a gap that an OOB message overtook there is nothing to keep.
     ahead: Option<Box<Ahead>>,
@@ -59,7 +59,6 @@ struct Ahead {
 /// What is counted here and for every connection; see [`OobStatistics`].
 #[derive(Default)]
 struct Counts {
-    sent: u64,
     received: u64,
     parts_sent: u64,
     parts_received: u64,
@@ -73,7 +72,7 @@ impl OobState {
             heard: None,
             last_parts_at: Moment::NEVER,
             echo_due: Moment::NEVER,
-            round_trip: None,
+            round_trip: Span::NONE,
             last_in_order: 0,
             ahead: None,
             counts: Counts::default(),
@@ -81,15 +80,16 @@ impl OobState {
     }
 
     /// When an OOB message is due next.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.registry.earliest().into_iter().chain(self.echo_due.get()).min()
+    #[inline]
+    pub(super) fn next_due(&self) -> Moment {
+        self.registry.earliest().or_sooner(self.echo_due)
     }
 
     pub(super) fn statistics(&self) -> OobStatistics {
         let turns = self.registry.turns();
-        let Counts { sent, received, parts_sent, parts_received } = self.counts;
+        let Counts { received, parts_sent, parts_received } = self.counts;
         OobStatistics {
-            sent,
+            sent: self.last_sent,
             received,
             superseded: turns.superseded,
             skipped: turns.skipped,
@@ -107,7 +107,7 @@ impl OobState {
         self.heard = None;
         self.last_parts_at = Moment::NEVER;
         self.echo_due = Moment::NEVER;
-        self.round_trip = None;
+        self.round_trip = Span::NONE;
         self.last_in_order = 0;
         if let Some(ahead) = &mut self.ahead {
             ahead.sequences.clear();
@@ -130,12 +130,12 @@ impl OobState {
         // If a message of our own leaves before the peer's next one comes, the echo rides in it.
         let last = core::mem::replace(&mut self.last_parts_at, now.into());
         let interval = last.get().map(|last| now.since(last)).unwrap_or_default();
-        let due = self.registry.earliest().filter(|due| *due <= now + interval).unwrap_or(now);
+        let due = self.registry.earliest().get().filter(|due| *due <= now + interval).unwrap_or(now);
         self.echo_due = self.echo_due.or_sooner(due);
     }
 
     pub(super) fn round_trip(&self) -> Option<Duration> {
-        self.round_trip
+        self.round_trip.get()
     }
 
     fn echo(&self, now: Instant) -> Option<Echo> {
@@ -156,12 +156,14 @@ impl OobState {
 
 impl Session {
     /// Whether OOB messages may be sent at all.
+    #[inline]
     pub(super) fn may_send_oob(&self) -> bool {
-        self.can_send && self.agreed_features().contains(Features::OOB)
+        self.can_send && self.speaks_oob
     }
 
+    #[inline]
     pub(super) fn is_oob_due(&self, now: Instant) -> bool {
-        self.may_send_oob() && self.life.oob.next_due().is_some_and(|due| due <= now)
+        self.may_send_oob() && self.life.oob.next_due().is_due(now)
     }
 
     /// Bytes that one part may have at most: what is left of a segment when nothing else is in it.
@@ -195,16 +197,13 @@ impl Session {
             send: self.send_report(state),
             receive: self.receive_report(now),
         };
-        let parts = collected.parts.len() as u64;
-        let payload = OobPayload { report, parts: collected.parts }.encode();
-        if !writer.append_chunk(ChunkKind::Oob, sequence, &payload) {
+        if !writer.append_oob(&report, &collected.parts) {
             debug_assert!(false, "the room was checked above");
             return false;
         }
         self.life.oob.last_sent = sequence;
         self.life.oob.echo_due = Moment::NEVER;
-        self.life.oob.counts.sent += 1;
-        self.life.oob.counts.parts_sent += parts;
+        self.life.oob.counts.parts_sent += collected.parts.len() as u64;
         true
     }
 
@@ -270,7 +269,7 @@ impl Session {
         let OobPayload { report, parts } = payload;
         let message = OobMessage { parts, report, arrived_at: now, ahead_of_gap };
         if let Some(round_trip) = message.round_trip() {
-            self.life.oob.round_trip = Some(round_trip);
+            self.life.oob.round_trip = round_trip.into();
         }
         self.events.push_back(SessionEvent::Oob(Box::new(message)));
     }

@@ -5,11 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{Phase, Session};
 use crate::codec::{AUTH_METHOD_NONE, Auth, Banner, ChunkHeader, ChunkKind, Hello, SessionTerms, VERSION};
+use crate::features::Features;
 use crate::sparse::Moment;
 
 /// What is of use until both sides are ready and the last byte of the handshake has left.
 #[derive(Default)]
 pub(super) struct Opening {
+    pub(super) is_dialler: bool,
+    /// What the peer supports, once its banner has come.
+    pub(super) peer_features: Features,
     pub(super) own_terms: SessionTerms,
     pub(super) peer_terms: SessionTerms,
     /// The peer's, as far as it has come.
@@ -26,6 +30,7 @@ impl Session {
     }
 
     /// Whether bytes of the handshake are still to be sent.
+    #[inline]
     pub(super) fn is_opening(&self) -> bool {
         self.opening.as_ref().is_some_and(|opening| !opening.unsent.is_empty())
     }
@@ -58,7 +63,7 @@ impl Session {
         self.opening().unsent.extend(banner.encode());
         self.push_handshake(ChunkKind::Hello, &hello.encode());
         self.push_handshake(ChunkKind::Auth, &Auth { method: AUTH_METHOD_NONE }.encode());
-        if self.is_dialler {
+        if self.opening().is_dialler {
             let terms = self.opening().own_terms.encode();
             self.push_handshake(ChunkKind::Connect, &terms);
         }

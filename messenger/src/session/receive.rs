@@ -16,7 +16,7 @@ use crate::message::lane_of;
 
 /// Messages, and bytes of them, that are acknowledged without waiting for more.
 const ACK_MESSAGES: u32 = 64;
-const ACK_BYTES: u64 = 256 << 10;
+const ACK_BYTES: u32 = 256 << 10;
 
 /// What [`Session::deliver`] found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,14 +138,11 @@ impl Session {
         if !unknown.is_empty() {
             return Err(SessionError::PeerRequiresFeatures(unknown));
         }
-        self.peer_features = banner.supported;
+        self.opening().peer_features = banner.supported;
+        self.urgent_overtakes = banner.supported.contains(Features::OOB_AHEAD);
+        self.speaks_oob = self.config.supported.and(banner.supported).contains(Features::OOB);
         self.phase = Phase::Hello;
         Ok(())
-    }
-
-    /// Features that both sides have.
-    pub(super) fn agreed_features(&self) -> Features {
-        self.config.supported.and(self.peer_features)
     }
 
     fn expect_open(&self, kind: ChunkKind) -> Result<(), SessionError> {
@@ -174,7 +171,7 @@ impl Session {
                     self.events.push_back(SessionEvent::Connect { peer, terms });
                 }
             }
-            (ChunkKind::Ready, Phase::Ready) if self.is_dialler => self.on_answer(payload)?,
+            (ChunkKind::Ready, Phase::Ready) if self.opening().is_dialler => self.on_answer(payload)?,
             (ChunkKind::Ready, Phase::Ready) => self.open(now),
             (ChunkKind::Ack, Phase::Open) if self.lossless => {
                 let received = decode_ack(payload)?;
@@ -214,7 +211,7 @@ impl Session {
         if receive_credit_bytes < RECEIVE_CREDIT_BYTES_MIN {
             return Err(SessionError::UnusableLimits { credit_bytes: receive_credit_bytes });
         }
-        let features = self.peer_features;
+        let features = self.opening().peer_features;
         self.peer = Some(Arc::new(Peer { name, nonce, addresses, features, message_bytes_max }));
         self.phase = Phase::Auth;
         Ok(())
@@ -225,7 +222,7 @@ impl Session {
         if method != AUTH_METHOD_NONE {
             return Err(SessionError::AuthMethod(method));
         }
-        self.phase = if self.is_dialler { Phase::Ready } else { Phase::Connect };
+        self.phase = if self.opening().is_dialler { Phase::Ready } else { Phase::Connect };
         Ok(())
     }
 
@@ -251,7 +248,7 @@ impl Session {
         }
         let acks = &mut self.acks;
         acks.messages += 1;
-        acks.bytes += payload_bytes as u64;
+        acks.bytes = acks.bytes.saturating_add(u32::try_from(payload_bytes).unwrap_or(u32::MAX));
         let enough = acks.messages >= ACK_MESSAGES || acks.bytes >= ACK_BYTES;
         let due = if enough { now } else { now + self.config.ack_delay };
         acks.due = acks.due.or_sooner(due);

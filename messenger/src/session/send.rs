@@ -3,10 +3,9 @@
 use outrider_stack::tcp::source::{Cut, Demand, SendState};
 use outrider_stack::time::Instant;
 
-use super::lanes::{Step, Writer};
+use super::lanes::{CutTerms, Step, Writer};
 use super::{Acks, Session, SessionError, SessionEvent, Unacked};
 use crate::codec::{ChunkKind, CloseCode, encode_ack, encode_close, encode_u64};
-use crate::features::Features;
 use crate::sparse::Moment;
 
 /// What a cut put into its segment.
@@ -37,20 +36,22 @@ impl Session {
 
     /// Output. When [`Self::demand`] may rise, or a time limit run out, by the passing of time alone.
     pub fn next_demand(&self) -> Option<Instant> {
-        let oob = if self.may_send_oob() { self.life.oob.next_due() } else { None };
-        let ack = self.acks.due.get().filter(|_| self.can_send);
-        let handshake = self.opening.as_ref().and_then(|opening| opening.deadline.get());
-        oob.into_iter()
-            .chain(ack)
-            .chain(handshake)
-            .chain(self.close_deadline.get())
-            .chain(self.idle_at.get())
-            .min()
+        let mut next = self.deadline;
+        if self.may_send_oob() {
+            next = next.or_sooner(self.life.oob.next_due());
+        }
+        if self.can_send {
+            next = next.or_sooner(self.acks.due);
+        }
+        if let Some(opening) = &self.opening {
+            next = next.or_sooner(opening.deadline);
+        }
+        next.get()
     }
 
     /// Output. Whether OOB messages may leave before retransmissions: the peer looks for them ahead of gaps.
     pub fn urgent_overtakes(&self) -> bool {
-        self.peer_features.contains(Features::OOB_AHEAD)
+        self.urgent_overtakes
     }
 
     /// Output. Whether the last byte has been cut and the end of the stream shall follow.
@@ -58,6 +59,7 @@ impl Session {
         self.closing && !self.is_opening() && self.control().close.is_none()
     }
 
+    #[inline]
     fn check_deadlines(&mut self, now: Instant) {
         if let Some(opening) = self.opening.as_mut().filter(|opening| opening.deadline.is_due(now)) {
             opening.deadline = Moment::NEVER;
@@ -67,33 +69,31 @@ impl Session {
                 self.close(now, code);
             }
         }
-        if self.close_deadline.is_due(now) {
-            self.close_deadline = Moment::NEVER;
+        if self.deadline.is_due(now) {
+            self.on_deadline(now);
+        }
+    }
+
+    fn on_deadline(&mut self, now: Instant) {
+        self.deadline = Moment::NEVER;
+        if self.closing {
             self.abort = true;
+            return;
         }
-        if self.idle_at.is_due(now) {
-            self.check_idle(now);
-        }
-    }
-
-    /// Looked at when the limit may have been reached, not moved with every segment.
-    fn check_idle(&mut self, now: Instant) {
+        // Idleness is looked at when the limit may have been reached, which is not moved with every segment.
+        let Some(idle) = self.config.idle_timeout else { return };
         let last = self.life.last_heard.get().max(self.last_cut.get()).unwrap_or(now);
-        let limit = self.config.idle_timeout.map(|idle| last + idle).filter(|_| !self.closing);
-        let busy = !self.life.queue.is_empty();
-        let next = match limit {
-            Some(limit) if limit > now => Some(limit),
-            Some(_) if busy => self.config.idle_timeout.map(|idle| now + idle),
-            Some(_) => {
-                self.events.push_back(SessionEvent::Fault(SessionError::Idle));
-                self.close(now, CloseCode::Idle);
-                None
-            }
-            None => None,
-        };
-        self.idle_at = next.into();
+        if last + idle > now {
+            self.deadline = (last + idle).into();
+        } else if !self.life.queue.is_empty() {
+            self.deadline = (now + idle).into();
+        } else {
+            self.events.push_back(SessionEvent::Fault(SessionError::Idle));
+            self.close(now, CloseCode::Idle);
+        }
     }
 
+    #[inline]
     fn has_control(&self, now: Instant) -> bool {
         let control = self.control.as_deref();
         control.is_some_and(|control| control.close.is_some())
@@ -103,6 +103,7 @@ impl Session {
                     || self.grant_due().is_some()))
     }
 
+    #[inline]
     fn grant_due(&self) -> Option<u64> {
         if self.credit_held {
             return None;
@@ -191,8 +192,9 @@ impl Session {
     }
 
     fn cut_messages(&mut self, stream_offset: u64, writer: &mut Writer<'_>) {
+        let terms = CutTerms { keeps: self.lossless, message_bytes_max: self.message_bytes_max };
         while self.can_send {
-            match self.life.queue.append_chunk(writer) {
+            match self.life.queue.append_chunk(terms, writer) {
                 Step::Chunk => {}
                 Step::Completed { payload_bytes } => {
                     let payload_bytes = payload_bytes as u64;
@@ -215,9 +217,9 @@ impl Session {
 
     /// Input. The peer's transport has everything before stream offset `offset`.
     pub fn on_acked(&mut self, now: Instant, offset: u64) {
-        if offset > self.acked && !self.close_deadline.is_never() {
+        if offset > self.acked && self.is_lingering() {
             // What was cut before the close is still getting through.
-            self.close_deadline = (now + self.config.close_linger).into();
+            self.deadline = (now + self.config.close_linger).into();
         }
         self.acked = self.acked.max(offset);
         while let Some(message) = self.unacked.front().copied().filter(|message| message.end <= offset) {

@@ -1,7 +1,9 @@
 //! Counts of a session.
 
-/// Counts of a session. Bytes are of message payloads.
+/// Counts of a session. Bytes are of message payloads. What every segment moves comes last, in memory too, beside what
+/// else a heartbeat moves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct ConnectionStatistics {
     /// Messages whose last byte was cut into a segment.
     pub messages_sent: u64,
@@ -13,12 +15,6 @@ pub struct ConnectionStatistics {
     pub bytes_received: u64,
     /// Messages discarded because the peer does not take their length.
     pub messages_refused: u64,
-    /// Segments that this session put bytes into.
-    pub segments_cut: u64,
-    /// Bytes handed to the transport, headers and all.
-    pub stream_bytes_sent: u64,
-    /// Bytes taken from the transport in order.
-    pub stream_bytes_received: u64,
     /// Grants of receive credit sent.
     pub credits_sent: u64,
     /// Grants of receive credit received.
@@ -27,6 +23,12 @@ pub struct ConnectionStatistics {
     pub acks_sent: u64,
     /// Acknowledgements of messages received.
     pub acks_received: u64,
+    /// Segments that this session put bytes into.
+    pub segments_cut: u64,
+    /// Bytes handed to the transport, headers and all.
+    pub stream_bytes_sent: u64,
+    /// Bytes taken from the transport in order.
+    pub stream_bytes_received: u64,
 }
 
 /// Messages that no longer count against the send budget.

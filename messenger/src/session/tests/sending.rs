@@ -146,3 +146,28 @@ fn a_decoder_sees_what_a_session_sent() {
     let Some(Decoded::Message { message, id: 0, credit_bytes: 5016 }) = found else { panic!("{found:?}") };
     assert_eq!(message, big(200, 5000).with_tid(7));
 }
+
+#[test]
+fn an_idle_session_closes_and_has_the_time_of_a_close_from_then_on() {
+    let idle_timeout = Some(Duration::from_secs(1));
+    let (mut left, _) = pair_with(SessionConfig { idle_timeout, ..config(1) }, config(2));
+    let now = left.session.next_demand().expect("idleness is looked at");
+    assert_eq!(kinds(&left.segment(now)), [ChunkKind::Close]);
+    left.collect();
+    assert_eq!(left.events.last(), Some(&SessionEvent::Fault(SessionError::Idle)));
+    assert_eq!(left.session.next_demand(), Some(now + Duration::from_secs(1)), "the linger of a close");
+    assert_eq!(left.session.directive(), Directive::Continue);
+    left.segment(now + Duration::from_secs(1));
+    assert_eq!(left.session.directive(), Directive::Abort);
+}
+
+#[test]
+fn a_connection_that_its_session_has_left_is_not_looked_at_for_idleness() {
+    let idle_timeout = Some(Duration::from_secs(1));
+    let (mut left, _) = pair_with(SessionConfig { idle_timeout, ..config(1) }, config(2));
+    let looked_at = left.session.next_demand().expect("idleness is looked at");
+    left.session.release();
+    assert_eq!(left.session.next_demand(), None);
+    assert!(left.segment(looked_at).is_empty());
+    assert_eq!(left.session.directive(), Directive::Continue);
+}
