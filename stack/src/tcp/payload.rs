@@ -128,7 +128,7 @@ impl PayloadStore {
         match self.handles.back_mut() {
             // What is held does not change, so the same place is the same bytes.
             Some(last) if core::ptr::eq::<[u8]>(&raw const **whole, &raw const *last.whole) => {
-                last.pieces += 1
+                last.pieces += 1;
             }
             _ => self.handles.push_back(Handle { whole: whole.clone(), pieces: 1 }),
         }
