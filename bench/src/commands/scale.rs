@@ -43,8 +43,8 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = HEARTBEATS, conflicts_with = "seconds")]
     heartbeats: u64,
     /// Time between two looks of a node at its port and timers; 0: it sees each event at its instant, so that no segment
-    /// shares its turn with another, with one connection as with many
-    #[arg(long, default_value = "0")]
+    /// shares its turn with another, with one connection as with many, and as no busy host would
+    #[arg(long, default_value = "100us")]
     poll: Span,
 }
 

@@ -35,7 +35,8 @@ const ROUNDS_MIN: usize = 2;
 const TURN_SLICES: u32 = 20;
 /// smoltcp looks at every socket for every frame, so with many its segments are fewer, or they would take minutes.
 const SMOLTCP_SEGMENTS_TIMES_CONNECTIONS: usize = 20_000_000;
-/// Buffers of a socket of smoltcp that has turns: room for two at least, and for a full link in all of them together.
+/// Buffers of a socket of smoltcp that has turns: room for two of them and so much at least, and for a full link in all of
+/// them together. What is not touched takes no memory.
 const SMOLTCP_TURN_BUFFER_BYTES: (usize, usize) = (4_096, 1 << 20);
 
 /// Whose TCP.
@@ -278,7 +279,7 @@ impl Run {
                     Work::Bulk(_) => window_bytes as usize,
                     Work::Turns(turn) => {
                         let (least, together) = SMOLTCP_TURN_BUFFER_BYTES;
-                        (together / turn.connections).max(least)
+                        (together / turn.connections).max(least).max(2 * turn.bytes as usize)
                     }
                 };
                 Box::new(SmoltcpPair::new(&scene.link, buffer_bytes, endless, seed)?)
