@@ -87,6 +87,9 @@ pub(super) struct SmoltcpPair {
     /// The connection on which the next bytes will arrive: they are fed in turn, so that no time goes into looking
     /// for the socket that has some.
     reading: usize,
+    /// What a connection is fed at its turn, and what of that has arrived on that connection.
+    turn_bytes: usize,
+    turn_read_bytes: usize,
 }
 
 impl SmoltcpPair {
@@ -105,6 +108,8 @@ impl SmoltcpPair {
             buffer_bytes,
             established: 0,
             reading: 0,
+            turn_bytes: 0,
+            turn_read_bytes: 0,
         })
     }
 
@@ -134,10 +139,15 @@ impl SmoltcpPair {
                 break;
             }
             while socket.can_recv() {
-                let read = socket.recv(|buffer| (buffer.len(), buffer.len()));
-                self.received.delivered(now, read.unwrap_or(0));
+                let read = socket.recv(|buffer| (buffer.len(), buffer.len())).unwrap_or(0);
+                self.received.delivered(now, read);
+                self.turn_read_bytes += read;
                 taken = true;
             }
+            if self.turn_read_bytes < self.turn_bytes {
+                break;
+            }
+            self.turn_read_bytes -= self.turn_bytes;
             self.reading = (self.reading + 1) % self.receiver.handles.len();
         }
         taken
@@ -179,6 +189,7 @@ impl Hosts for SmoltcpPair {
         let socket = self.sender.sockets.get_mut::<Socket<'_>>(self.sender.handles[index]);
         // What finds no room is not sent; the counters tell.
         let _ = socket.send_slice(&CONTENT[..bytes]);
+        self.turn_bytes = bytes;
         self.sender.next = Some(now);
     }
 
