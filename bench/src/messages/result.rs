@@ -169,7 +169,7 @@ mod tests {
             combine(runs.collect()).expect("there are runs")
         };
         let results = [
-            result(LinkKind::Tap, shapes[0], &[190, 210]),
+            result(LinkKind::Tap, shapes[0], &[200, 200]),
             result(LinkKind::Kernel, shapes[0], &[400, 400]),
             result(LinkKind::Tap, shapes[1], &[0, 0]),
             result(LinkKind::Kernel, shapes[1], &[5, 5]),

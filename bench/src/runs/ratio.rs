@@ -55,16 +55,37 @@ const SPREAD: &str = "the runs differ among themselves by about as much";
 const NOISE: &str = "the machine varied by more";
 
 impl Ratio {
-    /// Sets `above` against `below`. Figures that one of them does not have are left out.
+    /// Sets `above` against `below`, whose runs took turns. Figures that one of them does not have are left out.
     pub(crate) fn between<R>(
         of: impl Into<String>,
         point: &Map<String, Value>,
-        [above, below]: [&Repeated<R>; 2],
+        both: [&Repeated<R>; 2],
         keys: &[Key],
         noise: f64,
     ) -> Self {
+        Ratio::of(of.into(), point, both, keys, (noise, true))
+    }
+
+    /// [`Self::between`] for what was measured one after the other: nothing but the medians can be compared.
+    pub(crate) fn across<R>(
+        of: impl Into<String>,
+        point: &Map<String, Value>,
+        both: [&Repeated<R>; 2],
+        keys: &[Key],
+        noise: f64,
+    ) -> Self {
+        Ratio::of(of.into(), point, both, keys, (noise, false))
+    }
+
+    fn of<R>(
+        of: String,
+        point: &Map<String, Value>,
+        [above, below]: [&Repeated<R>; 2],
+        keys: &[Key],
+        (noise, by_turns): (f64, bool),
+    ) -> Self {
         let mut ratio = Ratio {
-            of: of.into(),
+            of,
             point: point.clone(),
             values: BTreeMap::new(),
             bounds: BTreeMap::new(),
@@ -76,7 +97,7 @@ impl Ratio {
             if second.told <= 0.0 {
                 continue;
             }
-            let pairs = run_by_run(above.each(key.path), below.each(key.path));
+            let pairs = run_by_run(above.each(key.path), below.each(key.path)).filter(|_| by_turns);
             let value = pairs.as_deref().map_or(first.told / second.told, median);
             if let Some(pairs) = &pairs {
                 ratio.bounds.insert(key.name, range(pairs));
@@ -124,10 +145,12 @@ fn range(values: &[f64]) -> [f64; 2] {
     })
 }
 
-/// Whether ratios around `value` are farther from one than those of equals would be.
+/// Whether the ratios of several runs around `value` are farther from one than those of equals would be.
 fn is_beyond_chance(ratios: &[f64], value: f64) -> bool {
     let [least, most] = range(ratios);
-    ratios.len() > 1 && value.ln().abs() > widening_of_one(ratios.len()) * (most / least).ln()
+    // Two that are alike to the digit may be so by chance, where a figure is coarse.
+    let told = ratios.len() > 2 || least < most;
+    told && value.ln().abs() > widening_of_one(ratios.len()) * (most / least).ln()
 }
 
 /// Why the difference cannot be told from chance, if so. `steady`: it is there run by run.
@@ -218,6 +241,10 @@ mod tests {
         assert_eq!(ratio["bounds"]["delay"], json!([0.7, 0.71]));
         let ratio = between(&[7.0, 19.0, 22.0], &[10.0, 20.0, 30.0], 0.0);
         assert_eq!(ratio["inconclusive"]["delay"], SPREAD, "run by run it is 0.70 to 0.95: {ratio}");
+        let repeated = |values: &[f64]| combine(values.iter().copied().map(Sample).collect()).unwrap();
+        let both = [&repeated(&[10.6, 11.1, 11.7]), &repeated(&[10.0, 10.5, 11.0])];
+        let across = Ratio::across("a/a", &Map::new(), both, &KEYS, 0.0);
+        assert_eq!(serde_json::to_value(across).unwrap()["inconclusive"]["delay"], SPREAD, "of two minutes");
         let ratio = between(&[20.0, 22.0, 24.0], &[10.0, 12.0], 0.0);
         assert_eq!(ratio["bounds"]["delay"], json!([20.0 / 12.0, 2.4]), "{ratio}");
     }

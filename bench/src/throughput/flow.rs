@@ -15,7 +15,7 @@ use outrider_stack::tcp::source::{
 
 /// Bytes to send are taken from here: copied by smoltcp, whose sockets take no other, and lent to our stack, as a messenger
 /// lends the body of a message.
-pub(super) static CONTENT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![0x5a; 64 << 10]));
+pub(super) static CONTENT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![0x5a; 128 << 10]));
 
 /// What arrived, and the longest time in which nothing did. Written by one thread at a time.
 #[derive(Debug, Default)]

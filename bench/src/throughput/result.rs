@@ -182,7 +182,7 @@ pub(crate) fn ratios(
         let Some(base) = base.filter(|base| base.point != result.point) else { continue };
         let value = base.point.get(key).map(Value::to_string).unwrap_or_default();
         let of = format!("{0}/{0} at {key} {value}", result.variant);
-        ratios.push(Ratio::between(of, &result.point, [result, base], &keys, noise));
+        ratios.push(Ratio::across(of, &result.point, [result, base], &keys, noise));
     }
     ratios
 }

@@ -138,16 +138,19 @@ impl SmoltcpPair {
             if !socket.can_recv() {
                 break;
             }
-            while socket.can_recv() {
-                let read = socket.recv(|buffer| (buffer.len(), buffer.len())).unwrap_or(0);
-                self.received.delivered(now, read);
+            let lacking = match self.turn_bytes {
+                0 => usize::MAX,
+                turn => turn - self.turn_read_bytes,
+            };
+            let read =
+                socket.recv(|buffer| (buffer.len().min(lacking), buffer.len().min(lacking))).unwrap_or(0);
+            self.received.delivered(now, read);
+            taken = true;
+            if read < lacking {
                 self.turn_read_bytes += read;
-                taken = true;
+                continue;
             }
-            if self.turn_read_bytes < self.turn_bytes {
-                break;
-            }
-            self.turn_read_bytes -= self.turn_bytes;
+            self.turn_read_bytes = 0;
             self.reading = (self.reading + 1) % self.receiver.handles.len();
         }
         taken

@@ -271,9 +271,9 @@ pub struct Session {
     speaks_oob: bool,
     /// The peer looks for OOB messages ahead of gaps.
     urgent_overtakes: bool,
-    /// Payload bytes of one segment at most, once the connection is established: TCP has 16 bits for it (RFC 9293,
-    /// section 3.7.1).
-    segment_bytes: u16,
+    /// Payload bytes of one segment at most, once the connection is established. Over a kernel's socket it is what is
+    /// written at a time, which is more than a segment of TCP.
+    segment_bytes: u32,
     /// Largest message payload that the peer takes.
     message_bytes_max: u32,
     /// Gone once the session is open.
@@ -347,7 +347,7 @@ impl Session {
     /// Input. The connection is there: banner, Hello and Auth leave at once, without waiting for the peer's.
     pub fn on_established(&mut self, now: Instant, established: &Established) {
         self.is_established = true;
-        self.segment_bytes = u16::try_from(established.segment_size).unwrap_or(u16::MAX);
+        self.segment_bytes = u32::try_from(established.segment_size).unwrap_or(u32::MAX);
         self.open_handshake(established.local.ip());
         // The segment that completed the transport's handshake may have brought the peer's Ready already.
         if self.phase != Phase::Open && !self.closing {
@@ -357,7 +357,7 @@ impl Session {
 
     /// Payload bytes of one segment at most; none before the connection is established.
     fn segment_size(&self) -> usize {
-        usize::from(self.segment_bytes)
+        self.segment_bytes as usize
     }
 
     /// What is due, to be changed; [`Self::set_control`] puts it back.

@@ -78,8 +78,12 @@ impl Side {
     }
 
     fn establish(&mut self, now: Instant) {
+        self.establish_with(now, SEGMENT);
+    }
+
+    fn establish_with(&mut self, now: Instant, segment_size: usize) {
         let address = "10.0.0.1:1".parse().unwrap();
-        let established = Established { local: address, remote: address, segment_size: SEGMENT };
+        let established = Established { local: address, remote: address, segment_size };
         self.session.on_established(now, &established);
     }
 

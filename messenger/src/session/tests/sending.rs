@@ -171,3 +171,18 @@ fn a_connection_that_its_session_has_left_is_not_looked_at_for_idleness() {
     assert!(left.segment(looked_at).is_empty());
     assert_eq!(left.session.directive(), Directive::Continue);
 }
+
+#[test]
+fn what_a_kernel_takes_at_a_time_is_one_chunk() {
+    const AT_A_TIME: usize = 192_000;
+    let (mut left, mut right) = (Side::new(config(1)), Side::accepting(config(2)));
+    left.establish_with(Instant::ZERO, AT_A_TIME);
+    right.establish_with(Instant::ZERO, AT_A_TIME);
+    settle(Instant::ZERO, &mut left, &mut right, 10);
+    left.session.send(big(127, 1 << 20)).unwrap();
+    let written = left.segment_with(Instant::ZERO, AT_A_TIME, false);
+    assert_eq!(
+        chunks(&written).iter().map(|(_, payload)| payload.len()).max(),
+        Some(AT_A_TIME - CHUNK_HEADER_BYTES)
+    );
+}
