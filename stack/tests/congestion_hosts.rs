@@ -6,7 +6,7 @@ mod hosts;
 
 use std::time::Duration;
 
-use hosts::{Bottleneck, Thread, World};
+use hosts::{Bottleneck, Thread, Work, World};
 use outrider_stack::tcp::congestion::Algorithm;
 
 const fn us(micros: u64) -> Duration {
@@ -67,6 +67,7 @@ fn shard(late: Duration, hiccup_max: Duration) -> Thread {
         late: late / 2..late,
         hiccup_every: (!hiccup_max.is_zero()).then_some(ms(4)),
         hiccup_max,
+        ..Thread::PROMPT
     }
 }
 
@@ -76,7 +77,7 @@ fn kernel(late: Duration) -> Thread {
 
 #[test]
 fn a_sender_that_wakes_late_fills_a_token_bucket_and_leaves_no_queue() {
-    for late in [us(10), us(50), us(100), us(250)] {
+    for late in [us(10), us(50), us(100), us(250), us(500)] {
         for (timer, receiver) in [(us(0), us(3)), (us(60), us(3)), (us(60), us(60)), (us(150), us(60))] {
             let name = format!("late by {late:?}, shaper by {timer:?}, receiver by {receiver:?}");
             let bottleneck = Bottleneck { timer_late_max: timer, ..bridge() };
@@ -106,5 +107,59 @@ fn random_loss_costs_such_a_sender_little() {
         let bottleneck = Bottleneck { loss, ..bridge() };
         let outcome = saturate(&name, bottleneck, shard(us(100), us(300)), kernel(us(60)));
         assert!(outcome.share >= 0.9 && outcome.p99 < ms(2), "{name}: {outcome:?}");
+    }
+}
+
+/// What a flow makes of two hosts of one machine whose ports segment, and that have nothing between them: bytes a second
+/// in half a second, and the smoothed RTT at its end.
+fn pipeline(algorithm: Algorithm, seed: u64, disturbed: (u32, u64, Duration)) -> (f64, Duration) {
+    let (longer_percent, interrupted_permille, interruption_max) = disturbed;
+    let host = |kilobyte: u64| Thread {
+        spin: us(50),
+        work: Work {
+            frame: us(6),
+            kilobyte: Duration::from_nanos(kilobyte),
+            longer_percent,
+            interrupted_permille,
+            interruption_max,
+        },
+        super_segment_bytes: 65_000,
+        ..shard(us(60), Duration::ZERO)
+    };
+    let nothing_between = Bottleneck {
+        bits_per_second: 400_000_000_000,
+        bucket_bytes: 1 << 20,
+        queue_bytes: 64 << 20,
+        timer_late_max: Duration::ZERO,
+        delay: us(2),
+        loss: 0.0,
+    };
+    let mut world = World::new(nothing_between, seed);
+    let flow = world.add(algorithm, host(500), host(560));
+    world.run(ms(200));
+    let before = world.received(flow);
+    world.run(ms(500));
+    let rate = (world.received(flow) - before) as f64 * 2.0;
+    let rtt = world.sender(flow).send_state(world.now).smoothed_rtt.expect("there were round trips");
+    (rate, rtt)
+}
+
+#[test]
+fn super_segments_between_busy_threads_keep_both_of_them_at_work() {
+    // Each frame takes up to half as long again or twice as long, and one in so many is interrupted for a while.
+    for disturbed in [(60, 0, us(0)), (100, 0, us(0)), (60, 20, us(200)), (60, 50, us(300))] {
+        for seed in 1..7 {
+            let (bbr, rtt) = pipeline(Algorithm::Bbr, seed, disturbed);
+            // It knows of no queue but the one that loses, and there is none: it shows what the hosts can do.
+            let (cubic, _) = pipeline(Algorithm::Cubic, seed, disturbed);
+            let name = format!(
+                "{disturbed:?}, seed {seed}: {:.2} of {:.2} GB/s, RTT {rtt:?}",
+                bbr / 1e9,
+                cubic / 1e9
+            );
+            println!("{name}");
+            assert!(bbr > cubic * 2.0 / 3.0, "{name}");
+            assert!(rtt < ms(1), "{name}");
+        }
     }
 }

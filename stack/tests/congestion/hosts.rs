@@ -50,12 +50,43 @@ pub struct Thread {
     pub hiccup_every: Option<Duration>,
     /// ...for up to so long.
     pub hiccup_max: Duration,
+    /// What a frame takes of its time, sent or received.
+    pub work: Work,
+    /// Payload of what its port cuts by itself, bytes; zero if it cuts nothing.
+    pub super_segment_bytes: usize,
+}
+
+/// A host's time for a frame.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Work {
+    /// For each, whatever its length.
+    pub frame: Duration,
+    /// For each 1000 bytes of payload.
+    pub kilobyte: Duration,
+    /// It takes up to this much longer at random, percent.
+    pub longer_percent: u32,
+    /// So many frames of a thousand are interrupted...
+    pub interrupted_permille: u64,
+    /// ...for up to so long.
+    pub interruption_max: Duration,
 }
 
 impl Thread {
     /// One that answers at once, as a kernel's interrupt does.
-    pub const PROMPT: Thread =
-        Thread { spin: Duration::ZERO, late: 1_000..3_000, hiccup_every: None, hiccup_max: Duration::ZERO };
+    pub const PROMPT: Thread = Thread {
+        spin: Duration::ZERO,
+        late: 1_000..3_000,
+        hiccup_every: None,
+        hiccup_max: Duration::ZERO,
+        work: Work {
+            frame: Duration::ZERO,
+            kilobyte: Duration::ZERO,
+            longer_percent: 0,
+            interrupted_permille: 0,
+            interruption_max: Duration::ZERO,
+        },
+        super_segment_bytes: 0,
+    };
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +101,7 @@ impl SegmentSource for App {
     }
 
     fn cut(&mut self, _now: Instant, _state: &SendState, cut: &mut dyn Cut) {
-        const ZEROS: [u8; 1500] = [0; 1500];
+        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
         let room = cut.room().min(ZEROS.len());
         if !cut.urgent_only() {
             cut.append(&ZEROS[..room]);
@@ -99,6 +130,8 @@ struct Host {
     thread: Thread,
     inbox: VecDeque<(Header, usize)>,
     awake_until: Instant,
+    /// Its thread is at work until then.
+    busy_until: Instant,
     wake_at: Option<Instant>,
     hiccup_at: Instant,
 }
@@ -168,6 +201,7 @@ impl World {
                 thread,
                 inbox: VecDeque::new(),
                 awake_until: Instant::ZERO,
+                busy_until: Instant::ZERO,
                 wake_at: None,
                 hiccup_at,
             });
@@ -225,6 +259,16 @@ impl World {
         if self.now < self.hosts[host].awake_until { Duration::ZERO } else { random }
     }
 
+    /// The time that `index` takes for a frame with `length` bytes of payload.
+    fn work(&mut self, index: usize, length: usize) -> Duration {
+        let work = self.hosts[index].thread.work;
+        let least = work.frame + work.kilobyte * length as u32 / 1000;
+        let longer = least * self.below(u64::from(work.longer_percent) + 1) as u32 / 100;
+        let interrupted = self.below(1000) < work.interrupted_permille;
+        let longest = if interrupted { work.interruption_max.as_nanos() as u64 } else { 0 };
+        least + longer + Duration::from_nanos(self.below(longest + 1))
+    }
+
     fn run_host(&mut self, index: usize) {
         self.hosts[index].wake_at = None;
         if self.now >= self.hosts[index].hiccup_at {
@@ -236,7 +280,13 @@ impl World {
             return self.wake(index, self.now + late);
         }
         let now = self.now;
+        if now < self.hosts[index].busy_until {
+            let at = self.hosts[index].busy_until;
+            return self.wake(index, at);
+        }
+        let mut done_at = now;
         while let Some((header, length)) = self.hosts[index].inbox.pop_front() {
+            done_at += self.work(index, length);
             self.receive(index, &header, length);
         }
         let host = &mut self.hosts[index];
@@ -245,15 +295,22 @@ impl World {
             tcp.on_timeout(now);
         }
         let mut leaving = Vec::new();
-        while let Some(outgoing) = tcp.poll_transmit(now, &mut host.app, TransmitLimit::default()) {
+        let limit = TransmitLimit {
+            super_segment_bytes: host.thread.super_segment_bytes,
+            ..TransmitLimit::default()
+        };
+        while let Some(outgoing) = tcp.poll_transmit(now, &mut host.app, limit) {
             leaving.push((outgoing.header, outgoing.payload_length));
         }
         while tcp.poll_event().is_some() {}
-        host.awake_until = now + host.thread.spin;
         let timeout = tcp.next_timeout();
         for (header, length) in leaving {
-            self.launch(index, header, length);
+            done_at += self.work(index, length);
+            self.launch(index, done_at, header, length);
         }
+        let host = &mut self.hosts[index];
+        host.busy_until = done_at;
+        host.awake_until = done_at + host.thread.spin;
         if let Some(at) = timeout {
             let at = at.max(now);
             let polls = at.since(now) <= SLEEP_SLACK + self.hosts[index].thread.spin;
@@ -277,9 +334,9 @@ impl World {
         }
     }
 
-    fn launch(&mut self, from: usize, header: Header, length: usize) {
+    fn launch(&mut self, from: usize, at: Instant, header: Header, length: usize) {
         let lost = (self.below(1_000_000) as f64) < self.bottleneck.loss * 1e6;
-        let departure = if from.is_multiple_of(2) { self.shape(length) } else { Some(self.now) };
+        let departure = if from.is_multiple_of(2) { self.shape(at, length) } else { Some(at) };
         let Some(departure) = departure.filter(|_| !lost) else { return };
         let index = self.carried.len();
         self.carried.push(Some((header, length)));
@@ -287,20 +344,20 @@ impl World {
     }
 
     /// When a frame leaves the token bucket; `None` if its queue is full.
-    fn shape(&mut self, length: usize) -> Option<Instant> {
+    fn shape(&mut self, now: Instant, length: usize) -> Option<Instant> {
         let Bottleneck { bits_per_second, bucket_bytes, queue_bytes, timer_late_max, .. } = self.bottleneck;
         let time = |bytes: u64| Duration::from_nanos(bytes * 8_000_000_000 / bits_per_second);
-        let wait = self.earned_at.since(self.now);
+        let wait = self.earned_at.since(now);
         if wait > time(queue_bytes) {
             return None;
         }
-        let floor = self.now - time(bucket_bytes);
+        let floor = now - time(bucket_bytes);
         self.earned_at = self.earned_at.max(floor) + time(length as u64 + HEADERS);
         let late = Duration::from_nanos(self.below(timer_late_max.as_nanos() as u64 + 1));
-        let earned = if self.earned_at > self.now { self.earned_at + late } else { self.now };
+        let earned = if self.earned_at > now { self.earned_at + late } else { now };
         // First in, first out: a late timer lets go of all that was earned meanwhile.
         self.last_departure = self.last_departure.max(earned);
-        self.waits.push(self.last_departure.since(self.now));
+        self.waits.push(self.last_departure.since(now));
         Some(self.last_departure)
     }
 }

@@ -20,6 +20,10 @@ mod usage;
 
 pub use algorithm::{Algorithm, ParseAlgorithmError};
 
+/// How much may leave at once, at the pacing rate: what a super-segment holds at most, for it goes into the queue of the
+/// bottleneck.
+pub(crate) const SUPER_SEGMENT_TIME: Duration = Duration::from_micros(100);
+
 /// What an acknowledgement told, as the engine hands it to the controller: once per incoming segment that moved
 /// anything, after losses were marked.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +113,9 @@ pub trait CongestionControl: Send + fmt::Debug {
 
     /// `bytes` left at `now`; `pipe` is the pipe before them.
     fn on_sent(&mut self, now: Instant, bytes: u64, pipe: u64);
+
+    /// What leaves next is a super-segment: the port takes several segments as one, and so may the peer's.
+    fn on_super_segment(&mut self) {}
 
     /// An acknowledgement was processed.
     fn on_ack(&mut self, sample: &AckSample);

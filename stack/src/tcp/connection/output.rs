@@ -417,6 +417,9 @@ impl Connection {
             }
             return None;
         }
+        if length > size && probe.is_none() {
+            self.congestion.on_super_segment();
+        }
         if urgent_only {
             self.rare_mut().urgent_beyond_at = Maybe::some(now);
             self.rare_count().urgent_beyond_window += 1;

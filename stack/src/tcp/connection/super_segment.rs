@@ -10,16 +10,12 @@
 //! for itself, with the same bytes, records and charges. What is saved is to ask for each of them what cannot change
 //! between them.
 
-use core::time::Duration;
-
 use super::output::{PACING_CATCH_UP, PACING_SLACK, paced_time};
 use super::{Connection, Recovery};
 use crate::tcp::config::MtuProbing;
+use crate::tcp::congestion::SUPER_SEGMENT_TIME;
 use crate::tcp::flight::SentSegment;
 use crate::time::Instant;
-
-/// How much may leave at once, at the pacing rate: it goes into the queue of the bottleneck.
-const PACED_AT_ONCE_MAX: Duration = Duration::from_micros(100);
 
 impl Connection {
     /// Payload bytes of the next segments, of `size` bytes each, where `limit` bytes may leave together: as many whole
@@ -33,7 +29,7 @@ impl Connection {
             _ => self.congestion.window().saturating_sub(self.pipe_estimate()),
         };
         let paced = match self.pacing_rate() {
-            Some(rate) => rate.saturating_mul(PACED_AT_ONCE_MAX.as_micros() as u64) / 1_000_000,
+            Some(rate) => rate.saturating_mul(SUPER_SEGMENT_TIME.as_micros() as u64) / 1_000_000,
             None => u64::MAX,
         };
         let bytes = usize::try_from(window.min(paced)).unwrap_or(usize::MAX).min(limit);

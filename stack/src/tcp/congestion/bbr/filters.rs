@@ -142,6 +142,17 @@ impl MinRtt {
     }
 }
 
+/// What the end of a round says about a standing queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing yet.
+    Pending,
+    /// Whether there is one: [`StandingQueue::is_standing`].
+    Given,
+    /// There is none: what rose is not a queue of this flow.
+    FalseAlarm,
+}
+
 /// Rise of a round's least RTT over min_rtt that is put down to noise: this part of min_rtt, this much at least, and
 /// the serialisation of this many segments, since a segment that waits for one other is no queue.
 const TOLERANCE_DIVISOR: u32 = 8;
@@ -151,13 +162,15 @@ const TOLERANCE_SEGMENTS: u64 = 2;
 /// shrinks by a tenth of the RTT in each: to 0.59 of itself or less.
 const VERIFY_ROUNDS: u8 = 5;
 
-/// Sees a standing queue: one that did not empty in a whole round trip.
+/// Sees a standing queue: one that did not empty in a whole round trip, and in as many as it takes for a few samples.
 ///
 /// A rise of the RTT that slowing down does not lower is not this flow's queue (threads that answer late, other
 /// flows): it becomes the new floor until [`Self::forget`], and the flow stops yielding to it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct StandingQueue {
     least: Maybe<Span>,
+    /// That `least` is the least of.
+    samples: u8,
     floor: Maybe<Span>,
     /// A queue of more than four seconds counts as one of four.
     excess_first: ShortSpan,
@@ -170,6 +183,7 @@ impl StandingQueue {
     pub(super) fn on_rtt(&mut self, rtt: Duration) {
         let least = self.least.get().map_or(rtt, |least| least.get().min(rtt));
         self.least = Maybe::some(least.into());
+        self.samples = self.samples.saturating_add(1);
     }
 
     /// An echoed congestion mark: a queue by the network's own word.
@@ -178,13 +192,18 @@ impl StandingQueue {
     }
 
     /// A round has ended, `segment_time` being what segments of the flow itself cost; `yielding` if the flow answers a
-    /// queue by slowing down. One without samples leaves the verdict as it was. Returns true for a false alarm.
+    /// queue by slowing down. With fewer than `samples_min` the verdict is left as it was, and the next round adds to
+    /// them.
     pub(super) fn on_round(
         &mut self,
         min_rtt: Option<Duration>,
         segment_time: Duration,
         yielding: bool,
-    ) -> bool {
+        samples_min: u8,
+    ) -> Verdict {
+        if self.samples < samples_min && !self.marked {
+            return Verdict::Pending;
+        }
         let mut false_alarm = false;
         if let (Some(least), Some(min_rtt)) = (self.least.get().map(Span::get), min_rtt) {
             let tolerance = (min_rtt / TOLERANCE_DIVISOR).max(TOLERANCE_MIN).max(segment_time);
@@ -203,8 +222,9 @@ impl StandingQueue {
         }
         self.standing |= self.marked;
         self.least = Maybe::NONE;
+        self.samples = 0;
         self.marked = false;
-        false_alarm
+        if false_alarm { Verdict::FalseAlarm } else { Verdict::Given }
     }
 
     fn is_false_alarm(&mut self, excess: Duration) -> bool {
@@ -225,7 +245,7 @@ impl StandingQueue {
         self.rounds = 0;
     }
 
-    /// The verdict on the last complete round.
+    /// The last verdict.
     pub(super) fn is_standing(&self) -> bool {
         self.standing
     }
@@ -233,9 +253,7 @@ impl StandingQueue {
 
 /// Time that a segment that waits for its turn may cost without being a queue.
 pub(super) fn segment_tolerance(segment_size: u64, bytes_per_second: u64) -> Duration {
-    let bytes = TOLERANCE_SEGMENTS * segment_size;
-    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(bytes_per_second.max(1));
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    time_of(TOLERANCE_SEGMENTS * segment_size, bytes_per_second)
 }
 
 /// Rounds that one half of the aggregation filter covers once the pipe was filled; one in Startup.
@@ -326,7 +344,59 @@ pub(super) fn bytes_in(bytes_per_second: u64, time: Duration) -> u64 {
     u64::try_from(u128::from(bytes_per_second) * time.as_nanos() / 1_000_000_000).unwrap_or(u64::MAX)
 }
 
+/// Time in which a rate carries so many bytes.
+pub(super) fn time_of(bytes: u64, bytes_per_second: u64) -> Duration {
+    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(bytes_per_second.max(1));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
 /// `percent` of `value`, saturating.
 pub(super) fn percent_of(value: u64, percent: u64) -> u64 {
     u64::try_from(u128::from(value) * u128::from(percent) / 100).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIN_RTT: Duration = Duration::from_micros(40);
+    const QUEUED: Duration = Duration::from_micros(200);
+
+    /// The verdicts of rounds that had `samples` each.
+    fn verdicts(queue: &mut StandingQueue, rounds: &[&[Duration]]) -> Vec<Verdict> {
+        let mut judge = |samples: &&[Duration]| {
+            samples.iter().for_each(|rtt| queue.on_rtt(*rtt));
+            queue.on_round(Some(MIN_RTT), Duration::ZERO, true, 4)
+        };
+        rounds.iter().map(&mut judge).collect()
+    }
+
+    #[test]
+    fn one_late_acknowledgement_is_no_standing_queue() {
+        let mut queue = StandingQueue::default();
+        let rounds: [&[Duration]; 4] = [&[QUEUED], &[QUEUED], &[MIN_RTT], &[QUEUED]];
+        let expected = [Verdict::Pending, Verdict::Pending, Verdict::Pending, Verdict::Given];
+        assert_eq!(verdicts(&mut queue, &rounds), expected);
+        assert!(!queue.is_standing(), "one of the four saw it empty");
+    }
+
+    #[test]
+    fn a_queue_that_never_empties_stands_however_few_acknowledgements_a_round_has() {
+        let mut queue = StandingQueue::default();
+        assert_eq!(verdicts(&mut queue, &[&[QUEUED; 4]]), [Verdict::Given]);
+        assert!(queue.is_standing());
+        let mut queue = StandingQueue::default();
+        verdicts(&mut queue, &[&[QUEUED][..]; 3]);
+        assert!(!queue.is_standing());
+        assert_eq!(verdicts(&mut queue, &[&[QUEUED]]), [Verdict::Given]);
+        assert!(queue.is_standing());
+    }
+
+    #[test]
+    fn a_mark_needs_no_samples() {
+        let mut queue = StandingQueue::default();
+        queue.on_mark();
+        assert_eq!(verdicts(&mut queue, &[&[]]), [Verdict::Given]);
+        assert!(queue.is_standing());
+    }
 }

@@ -43,6 +43,12 @@
 //!     delivered over the best of the last sixteen milliseconds (longer on longer paths). A round trip
 //!     within one machine can be six microseconds, and an idle token bucket passes its burst at the speed of memory:
 //!     such a sample says gigabits of a path of megabits, and the window that follows from it is a queue.
+//! 12. *A super-segment is no queue.* Sender and receiver each carry one whole before the next can have it, and it is
+//!     acknowledged as one: its RTT has twice its own length in it, beside a `min_rtt` that may be a lone segment's.
+//!     Deviation 1 leaves that out, UP (deviation 2) lets two of them be in flight beside the 1.25 BDP, and the window
+//!     holds three (deviation 4). A round then has one acknowledgement, whose RTT says as much about the threads as about
+//!     the path: rounds are judged together until there are four. Otherwise two in flight look like a queue, one at a time is all that is left, and
+//!     half of what the hosts could do.
 //!
 //! Deterministic: the only random choice, the time between probes, comes from the seed.
 
@@ -54,15 +60,15 @@ mod startup;
 use core::time::Duration;
 
 use self::filters::{
-    Aggregation, LossMeter, MaxBandwidth, MinRtt, StandingQueue, SustainedRate, bytes_in, percent_of,
-    segment_tolerance,
+    Aggregation, LossMeter, MaxBandwidth, MinRtt, StandingQueue, SustainedRate, Verdict, bytes_in,
+    percent_of, segment_tolerance, time_of,
 };
 use self::model::{Round, Signals, Undo};
 use self::probe::Filled;
 use self::startup::FullPipe;
 use super::random::Random;
 use super::usage::WindowUsage;
-use super::{AckSample, CongestionControl, CongestionEvent};
+use super::{AckSample, CongestionControl, CongestionEvent, SUPER_SEGMENT_TIME};
 use crate::tcp::maybe::{FlightBytes, Lazily};
 use crate::time::Instant;
 
@@ -88,6 +94,10 @@ const QUANTUM_BYTES_MAX: u64 = 64 << 10;
 const QUANTA_IN_FLIGHT: u64 = 3;
 /// Deviation 5.
 const AGGREGATION_MAX: Duration = Duration::from_millis(2);
+/// Deviation 12: the hosts that carry a super-segment whole, one after the other.
+const STORING_HOSTS: u64 = 2;
+/// Deviation 12: fewer samples than this have no least one that tells the path from the threads at its ends.
+const BULK_SAMPLES_MIN: u8 = 4;
 /// RTT assumed for the first pacing rate, before there is a sample (section 5.6.2).
 const RTT_ASSUMED: Duration = Duration::from_millis(1);
 
@@ -131,6 +141,8 @@ struct Ack {
     app_limited: bool,
     in_recovery: bool,
     round_start: bool,
+    /// Whether the end of a round brought a verdict on the standing queue.
+    queue_judged: bool,
 }
 
 /// The controller. See the module.
@@ -159,6 +171,8 @@ pub struct Bbr {
     state: State,
     /// Rounds of the present half of the aggregation filter.
     aggregation_rounds: u8,
+    /// Whether super-segments leave (deviation 12).
+    leaves_in_bulk: bool,
     idle_restart: bool,
     app_limited: bool,
     in_recovery: bool,
@@ -194,6 +208,7 @@ impl Bbr {
             usage: WindowUsage::default(),
             state: State::Startup,
             aggregation_rounds: 0,
+            leaves_in_bulk: false,
             idle_restart: false,
             app_limited: false,
             in_recovery: false,
@@ -249,7 +264,7 @@ impl Bbr {
             State::ProbeRtt => PROBE_RTT_WINDOW_PERCENT,
             _ => WINDOW_PERCENT,
         };
-        let quantum = bytes_in(self.bandwidth, QUANTUM).min(QUANTUM_BYTES_MAX);
+        let quantum = bytes_in(self.bandwidth, QUANTUM).min(QUANTUM_BYTES_MAX).max(self.unit());
         let wanted = self.bdp(percent).saturating_add(self.aggregation.get());
         let bounded = wanted.max(QUANTA_IN_FLIGHT * quantum).max(self.window_min());
         if self.state == State::Up { bounded.saturating_add(2 * self.segment_size()) } else { bounded }
@@ -341,15 +356,34 @@ impl Bbr {
             app_limited: restrained || sample.rate.is_some_and(|rate| rate.app_limited),
             in_recovery: sample.in_recovery,
             round_start,
+            queue_judged: false,
         }
     }
 
-    /// What a round's end does before anything else looks at the round.
-    fn on_round(&mut self) {
+    /// The largest super-segment that leaves now, or a segment where none do.
+    fn unit(&self) -> u64 {
+        let whole = if self.leaves_in_bulk { bytes_in(self.bandwidth, SUPER_SEGMENT_TIME) } else { 0 };
+        whole.min(QUANTUM_BYTES_MAX).max(self.segment_size())
+    }
+
+    /// An RTT without what carrying super-segments whole adds to it (deviation 12), `acked` being what was
+    /// acknowledged with it.
+    fn queueing_rtt(&self, rtt: Duration, acked: u64) -> Duration {
+        if !self.leaves_in_bulk {
+            return rtt;
+        }
+        rtt.saturating_sub(time_of(STORING_HOSTS * self.unit().min(acked), self.bandwidth))
+    }
+
+    /// What a round's end does before anything else looks at the round. Returns whether it brought a verdict on the
+    /// standing queue.
+    fn on_round(&mut self) -> bool {
         self.usage.on_round();
         let tolerance = segment_tolerance(self.segment_size(), self.bandwidth);
         let yielding = matches!(self.state, State::Cruise | State::Down);
-        if self.queue.on_round(self.min_rtt.get(), tolerance, yielding) {
+        let samples_min = if self.leaves_in_bulk { BULK_SAMPLES_MIN } else { 0 };
+        let verdict = self.queue.on_round(self.min_rtt.get(), tolerance, yielding, samples_min);
+        if verdict == Verdict::FalseAlarm {
             self.filled.bounds.queue_bandwidth = u64::MAX;
         }
         self.aggregation.on_round(&mut self.aggregation_rounds, self.full_pipe.reached);
@@ -359,6 +393,7 @@ impl Bbr {
             cycle.rounds_since_probe = cycle.rounds_since_probe.saturating_add(1);
             cycle.rounds_in_phase = cycle.rounds_in_phase.saturating_add(1);
         }
+        verdict != Verdict::Pending
     }
 }
 
@@ -381,6 +416,10 @@ impl CongestionControl for Bbr {
         self.usage.on_sent(pipe.saturating_add(bytes));
     }
 
+    fn on_super_segment(&mut self) {
+        self.leaves_in_bulk = true;
+    }
+
     /// Section 5.2.3: model, then state machine, then control parameters.
     fn on_ack(&mut self, sample: &AckSample) {
         let first_rtt = self.min_rtt.get().is_none();
@@ -391,11 +430,11 @@ impl CongestionControl for Bbr {
         self.in_recovery = sample.in_recovery;
         self.delivered = sample.delivered;
         if let Some(rtt) = sample.rtt {
-            self.queue.on_rtt(rtt);
+            self.queue.on_rtt(self.queueing_rtt(rtt, sample.newly_delivered));
         }
-        let ack = self.digest(sample);
+        let mut ack = self.digest(sample);
         if ack.round_start {
-            self.on_round();
+            ack.queue_judged = self.on_round();
         }
         self.note_loss(sample.newly_delivered, sample.newly_lost, ack.delivered);
         let app_limited = ack.app_limited || sample.app_limited;

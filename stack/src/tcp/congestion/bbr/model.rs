@@ -59,13 +59,19 @@ pub(super) struct LowerBounds {
     pub(super) bandwidth: u64,
     /// The same for a standing queue (deviation 1).
     pub(super) queue_bandwidth: u64,
+    /// Highest delivery rate of the rounds that the next verdict on a standing queue is about.
+    queue_rate: u64,
     /// inflight_shortterm.
     pub(super) inflight: FlightBytes,
 }
 
 impl LowerBounds {
-    pub(super) const NONE: Self =
-        LowerBounds { bandwidth: u64::MAX, queue_bandwidth: u64::MAX, inflight: FlightBytes::UNBOUNDED };
+    pub(super) const NONE: Self = LowerBounds {
+        bandwidth: u64::MAX,
+        queue_bandwidth: u64::MAX,
+        queue_rate: 0,
+        inflight: FlightBytes::UNBOUNDED,
+    };
 
     /// ResetShortTermModel.
     pub(super) fn lift(&mut self) {
@@ -158,7 +164,7 @@ impl Bbr {
             self.signals.loss_in_round = false;
         }
         if ack.round_start && matches!(self.state, State::Cruise | State::Down) && !ack.app_limited {
-            self.adapt_bounds_to_queue();
+            self.adapt_bounds_to_queue(ack.queue_judged);
         }
     }
 
@@ -177,16 +183,21 @@ impl Bbr {
         bounds.inflight = inflight_latest.max(percent_of(inflight, BETA_PERCENT)).into();
     }
 
-    /// A queue stands: the rate of the last round is the path's, whatever the maximum says (deviation 1).
-    fn adapt_bounds_to_queue(&mut self) {
+    /// A queue stands: the rate of the last rounds is the path's, whatever the maximum says (deviation 1).
+    fn adapt_bounds_to_queue(&mut self, judged: bool) {
+        let rate = self.filled.bounds.queue_rate.max(self.round.rate());
+        self.filled.bounds.queue_rate = if judged { 0 } else { rate };
+        if !judged {
+            return;
+        }
         let bound = self.filled.bounds.queue_bandwidth.min(self.bandwidth_believed());
         if !self.queue.is_standing() {
             let raised = bound.saturating_add(bound / QUEUE_BOUND_GROWTH_DIVISOR);
             let lifted = raised >= self.bandwidth_believed();
             self.filled.bounds.queue_bandwidth = if lifted { u64::MAX } else { raised };
-        } else if self.round.rate() > 0 {
+        } else if rate > 0 {
             let floor = percent_of(bound, BETA_PERCENT);
-            self.filled.bounds.queue_bandwidth = self.round.rate().max(floor).min(bound);
+            self.filled.bounds.queue_bandwidth = rate.max(floor).min(bound);
         }
     }
 
