@@ -56,6 +56,7 @@ impl Connection {
                     self.readable = filled || self.hung_up;
                     left = left.saturating_sub(placed + buffered);
                     tools.moved += placed + buffered;
+                    tools.placed |= placed > 0;
                     self.restart_finish_timeout(tools.clock);
                 }
                 Err(error) if is_temporary(&error) => {
@@ -74,8 +75,11 @@ impl Connection {
     /// Reads at most `room` bytes: to where they belong if the endpoint knows, and otherwise into `buffer`.
     fn read(&mut self, buffer: &mut [u8], room: usize) -> io::Result<Received> {
         let Some(Place { buffer: place, bytes_max }) = self.endpoint.place() else {
-            let asked = room.min(buffer.len());
+            // After a piece of a long chunk another one is likely: only as much as gives it a place.
+            let most = if self.placing { AFTER_PLACED_BYTES_MAX } else { buffer.len() };
+            let asked = room.min(most).min(buffer.len());
             let buffered = self.socket.read(&mut buffer[..asked])?;
+            self.placing = false;
             return Ok(Received { placed: 0, buffered, filled: buffered == asked });
         };
         let bytes_max = bytes_max.min(room);
@@ -83,6 +87,7 @@ impl Connection {
         let before = place.len();
         let read = read_appending(&self.socket, place, bytes_max, &mut buffer[..after])?;
         let placed = place.len() - before;
+        self.placing = true;
         Ok(Received { placed, buffered: read - placed, filled: read == bytes_max + after })
     }
 
