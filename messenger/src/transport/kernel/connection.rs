@@ -55,8 +55,8 @@ pub(super) struct Tools<'a> {
     pub(super) scratch: &'a mut Scratch,
     /// Bytes read and cut so far, by all whose turn it was.
     pub(super) moved: usize,
-    /// Of them some were read to where they belong.
-    pub(super) placed: bool,
+    /// Much of a chunk is still to come.
+    pub(super) awaits_long: bool,
 }
 
 /// A connection on its worker.

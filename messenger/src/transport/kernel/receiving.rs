@@ -15,6 +15,8 @@ const TURN_BYTES_MAX: usize = 512 << 10;
 /// Where the endpoint has a place for what comes next, so much of what follows is read besides: the next header and the
 /// first bytes after it, so that they have a place too.
 const AFTER_PLACED_BYTES_MAX: usize = 4 << 10;
+/// While so much of a chunk is still to come, it is not looked for at once: that would find a part.
+const LONG_REST_BYTES_MIN: usize = 64 << 10;
 
 /// What a read gave.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +58,6 @@ impl Connection {
                     self.readable = filled || self.hung_up;
                     left = left.saturating_sub(placed + buffered);
                     tools.moved += placed + buffered;
-                    tools.placed |= placed > 0;
                     self.restart_finish_timeout(tools.clock);
                 }
                 Err(error) if is_temporary(&error) => {
@@ -69,7 +70,12 @@ impl Connection {
             }
             self.obey()?;
         }
+        tools.awaits_long |= self.placing && self.awaits_long();
         Ok(false)
+    }
+
+    fn awaits_long(&mut self) -> bool {
+        self.endpoint.place().is_some_and(|place| place.bytes_max >= LONG_REST_BYTES_MIN)
     }
 
     /// Reads at most `room` bytes: to where they belong if the endpoint knows, and otherwise into `buffer`.

@@ -41,9 +41,9 @@ const INPUTS_PER_TURN: usize = 256;
 const RECEIVE_BUFFER_BYTES: usize = 128 << 10;
 /// So many bytes moved in a round of turns are bulk: what follows is polled for. A heartbeat alone is not.
 const BULK_BYTES_MIN: usize = 16 << 10;
-/// Between two looks at the sockets where long chunks come in. Each read acknowledges, and that takes the sender's time as
-/// well as this end's: a look at once would find a segment, this finds several.
-const PLACED_LOOK_INTERVAL: Duration = Duration::from_micros(10);
+/// Before the next look at the sockets while much of a chunk is still to come. A look at once would find one segment, and
+/// to tell of it and to have it acknowledged takes the sender's time as well as this end's.
+const LONG_LOOK_INTERVAL: Duration = Duration::from_micros(40);
 /// A worker that shares its core wants it soon rather than for long.
 const SCHEDULER_SLICE: Duration = Duration::from_micros(100);
 
@@ -78,8 +78,8 @@ pub(super) struct Worker {
 #[derive(Clone, Copy, Debug)]
 struct Bulk {
     at: Instant,
-    /// Some were of long chunks, and read to where they belong.
-    placed: bool,
+    /// Much of a chunk is still to come.
+    awaits_long: bool,
 }
 
 impl Worker {
@@ -273,15 +273,15 @@ impl Worker {
 
     /// One turn for each connection that is ready.
     fn take_turns(&mut self) {
-        let (mut moved, mut placed) = (0, false);
+        let (mut moved, mut awaits_long) = (0, false);
         for _ in 0..self.ready.len() {
             let Some(index) = self.ready.pop_front() else { break };
             let Some(connection) = self.connections.get_mut(index) else { continue };
             connection.queued = false;
             let (buffer, scratch) = (&mut self.buffer[..], &mut self.scratch);
-            let mut tools = Tools { clock: &*self.clock, buffer, scratch, moved, placed };
+            let mut tools = Tools { clock: &*self.clock, buffer, scratch, moved, awaits_long };
             let turn = connection.turn(&mut tools);
-            (moved, placed) = (tools.moved, tools.placed);
+            (moved, awaits_long) = (tools.moved, tools.awaits_long);
             match turn {
                 Ok(next) => {
                     let timer = index as u32;
@@ -297,7 +297,7 @@ impl Worker {
             }
         }
         if moved >= BULK_BYTES_MIN {
-            self.last_bulk = Some(Bulk { at: self.clock.now(), placed });
+            self.last_bulk = Some(Bulk { at: self.clock.now(), awaits_long });
         }
     }
 
@@ -365,7 +365,7 @@ impl Worker {
         loop {
             // Not a bare spin: the peer or the application may be waiting for this very core.
             std::thread::yield_now();
-            if !bulk.placed || self.clock.now().since(now) >= PLACED_LOOK_INTERVAL {
+            if !bulk.awaits_long || self.clock.now().since(now) >= LONG_LOOK_INTERVAL {
                 return false;
             }
         }
