@@ -235,7 +235,8 @@ impl Stack {
     /// Frames to receive at once: fewer where each may be many segments, so that what is due to leave need not wait.
     fn receive_budget(&self) -> usize {
         let offloads = self.capabilities.tx_segment_bytes_max > 0;
-        self.config.receive_burst.div_ceil(if offloads { SUPER_FRAMES_SHARE } else { 1 })
+        let burst = self.config.receive_burst;
+        if offloads { burst.div_ceil(SUPER_FRAMES_SHARE) } else { burst }
     }
 
     /// Calls the endpoints that were woken.
@@ -245,6 +246,7 @@ impl Stack {
         woken.extend((0..self.wake_list.0.len()).map_while(|_| self.wake_list.0.pop()));
         if self.table.len() >= FETCH_CONNECTIONS_MIN {
             self.table.fetch(woken.iter().map(|id| id.index), true);
+            self.spares.touch(woken.len());
         }
         woken.drain(..).for_each(|id| self.wake(now, id));
         self.woken = woken;
