@@ -113,6 +113,11 @@ impl Flight {
         self.held.is_none()
     }
 
+    /// Lets go of everything: nothing of it will be sent again.
+    pub(crate) fn clear(&mut self) {
+        self.held = None;
+    }
+
     /// Gives memory to a flight that is bare.
     pub(crate) fn use_spare(&mut self, Spare(mut held): Spare) {
         if self.held.is_none() {

@@ -263,9 +263,12 @@ impl Connection {
         if !self.fin_sent || self.una < self.next {
             return;
         }
+        let before = self.state;
         self.transition(Transition::FinAcked);
         match self.state {
-            State::TimeWait => self.enter_time_wait(now),
+            // Once: of what comes later only a FIN restarts the wait (RFC 9293 section 3.10.7.4, eighth step), or a peer
+            // that goes on acknowledging would keep the connection for ever.
+            State::TimeWait if before != State::TimeWait => self.enter_time_wait(now),
             // The last acknowledgement was ours to get: nothing is left to say.
             State::Closed => self.finish_closing(CloseReason::Finished),
             _ => {}

@@ -438,6 +438,8 @@ impl Connection {
         self.close_reason.get_or_insert(reason);
         self.disarm_all();
         self.receiver.clear();
+        // Nothing is sent again: what was lent goes back, however long the owner keeps the connection.
+        self.flight.clear();
     }
 
     /// Ends the connection and tells the peer by RST, where there is a peer to tell (RFC 9293 section 3.10.5).
