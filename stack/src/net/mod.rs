@@ -245,8 +245,8 @@ impl Stack {
         // Bounded: endpoints that wake themselves from `on_wake` wait for the next poll.
         woken.extend((0..self.wake_list.0.len()).map_while(|_| self.wake_list.0.pop()));
         if self.table.len() >= FETCH_CONNECTIONS_MIN {
-            self.table.fetch(woken.iter().map(|id| id.index), true);
-            self.spares.touch(woken.len());
+            let beside = |index| self.touch_places(index);
+            self.table.fetch(woken.iter().map(|id| id.index), true, beside);
         }
         woken.drain(..).for_each(|id| self.wake(now, id));
         self.woken = woken;
@@ -260,9 +260,14 @@ impl Stack {
             let tag = frame::peek_flow(bytes).map(|key| self.table.tag(&key));
             shown.extend(tag.filter(|tag| shown.last() != Some(tag)));
         });
-        self.table.fetch_flows(&shown);
+        self.table.fetch_flows(&shown, |index| self.touch_places(index));
         shown.clear();
         self.shown = shown;
+    }
+
+    /// Reads the places that a connection has in tables of the stack.
+    fn touch_places(&self, index: u32) -> u64 {
+        self.wheel.touch(index) ^ self.ready.touch(index)
     }
 
     fn next_deadline(&self, now: Instant, more: bool) -> Option<Instant> {

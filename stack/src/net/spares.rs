@@ -1,6 +1,5 @@
 //! Memory for what is in flight, passed from connections that have nothing in flight to those that begin to send.
 
-use core::hint;
 use core::time::Duration;
 
 use crate::tcp::flight::Spare;
@@ -27,11 +26,6 @@ impl Spares {
         let spare = self.held.pop();
         self.least = self.least.min(self.held.len());
         spare
-    }
-
-    /// Reads a little of those that would be taken next, `count` of them.
-    pub(super) fn touch(&self, count: usize) {
-        hint::black_box(self.held.iter().rev().take(count).fold(0, |all, spare| all ^ spare.touch()));
     }
 
     pub(super) fn give(&mut self, spare: Option<Spare>) {

@@ -70,13 +70,6 @@ struct Held {
 #[derive(Debug)]
 pub(crate) struct Spare(Box<Held>);
 
-impl Spare {
-    /// Reads where it is, without what it has: before that is written to.
-    pub(crate) fn touch(&self) -> u64 {
-        self.0.touch(true)
-    }
-}
-
 /// Records that are worth passing on.
 const SPARE_SEGMENTS_MAX: usize = 64;
 
