@@ -171,10 +171,8 @@ impl Stack {
             }
             let turn_room = self.config.segments_per_turn - entry.turn_segments as usize;
             // As many as this loop would send one by one, without asking the port again.
-            let train_segments = match super_segment_bytes {
-                0 => at_most(turn_room.min(room.frames), limit - room.bytes_outstanding, frame_bytes_max),
-                _ => 1,
-            };
+            let frames = if super_segment_bytes > 0 { 1 } else { turn_room.min(room.frames) };
+            let train_segments = at_most(frames, limit - room.bytes_outstanding, frame_bytes_max);
             let allowed = TransmitLimit { super_segment_bytes, train_segments };
             let Some(segment) = entry.connection.poll_transmit(now, &mut *entry.user, allowed) else {
                 break Turn::Idle;
