@@ -102,6 +102,12 @@ const STEPS: &[Step] = &[
     },
     Step { name: "throughput", needs: &[], command: "throughput", quick: "--seconds 0.5" },
     Step {
+        name: "throughput-connections",
+        needs: &[],
+        command: "throughput --connections 1,10000",
+        quick: "--turn 64KiB,4KiB --pattern turn --seconds 0.5",
+    },
+    Step {
         name: "throughput-tap",
         needs: LAB,
         command: "throughput --link tap --loss 0,0.1%,1%",
@@ -129,8 +135,8 @@ const STEPS: &[Step] = &[
     Step { name: "pingpong-afxdp", needs: AFXDP, command: "pingpong --link afxdp", quick: "--seconds 0.3" },
     Step { name: "pump-memory", needs: &[], command: "pump --link memory", quick: "--seconds 0.2" },
     Step { name: "pump", needs: AFXDP, command: "pump --link tap,afxdp", quick: "--seconds 0.2" },
-    Step { name: "scale", needs: &[], command: "scale", quick: "--connections 1,100,10000" },
-    Step { name: "cluster", needs: &[], command: "cluster --nodes 6,30,100", quick: "--nodes 6,30" },
+    Step { name: "scale", needs: &[], command: "scale", quick: "--connections 1,100,10000,100000" },
+    Step { name: "cluster", needs: &[], command: "cluster --nodes 6,30,100", quick: "" },
 ];
 
 /// How long an experiment may take: far more than it should.

@@ -7,6 +7,7 @@ use plotters::coord::Shift;
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, SegmentValue, SegmentedCoord, ValueFormatter};
 use plotters::coord::types::RangedCoordusize;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::html::escape;
 
@@ -46,6 +47,8 @@ const COLOURS: [RGBColor; 7] = [
 
 /// Designs that always have the same colour.
 const KNOWN: [&str; 6] = ["oob", "fifo", "lowat", "separate", "kernel", "smoltcp"];
+/// What this stack is called where it is not set against other ways to send heartbeats: the first of these colours.
+const OWN: [&str; 2] = ["outrider", "userspace"];
 
 /// A chart that could not be drawn.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -128,9 +131,11 @@ pub(crate) struct Told {
 
 /// The colour of a variant; unknown ones by their order among `others`.
 fn colour(variant: &str, others: &[String]) -> RGBColor {
-    let known = if variant == "outrider" { Some(0) } else { KNOWN.iter().position(|name| *name == variant) };
-    let index = known.unwrap_or_else(|| {
-        let strangers = others.iter().filter(|name| !KNOWN.contains(&name.as_str()) && *name != "outrider");
+    let known = |name: &str| {
+        if OWN.contains(&name) { Some(0) } else { KNOWN.iter().position(|known| *known == name) }
+    };
+    let index = known(variant).unwrap_or_else(|| {
+        let strangers = others.iter().filter(|name| known(name).is_none());
         KNOWN.len() + strangers.take_while(|name| *name != variant).count()
     });
     COLOURS[index % COLOURS.len()]
@@ -314,12 +319,33 @@ fn cap<'a, C>(at: C) -> Mark<'a, C, PathElement<(i32, i32)>> {
 
 /// Words behind a mark.
 fn note<'a, C>(at: C, text: &str) -> Mark<'a, C, Text<'static, (i32, i32), String>> {
-    EmptyElement::at(at) + Text::new(text.to_owned(), (8, -7), (FONT, TEXT_SIZE).into_font())
+    EmptyElement::at(at) + Text::new(text.to_owned(), (NOTE_GAP as i32, -7), (FONT, TEXT_SIZE).into_font())
 }
 
-/// Room for the note behind the longest range, as a share of the logarithmic axis before it, and at least so many times.
-const NOTE_SHARE: f64 = 0.5;
-const NOTE_FACTOR_MIN: f64 = 8.0;
+/// From a mark to the words behind it.
+const NOTE_GAP: u32 = 8;
+/// An axis is at most so many times as long as what is on it, however long the words.
+const STRETCH_MAX: f64 = 4.0;
+
+/// Pixels of a row between the labels and the right margin.
+fn plot_width(labels: &[String]) -> f64 {
+    f64::from(WIDTH - MARGIN - MARGIN_RIGHT - label_width(labels.iter()))
+}
+
+/// Pixels of a text, about.
+fn text_width(text: &str) -> f64 {
+    f64::from(CHARACTER_WIDTH) * text.chars().count() as f64
+}
+
+/// How long an axis must be that the notes behind its marks, given with the length of the axis up to them, end before
+/// the drawing does.
+fn stretched<'a>(width: f64, marks: impl Iterator<Item = (f64, &'a String)>) -> f64 {
+    let needed = |(length, note): (f64, &String)| {
+        let room = width + f64::from(MARGIN_RIGHT) - f64::from(NOTE_GAP) - text_width(note);
+        length * (width / room.max(width / STRETCH_MAX)).max(1.0)
+    };
+    marks.map(needed).fold(0.0, f64::max)
+}
 
 const RUNS: Legend = Legend::Words("thin line: the runs");
 
@@ -335,8 +361,10 @@ pub(crate) fn ranges(heading: Heading<'_>, ranges: &[Range]) -> Result<String, C
     let names = distinct(ranges.iter().map(|row| &row.variant));
     let labels: Vec<String> = ranges.iter().map(|row| row.label.clone()).collect();
     let (from, _) = decades(ranges.iter().flat_map(|row| [row.low, row.high]));
-    let longest = ranges.iter().map(|row| row.high).fold(from, f64::max);
-    let to = longest * (longest / from).powf(NOTE_SHARE).max(NOTE_FACTOR_MIN);
+    let end = |row: &Range| row.spread.map_or(row.high, |(_, most)| most.max(row.high));
+    let marks = ranges.iter().map(|row| ((end(row).max(from) / from).ln(), &row.note));
+    // A decade at least: an axis has two marks or more.
+    let to = from * stretched(plot_width(&labels), marks).max(10f64.ln()).exp();
     let legend = legend(&names, "dot: median, bar: to p99", ranges.iter().any(|row| row.spread.is_some()));
     svg(heading.title, &legend, rows_height(labels.len()), |root| {
         rows(root, heading, &labels, (from..to).log_scale(), |chart| {
@@ -349,15 +377,14 @@ pub(crate) fn ranges(heading: Heading<'_>, ranges: &[Range]) -> Result<String, C
                     chart.draw_series([whisker([at(least), at(most)])])?;
                     chart.draw_series([at(least), at(most)].map(cap))?;
                 }
-                let end = row.spread.map_or(row.high, |(_, most)| most.max(row.high));
-                chart.draw_series([note(at(end), &row.note)])?;
+                chart.draw_series([note(at(end(row)), &row.note)])?;
             }
             Ok(())
         })
     })
 }
 
-/// Values that span more than this many times are drawn on a logarithmic axis.
+/// Values that span more than this many times are drawn on a logarithmic axis, unless one is zero: that has none.
 const LINEAR_MAX: f64 = 20.0;
 
 /// The colour of a line: that of the variant its name begins with, paler for a second line of it.
@@ -395,8 +422,8 @@ pub(crate) fn lines(
     let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
     let draw = LineDrawing { heading, x_axis, lines, names: &names, inks: &inks };
     svg(heading.title, &legend, LINES_HEIGHT, |root| {
-        if least > 0.0 && most / least <= LINEAR_MAX {
-            draw.onto(root, 0.0..most * 1.1, 0.0)
+        if least <= 0.0 || most / least <= LINEAR_MAX {
+            draw.onto(root, 0.0..if most > 0.0 { most * 1.1 } else { 1.0 }, 0.0)
         } else {
             let (bottom, top) = decades(values());
             draw.onto(root, (bottom..top).log_scale(), bottom)
@@ -466,9 +493,8 @@ pub(crate) fn bars(heading: Heading<'_>, bars: &[Bar]) -> Result<String, ChartEr
     let names = distinct(bars.iter().map(|row| &row.variant));
     let labels: Vec<String> = bars.iter().map(|row| row.label.clone()).collect();
     let most = |bar: &Bar| bar.spread.map_or(bar.value, |(_, most)| most.max(bar.value));
-    let longest = bars.iter().map(most).fold(0.0, f64::max);
-    // Room for the note behind the longest bar.
-    let to = if longest > 0.0 { longest * 1.6 } else { 1.0 };
+    let longest = stretched(plot_width(&labels), bars.iter().map(|bar| (most(bar), &bar.note)));
+    let to = if longest > 0.0 { longest } else { 1.0 };
     let legend = legend(&names, "bar: median", bars.iter().any(|bar| bar.spread.is_some()));
     svg(heading.title, &legend, rows_height(labels.len()), |root| {
         rows(root, heading, &labels, 0.0..to, |chart| {
@@ -485,6 +511,18 @@ pub(crate) fn bars(heading: Heading<'_>, bars: &[Bar]) -> Result<String, ChartEr
             Ok(())
         })
     })
+}
+
+/// Words in a bar, after a place of it or before.
+fn words<'a, C>(
+    at: C,
+    text: &str,
+    colour: &'static RGBColor,
+    before: bool,
+) -> Mark<'a, C, Text<'static, (i32, i32), String>> {
+    let (left, side) = if before { (-6, HPos::Right) } else { (6, HPos::Left) };
+    let style = TextStyle::from((FONT, TEXT_SIZE).into_font()).color(colour).pos(Pos::new(side, VPos::Top));
+    EmptyElement::at(at) + Text::new(text.to_owned(), (left, -7), style)
 }
 
 const ALL_WELL: RGBColor = RGBColor(200, 200, 200);
@@ -504,23 +542,27 @@ pub(crate) fn timelines(
         Legend::Colour("names the fault".to_owned(), RIGHT),
         Legend::Colour("names another".to_owned(), WRONG),
     ];
+    let width = plot_width(&labels);
     svg(heading.title, &legend, rows_height(labels.len()), |root| {
         rows(root, heading, &labels, (from..to).log_scale(), |chart| {
             for (index, row) in told.iter().rev().enumerate() {
                 let at = |value: f64| (value.clamp(from, to), SegmentValue::CenterOf(index));
                 let until = row.verdict.as_ref().map_or(to, |(after, _)| *after);
                 chart.draw_series([PathElement::new([at(from), at(until)], ALL_WELL.stroke_width(18))])?;
-                let (text, begin) = match &row.verdict {
-                    Some((after, verdict)) => {
-                        let ink = if row.is_right { RIGHT } else { WRONG };
-                        chart.draw_series([PathElement::new([at(*after), at(to)], ink.stroke_width(18))])?;
-                        (format!("{} {verdict}", (heading.unit)(*after)), *after)
-                    }
-                    None => ("all is well, to the end".to_owned(), from),
+                let Some((after, verdict)) = &row.verdict else {
+                    chart.draw_series([words(at(from), "all is well, to the end", &BLACK, false)])?;
+                    continue;
                 };
-                let font = (FONT, TEXT_SIZE).into_font();
-                let font = if row.verdict.is_some() { font.color(&WHITE) } else { font.color(&BLACK) };
-                chart.draw_series([EmptyElement::at(at(begin)) + Text::new(text, (6, -7), font)])?;
+                let ink = if row.is_right { RIGHT } else { WRONG };
+                chart.draw_series([PathElement::new([at(*after), at(to)], ink.stroke_width(18))])?;
+                let text = format!("{} {verdict}", (heading.unit)(*after));
+                let room = width * (to / after.clamp(from, to)).ln() / (to / from).ln();
+                let fits = text_width(&text) + f64::from(NOTE_GAP) <= room;
+                chart.draw_series([if fits {
+                    words(at(*after), &text, &WHITE, false)
+                } else {
+                    words(at(to), &text, &BLACK, true)
+                }])?;
             }
             Ok(())
         })

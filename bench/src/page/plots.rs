@@ -5,7 +5,7 @@ use super::results::{Loaded, Row};
 use crate::table;
 
 /// Members of a result that tell its point from others, in the order they are written.
-pub(super) const POINT_KEYS: [&str; 18] = [
+pub(super) const POINT_KEYS: [&str; 20] = [
     "link",
     "rate_bps",
     "delay_us",
@@ -15,6 +15,8 @@ pub(super) const POINT_KEYS: [&str; 18] = [
     "congestion",
     "peer_congestion",
     "connections",
+    "pattern",
+    "turn_bytes",
     "nodes",
     "size_bytes",
     "message_bytes",
@@ -24,6 +26,17 @@ pub(super) const POINT_KEYS: [&str; 18] = [
     "event",
     "poll",
     "frame_bytes",
+];
+
+/// Those of them that a title names, and how.
+const VARIED: [(&str, &str); 7] = [
+    ("rate_bps", "rate"),
+    ("loss", "loss"),
+    ("congestion", "congestion control"),
+    ("message_bytes", "size of message"),
+    ("frame_bytes", "size of frame"),
+    ("direction", "direction"),
+    ("offload", "offload"),
 ];
 
 /// A chart, and what to look at in it.
@@ -53,7 +66,19 @@ pub(crate) fn title(run: &Loaded) -> String {
         "all" => "What was run",
         other => return format!("{other} ({})", run.link()),
     };
-    if run.link().is_empty() { what.to_owned() } else { format!("{what} ({})", run.link()) }
+    let link = if run.link().is_empty() { String::new() } else { format!(" ({})", run.link()) };
+    let by = varied(run);
+    let by = if by.is_empty() { String::new() } else { format!(", by {}", by.join(" and ")) };
+    format!("{what}{link}{by}")
+}
+
+/// What differs between the points of a run, so that one experiment is told from another of its kind.
+fn varied(run: &Loaded) -> Vec<&'static str> {
+    let differs = |key: &str| {
+        let mut values = run.results().filter_map(|row| row.0.get(key));
+        values.next().is_some_and(|first| values.any(|other| other != first))
+    };
+    VARIED.iter().filter(|(key, _)| differs(key)).map(|(_, name)| *name).collect()
 }
 
 /// The charts of a run.
@@ -78,6 +103,9 @@ fn micros(value: f64) -> String {
 }
 
 fn bits(value: f64) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
     table::bits_per_second(value).replace(".00", "").replace(".0 ", " ")
 }
 
@@ -106,14 +134,16 @@ fn label(row: &Row<'_>, except: &[&str]) -> String {
     let mut text = row.variant().to_owned();
     for key in POINT_KEYS.iter().filter(|key| !except.contains(key)) {
         if let Some(value) = row.text(key).filter(|value| *value != text) {
-            text += &format!(" {value}");
+            // "on" alone says nothing.
+            let named = if *key == "offload" { "offload " } else { "" };
+            text += &format!(" {named}{value}");
         } else if let Some(value) = row.number(key) {
             text += &match *key {
                 "rate_bps" => format!(" {}", bits(value)),
                 "delay_us" | "interval_us" => format!(" {}", micros(value)),
                 "frame_bytes" => format!(" {value} B"),
-                "queue_bytes" | "size_bytes" | "message_bytes" => {
-                    format!(" {}", table::bytes(value as u64))
+                "queue_bytes" | "size_bytes" | "message_bytes" | "turn_bytes" => {
+                    format!(" {}", table::bytes(value as u64).replace(".0 ", " "))
                 }
                 "loss" => format!(" loss {}", percent(value)),
                 "depth" => format!(" x{value}"),
@@ -274,22 +304,20 @@ fn throughput(run: &Loaded) -> Result<Plots, ChartError> {
     ))
 }
 
+/// Of messages too the length is what they carry: by their number the large ones would be too short to be seen.
 fn goodput_bars(run: &Loaded) -> Result<Option<Plot>, ChartError> {
     let messages = run.results().any(|row| row.number("messages_per_second").is_some());
-    let path = if messages { "messages_per_second" } else { "goodput_bps" };
     let bars: Vec<Bar> = run
         .results()
         .filter_map(|row| {
-            let value = row.number(path)?;
-            let note = if messages { count(value.round()) } else { table::bits_per_second(value) };
-            bar(&row, path, label(&row, &[]), note)
+            let number =
+                row.number("messages_per_second").map(|number| format!(", {}/s", count(number.round())));
+            let note = table::bits_per_second(row.number("goodput_bps")?) + &number.unwrap_or_default();
+            bar(&row, "goodput_bps", label(&row, &["link"]), note)
         })
         .collect();
-    let heading = if messages {
-        Heading { title: "Messages answered", axis: "messages/s", unit: count }
-    } else {
-        Heading { title: "Goodput", axis: "payload (bit/s)", unit: bits }
-    };
+    let title = if messages { "Messages answered, by what they carry" } else { "Goodput" };
+    let heading = Heading { title, axis: "payload (bit/s)", unit: bits };
     bar_plot(heading, &bars, "Longer is better.")
 }
 

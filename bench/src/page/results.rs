@@ -19,7 +19,7 @@ pub(crate) struct Loaded {
     object: Map<String, Value>,
 }
 
-/// Reads every `*.json` of `folder`, by name. Files that are no results of this tool are returned by name.
+/// Reads every `*.json` of `folder`, in the order of their names. Files that are no results of this tool are returned by name.
 ///
 /// # Errors
 /// The folder cannot be read, or holds no result.
@@ -37,7 +37,8 @@ pub(crate) fn load(folder: &Path) -> Result<(Vec<Loaded>, Vec<String>), BenchErr
             paths.push(path);
         }
     }
-    paths.sort();
+    // `oob` before `oob-tap`: what a file is called without its ending.
+    paths.sort_by_key(|path| path.with_extension(""));
     let (mut runs, mut strangers) = (Vec::new(), Vec::new());
     for path in paths {
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -145,6 +145,73 @@ fn every_chart_has_a_title_a_legend_and_axes_with_units() {
     );
 }
 
+/// The width of the drawing, and of each text where it begins or ends and how many letters it has.
+fn extents(svg: &str) -> (f64, Vec<(f64, bool, String)>) {
+    let attribute = |text: &str, name: &str| {
+        let rest = text.split_once(&format!(" {name}=\""))?.1;
+        rest.split('"').next().map(str::to_owned)
+    };
+    let number = |text: &str, name: &str| attribute(text, name).and_then(|number| number.parse().ok());
+    let words = svg.split("<text").skip(1).filter_map(|text| {
+        let (tag, rest) = text.split_once('>')?;
+        let is_turned = attribute(tag, "transform").is_some();
+        let anchor = attribute(tag, "text-anchor")?;
+        let words = rest.split("</text>").next()?.trim().to_owned();
+        (!is_turned && anchor != "middle").then_some((number(tag, "x")?, anchor == "end", words))
+    });
+    (number(svg, "width").expect("a drawing has a width"), words.collect())
+}
+
+#[test]
+fn what_is_written_in_a_chart_ends_before_the_chart() {
+    let slow = format!(
+        r#"{{"experiment":"oob","link":"memory","results":[{},{}]}}"#,
+        heartbeat("oob", 120.0, 2_830.0),
+        heartbeat("separate over the kernel", 422_580.0, 450_630.0)
+    );
+    let html = page(&[samples(), vec![run("oob-slow.json", &slow)]].concat()).unwrap();
+    let mut seen = 0;
+    for chart in html.split("<svg").skip(1).filter_map(|chart| chart.split("</svg>").next()) {
+        let (width, words) = extents(chart);
+        for (x, ends, text) in words {
+            // Seven units a letter are more than what a browser takes for most.
+            let length = 7.0 * text.chars().count() as f64;
+            let (from, to) = if ends { (x - length, x) } else { (x, x + length) };
+            // A row's label may be cut at the left: it has no more room than that.
+            assert!(to <= width && (ends || from >= 0.0), "{text:?} from {from} to {to} of {width}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "only {seen} texts");
+}
+
+#[test]
+fn nothing_at_all_is_drawn_at_the_bottom_of_the_axis() {
+    let html = page(&samples()).unwrap();
+    let chart = html.split("<svg").find(|chart| chart.contains("Goodput by loss")).expect("it is there");
+    // smoltcp came to a stand: an axis without a zero would show it beside those that run.
+    assert!(texts(chart).contains(&"0".to_owned()), "{:?}", texts(chart));
+}
+
+#[test]
+fn experiments_of_a_kind_are_told_apart_and_the_plain_one_comes_first() {
+    let folder = std::env::temp_dir().join(format!("outrider-page-test-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let result = |loss: f64| format!(r#"{{"variant":"oob","loss":{loss},"goodput_bps":1e8}}"#);
+    let write = |name: &str, losses: &[f64]| {
+        let results = losses.iter().map(|loss| result(*loss)).collect::<Vec<_>>().join(",");
+        let text = format!(r#"{{"experiment":"oob","link":"memory","results":[{results}]}}"#);
+        std::fs::write(folder.join(name), text).unwrap();
+    };
+    write("oob-loss.json", &[0.0, 0.01]);
+    write("oob.json", &[0.0]);
+    let loaded = load(&folder);
+    std::fs::remove_dir_all(&folder).unwrap();
+    let html = page(&loaded.unwrap().0).unwrap();
+    let title = |text: &str| html.find(&format!("<h2>{text}</h2>")).expect(text);
+    assert!(title("Heartbeats under load (memory)") < title("Heartbeats under load (memory), by loss"));
+}
+
 #[test]
 fn what_was_interrupted_or_refused_or_left_out_is_told() {
     let text = r#"{"experiment":"oob","interrupted":true,"results":[],"ratios":[{"of":"fifo/oob","one_way_p50":null,

@@ -26,7 +26,7 @@ impl Table {
         cause: Cause,
         wanted: bool,
     ) {
-        let Some(id) = self.transports.remove(&transport) else { return };
+        let Some(id) = self.transports.remove(transport) else { return };
         let Some(link) = self.links.get_mut(&id) else { return };
         link.wanted |= wanted;
         let held = link.holder == Some(transport);
@@ -143,7 +143,7 @@ impl Table {
         match link.state {
             State::Backoff | State::Waiting => self.dial(now, id),
             State::Dialling(transport) => {
-                self.transports.remove(&transport);
+                self.transports.remove(transport);
                 self.actions.push_back(Action::Release { transport });
                 self.attempt_failed(now, id, Cause::Lost);
             }

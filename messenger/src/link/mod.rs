@@ -13,6 +13,7 @@ mod policy;
 mod table;
 #[cfg(test)]
 mod tests;
+mod transports;
 
 use crate::codec::{CloseCode, SessionTerms};
 use crate::session::{Admission, Released};

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use outrider_stack::time::Instant;
 
+use super::transports::Transports;
 use super::{Action, Backoff, LinkId, Notice, Policy, TransportId};
 use crate::codec::{CloseCode, SessionTerms};
 use crate::name::EntityName;
@@ -120,7 +121,7 @@ pub struct Table {
     pub(super) config: TableConfig,
     pub(super) random: SplitMix,
     pub(super) links: BTreeMap<LinkId, Link>,
-    pub(super) transports: BTreeMap<TransportId, LinkId>,
+    pub(super) transports: Transports,
     by_address: BTreeMap<SocketAddr, LinkId>,
     by_instance: BTreeMap<(EntityName, u64), LinkId>,
     policies: Vec<(crate::EntityKind, Policy)>,
@@ -140,7 +141,7 @@ impl Table {
             random: SplitMix::new(config.seed),
             config,
             links: BTreeMap::new(),
-            transports: BTreeMap::new(),
+            transports: Transports::default(),
             by_address: BTreeMap::new(),
             by_instance: BTreeMap::new(),
             policies: Vec::new(),
@@ -373,7 +374,7 @@ impl Table {
             if own_wins {
                 return self.decline(transport, CloseCode::Wait);
             }
-            self.transports.remove(&own);
+            self.transports.remove(own);
             self.actions.push_back(Action::Release { transport: own });
         }
         let known_to_peer = terms.peer_cookie == link.cookie;
@@ -404,7 +405,7 @@ impl Table {
         self.transports.insert(pending.transport, id);
         link.state = State::Entering(pending.transport);
         if let Some(replaced) = link.pending.replace(pending) {
-            self.transports.remove(&replaced.transport);
+            self.transports.remove(replaced.transport);
             self.actions
                 .push_back(Action::Decline { transport: replaced.transport, code: CloseCode::Replaced });
         }
@@ -466,7 +467,7 @@ impl Table {
         peer: &Peer,
         terms: &SessionTerms,
     ) -> Option<Box<Carry>> {
-        let id = *self.transports.get(&transport)?;
+        let id = self.transports.link(transport)?;
         let link = self.links.get_mut(&id).filter(|link| link.state == State::Dialling(transport))?;
         link.lossy |= terms.lossy;
         link.peer_cookie = terms.cookie;
@@ -481,7 +482,7 @@ impl Table {
 
     /// Input. Both sides are ready on a transport.
     pub fn opened(&mut self, now: Instant, transport: TransportId) {
-        let Some(id) = self.transports.get(&transport).copied() else { return };
+        let Some(id) = self.transports.link(transport) else { return };
         let Some(link) = self.links.get_mut(&id).filter(|link| link.holder == Some(transport)) else {
             return;
         };
@@ -526,8 +527,7 @@ impl Table {
 
     /// The transports that are for a link.
     pub fn transports_of(&self, id: LinkId) -> Vec<TransportId> {
-        let of_link = self.transports.iter().filter(|(_, link)| **link == id);
-        of_link.map(|(transport, _)| *transport).collect()
+        self.transports.of(id)
     }
 
     /// Whether the peer of a link is still to get messages, as far as is known here: what a session has on a transport
@@ -574,7 +574,9 @@ impl Table {
         if let Some(instance) = link.instance.filter(|key| self.by_instance.get(key) == Some(&id)) {
             self.by_instance.remove(&instance);
         }
-        self.transports.retain(|_, other| *other != id);
+        for transport in self.transports.of(id) {
+            self.transports.remove(transport);
+        }
         self.actions.push_back(Action::Ended { link: id, notice });
     }
 }
