@@ -117,7 +117,7 @@ pub trait CongestionControl: Send + fmt::Debug {
     /// `bytes` left at `now`; `pipe` is the pipe before them.
     fn on_sent(&mut self, now: Instant, bytes: u64, pipe: u64);
 
-    /// What leaves next is a super-segment: the port takes several segments as one, and so may the peer's.
+    /// What leaves next may be a super-segment: the port takes several segments as one, and so may the peer's.
     fn on_super_segment(&mut self) {}
 
     /// An acknowledgement was processed.

@@ -407,7 +407,7 @@ impl Connection {
         let alone = urgent_only || demand == Demand::Urgent || exempt == Exempt::Probe || sack_blocks > 0;
         let several = if alone { size } else { self.room_at_once(size, limit.super_segment_bytes) };
         let room = self.window_room(now, probe.unwrap_or(several), size, demand, source)?;
-        let room = if probe.is_none() && room > size { room - room % size } else { room };
+        let room = if probe.is_none() { self.whole_segments(room, size) } else { room };
         let follow =
             if alone || room != size { 0 } else { self.train_behind(now, size, limit.train_segments) };
         self.restart_after_idle(now);
@@ -418,9 +418,6 @@ impl Connection {
                 self.await_window(now);
             }
             return None;
-        }
-        if length > size && probe.is_none() {
-            self.congestion.on_super_segment();
         }
         if urgent_only {
             self.rare_mut().urgent_beyond_at = Maybe::some(now);

@@ -36,6 +36,17 @@ impl Connection {
         (bytes / size).max(1) * size
     }
 
+    /// As much of `room` as is whole segments of `size` bytes, if it is more than one: then a super-segment may leave.
+    pub(super) fn whole_segments(&mut self, room: usize, size: usize) -> usize {
+        if room <= size {
+            return room;
+        }
+        if room >= 2 * size {
+            self.congestion.on_super_segment();
+        }
+        room - room % size
+    }
+
     /// How many segments of `size` bytes may follow a first one, which leaves now, in a train of `most`.
     pub(super) fn train_behind(&self, now: Instant, size: usize, most: usize) -> usize {
         let pipe = self.pipe_estimate();
