@@ -1,5 +1,6 @@
 //! Who keeps a messenger going: its own threads, or its owner in virtual time.
 
+use core::ops::ControlFlow;
 use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -24,10 +25,7 @@ pub(super) fn start(
     let work = move || {
         loop {
             let now = core.clock.now();
-            let next = core.control(&*carrier, now);
-            if core.is_done(&core.lock()) {
-                break;
-            }
+            let ControlFlow::Continue(next) = core.control(&*carrier, now) else { break };
             let heard = match next {
                 Some(next) => bell.recv_timeout(next.since(core.clock.now())),
                 None => bell.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -68,7 +66,7 @@ impl Driven {
         let core = Arc::clone(self.messenger.core());
         while self.has_work(now) {
             while self.bell.try_recv().is_ok() {}
-            let next = core.control(self.messenger.carrier(), now);
+            let next = core.control(self.messenger.carrier(), now).continue_value().flatten();
             let dispatched = next != Some(now) && self.dispatch(now);
             let held = self.held.front().map(|(until, _)| *until).filter(|_| self.dispatches);
             let again = dispatched.then_some(now);

@@ -1,5 +1,6 @@
 //! What all connections of a messenger share: the table of connections under its lock, and what follows from it.
 
+use core::ops::ControlFlow;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -262,8 +263,14 @@ impl Core {
         self.ring();
     }
 
-    /// One look of the control thread: timers, wishes, attempts. When to look again.
-    pub(super) fn control(self: &Arc<Self>, carrier: &dyn Transport, now: Instant) -> Option<Instant> {
+    /// One look of the control thread: timers, wishes, attempts. When to look again, or that the messenger is done and
+    /// the dispatchers have been told: the two are one, for whoever looked a second time might find that it is done now,
+    /// and nobody would tell them.
+    pub(super) fn control(
+        self: &Arc<Self>,
+        carrier: &dyn Transport,
+        now: Instant,
+    ) -> ControlFlow<(), Option<Instant>> {
         let mut wanting = Vec::new();
         while let Some(link) = self.wants.pop() {
             wanting.push(link);
@@ -297,9 +304,10 @@ impl Core {
             self.pool.stop();
             drop(self.loopback.lock().unwrap_or_else(PoisonError::into_inner).take());
             self.changed.notify_all();
+            return ControlFlow::Break(());
         }
         let next = locked.table.next_timeout().into_iter().chain(locked.drain_until).min();
-        if locked.dials.is_empty() { next } else { Some(now) }
+        ControlFlow::Continue(if locked.dials.is_empty() { next } else { Some(now) })
     }
 
     /// Whether nothing is left of a messenger that was shut down.
