@@ -14,7 +14,7 @@ const HARMLESS: [&str; 16] = [
 ];
 
 /// Parameters of TCP that change nothing that matters here, whatever their value.
-const HARMLESS_PARAMETERS: [&str; 39] = [
+const HARMLESS_PARAMETERS: [&str; 40] = [
     "tcp_abort_on_overflow",
     "tcp_adv_win_scale",
     "tcp_app_win",
@@ -53,6 +53,8 @@ const HARMLESS_PARAMETERS: [&str; 39] = [
     "tcp_probe_threshold",
     "tcp_tso_rtt_log",
     "tcp_tso_win_divisor",
+    // Every connection here has a port of its own, so none is ever waited for.
+    "tcp_tw_reuse_delay",
     "tcp_workaround_signed_windows",
 ];
 
@@ -151,7 +153,7 @@ fn run_command(words: &[String], settings: &mut Settings) -> Result<(), String> 
         "set_sysctls.py" => rest.iter().try_for_each(|word| assign(word, settings)),
         "echo" => echo(rest, settings),
         "ip" => ip(rest, settings),
-        "tc" => traffic_control(rest),
+        "tc" => traffic_control(rest, settings),
         "dd" => make_file(rest, settings),
         "." => match rest.first() {
             Some(file) if file.ends_with("defaults.sh") => {
@@ -234,14 +236,20 @@ fn make_file(words: &[&str], settings: &mut Settings) -> Result<(), String> {
     Ok(())
 }
 
-/// Only a queue that neither drops nor delays.
-fn traffic_control(words: &[&str]) -> Result<(), String> {
+/// A queue that neither drops nor delays, or one that takes nothing.
+fn traffic_control(words: &[&str], settings: &mut Settings) -> Result<(), String> {
     let words = operands(words);
-    let refused = ["netem", "tbf", "fq", "limit", "police", "drop", "htb", "filter", "codel", "fq_codel"];
-    match words.iter().find(|word| refused.contains(word)) {
-        Some(_) => Err(format!("shell command tc {}", words.join(" "))),
-        None => Ok(()),
+    if let ["qdisc", "add" | "replace", "dev", _, "root", "pfifo", "limit", "0"] = words.as_slice() {
+        settings.queue_refuses = true;
+        return Ok(());
     }
+    let refused = ["netem", "tbf", "fq", "limit", "police", "drop", "htb", "filter", "codel", "fq_codel"];
+    if words.iter().any(|word| refused.contains(word)) {
+        return Err(format!("shell command tc {}", words.join(" ")));
+    }
+    // Whatever it is, it takes packets.
+    settings.queue_refuses &= words.first() != Some(&"qdisc");
+    Ok(())
 }
 
 /// `ip route ... initcwnd 4 rto_min 5ms mtu 1200`; addresses and links have no effect.
