@@ -68,12 +68,11 @@ pub fn gather<'a>(to: &mut [u8], from: impl IntoIterator<Item = &'a [u8]>) {
 }
 
 /// Adds the carries of a sum of 16-bit words back in until none is left (RFC 1071 section 1).
+#[inline]
 pub fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    sum as u16
+    // Each half is added to the other, so that the upper one gets the sum of both and the carry of the lower.
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 /// Below this the plain code is as fast.
@@ -103,6 +102,10 @@ fn sum_avx2(mut bytes: &[u8]) -> u16 {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn copy_avx2(mut to: &mut [u8], mut from: &[u8]) -> u16 {
+    if let (Some(room), Some(last)) = (to.last_chunk_mut::<VECTOR>(), from.last_chunk()) {
+        // What is left behind whole vectors, and some of what is in the last of them: of a known length, so no call.
+        *room = *last;
+    }
     let mut total = 0;
     while from.len() >= PIECE_BYTES {
         let (piece, rest) = from.split_at(PIECE_BYTES);
@@ -112,12 +115,11 @@ fn copy_avx2(mut to: &mut [u8], mut from: &[u8]) -> u16 {
         (to, from) = (room_rest, rest);
     }
     let (vectors, rest) = from.as_chunks::<VECTOR>();
-    let (room_vectors, room_rest) = to.as_chunks_mut::<VECTOR>();
+    let room_vectors = to.as_chunks_mut::<VECTOR>().0;
     assert_eq!(vectors.len(), room_vectors.len(), "both are equally long");
     let (source, target) = (vectors.as_ptr().cast(), room_vectors.as_mut_ptr().cast());
     // SAFETY: as many vectors to read as there are to write, in two slices that cannot overlap.
     total += unsafe { vectors_avx2::<true>(source, target, vectors.len()) };
-    room_rest.copy_from_slice(rest);
     finish(total, rest)
 }
 
@@ -157,6 +159,7 @@ unsafe fn vectors_avx2<const COPY: bool>(source: *const u8, target: *mut u8, vec
         }
         *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_xor_si256(vector, sign), one));
     };
+    const { assert!(SUMS == 4 && AT_A_TIME == 8, "what is left over is taken bit by bit") };
     let mut sums = [_mm256_setzero_si256(); SUMS];
     let mut at = 0;
     while at + AT_A_TIME <= vectors {
@@ -165,15 +168,21 @@ unsafe fn vectors_avx2<const COPY: bool>(source: *const u8, target: *mut u8, vec
         }
         at += AT_A_TIME;
     }
-    if at + SUMS <= vectors {
+    // Less than that is left: as many as each bit of the number says, without a loop. Of a loop the compiler makes a call
+    // that copies, and vectors of vectors.
+    if vectors & 4 != 0 {
         for (offset, sum) in sums.iter_mut().enumerate() {
             add(sum, at + offset);
         }
-        at += SUMS;
+        at += 4;
     }
-    while at < vectors {
+    if vectors & 2 != 0 {
         add(&mut sums[0], at);
-        at += 1;
+        add(&mut sums[1], at + 1);
+        at += 2;
+    }
+    if vectors & 1 != 0 {
+        add(&mut sums[2], at);
     }
     let sum = _mm256_add_epi32(_mm256_add_epi32(sums[0], sums[1]), _mm256_add_epi32(sums[2], sums[3]));
     let mut lanes = [0i32; 8];
@@ -189,32 +198,33 @@ unsafe fn vectors_avx2<const COPY: bool>(source: *const u8, target: *mut u8, vec
 /// a header, or what is left behind whole vectors, so the last of them are taken without a loop.
 #[inline]
 fn finish(mut total: u64, mut bytes: &[u8]) -> u16 {
-    fn halves(word: [u8; 8]) -> u64 {
-        let word = u64::from_ne_bytes(word);
-        (word >> 32) + (word & 0xffff_ffff)
+    /// The carry is worth one: it is two to the power of 64, and one's complement takes all ones for none.
+    fn add(total: &mut u64, word: u64) {
+        let (sum, carry) = total.overflowing_add(word);
+        *total = sum + u64::from(carry);
     }
-    while let Some(([first, second, third, fourth], rest)) = split_words::<4>(bytes) {
-        total += halves(*first) + halves(*second) + halves(*third) + halves(*fourth);
+    while let Some((words, rest)) = split_words::<4>(bytes) {
+        words.iter().for_each(|word| add(&mut total, u64::from_ne_bytes(*word)));
         bytes = rest;
     }
-    if let Some(([first, second], rest)) = split_words::<2>(bytes) {
-        total += halves(*first) + halves(*second);
-        bytes = rest;
-    }
-    if let Some((word, rest)) = bytes.split_first_chunk() {
-        total += halves(*word);
+    if let Some((words, rest)) = split_words::<2>(bytes) {
+        words.iter().for_each(|word| add(&mut total, u64::from_ne_bytes(*word)));
         bytes = rest;
     }
     if let Some((word, rest)) = bytes.split_first_chunk() {
-        total += u64::from(u32::from_ne_bytes(*word));
+        add(&mut total, u64::from_ne_bytes(*word));
         bytes = rest;
     }
     if let Some((word, rest)) = bytes.split_first_chunk() {
-        total += u64::from(u16::from_ne_bytes(*word));
+        add(&mut total, u64::from(u32::from_ne_bytes(*word)));
+        bytes = rest;
+    }
+    if let Some((word, rest)) = bytes.split_first_chunk() {
+        add(&mut total, u64::from(u16::from_ne_bytes(*word)));
         bytes = rest;
     }
     if let [last] = bytes {
-        total += u64::from(u16::from_ne_bytes([*last, 0]));
+        add(&mut total, u64::from(u16::from_ne_bytes([*last, 0])));
     }
     u16::from_be(fold(total))
 }

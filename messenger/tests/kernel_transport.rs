@@ -4,6 +4,7 @@
 #[path = "kernel/script.rs"]
 mod script;
 
+use core::ops::Range;
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -210,6 +211,28 @@ fn an_endpoint_without_room_stops_the_peer_and_loses_nothing() {
     script.wake();
     assert_eq!(script.receive(written.len()), written);
     assert!(script.largest_delivery() <= 1_000);
+}
+
+#[test]
+fn of_long_chunks_that_come_one_by_one_no_more_than_their_heads_goes_through_a_buffer() {
+    const CHUNK_BYTES: usize = 100_000;
+    const HEAD_BYTES_MAX: usize = 4 << 10;
+    let kernel = kernel();
+    let (script, mut peer) = dialled(&kernel);
+    let chunk = pattern(CHUNK_BYTES);
+    let exchange = |peer: &mut TcpStream, range: Range<usize>| {
+        peer.write_all(&chunk[range.clone()]).unwrap();
+        assert!(script.receive(range.len()) == chunk[range]);
+    };
+    script.place_chunks_of(CHUNK_BYTES);
+    // That there are long ones shows when the first has come in part.
+    exchange(&mut peer, 0..CHUNK_BYTES / 2);
+    exchange(&mut peer, CHUNK_BYTES / 2..CHUNK_BYTES);
+    script.place_chunks_of(CHUNK_BYTES);
+    for _ in 0..20 {
+        exchange(&mut peer, 0..CHUNK_BYTES);
+    }
+    assert!(script.largest_delivery() <= HEAD_BYTES_MAX, "{} bytes", script.largest_delivery());
 }
 
 #[test]

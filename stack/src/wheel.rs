@@ -79,6 +79,11 @@ impl Wheel {
         (node.deadline != Instant::FAR_FUTURE).then_some(node.deadline)
     }
 
+    /// Reads where the timer `index` is kept; what it returns means nothing.
+    pub(crate) fn touch(&self, index: u32) -> u64 {
+        self.nodes.get(index as usize).map_or(0, |node| node.deadline.as_nanos())
+    }
+
     /// Sets the timer `index` to `deadline`, in place of what it was set to. A deadline in the past is due at once, one
     /// in the far future never.
     pub fn arm(&mut self, index: u32, deadline: Instant) {

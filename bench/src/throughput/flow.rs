@@ -71,7 +71,7 @@ impl Meter {
     }
 }
 
-/// What another part of the program has given a connection to send.
+/// What another part of the program has given a connection to send. Both are on one thread.
 #[derive(Debug, Default)]
 pub(super) struct Feed {
     bytes: AtomicU64,
@@ -81,10 +81,20 @@ pub(super) struct Feed {
 impl Feed {
     /// Gives `bytes` more.
     pub(super) fn add(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.set(self.waiting() + bytes);
         if let Some(waker) = self.waker.get() {
             waker.wake();
         }
+    }
+
+    /// Bytes given and not yet taken.
+    fn waiting(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// A store and not a read-modify-write, as with the [`Meter`]: that would wait for memory, of many feeds for each.
+    fn set(&self, waiting: u64) {
+        self.bytes.store(waiting, Ordering::Relaxed);
     }
 }
 
@@ -114,7 +124,7 @@ impl SegmentSource for Flow {
         let waiting = match &self.supply {
             Supply::None => false,
             Supply::Endless => true,
-            Supply::Fed(feed) => feed.bytes.load(Ordering::Relaxed) > 0,
+            Supply::Fed(feed) => feed.waiting() > 0,
         };
         if waiting { Demand::Data } else { Demand::Nothing }
     }
@@ -128,9 +138,9 @@ impl SegmentSource for Flow {
             Supply::None => {}
             Supply::Endless => cut.append_shared(&CONTENT, 0..room),
             Supply::Fed(feed) => {
-                let waiting = feed.bytes.load(Ordering::Relaxed);
+                let waiting = feed.waiting();
                 let taken = waiting.min(room as u64);
-                feed.bytes.fetch_sub(taken, Ordering::Relaxed);
+                feed.set(waiting - taken);
                 cut.append_shared(&CONTENT, 0..taken as usize);
             }
         }

@@ -28,38 +28,23 @@ pub use payload::{
 };
 pub use terms::{ACK_BYTES, SESSION_TERMS_BYTES, SessionTerms, decode_ack, encode_ack};
 
-/// CRC32C (Castagnoli) of bytes that come in pieces. The register alone: a [`crc_fast::Digest`] is three hundred bytes, of
-/// constants for the most part.
-#[derive(Debug)]
+/// CRC32C (Castagnoli) of bytes that come in pieces.
+#[derive(Debug, Default)]
 pub struct Crc32c(u32);
-
-impl Default for Crc32c {
-    fn default() -> Self {
-        Crc32c(u32::MAX)
-    }
-}
 
 impl Crc32c {
     /// Takes the next piece.
     pub fn update(&mut self, bytes: &[u8]) {
-        if self.0 == u32::MAX {
-            // As at the start of every chunk, and most come in one piece: this has no digest to make.
-            self.0 = !crc32c(bytes);
-            return;
-        }
-        let register = u64::from(self.0);
-        let mut digest = crc_fast::Digest::new_with_init_state(crc_fast::CrcAlgorithm::Crc32Iscsi, register);
-        digest.update(bytes);
-        self.0 = digest.get_state() as u32;
+        self.0 = crc32c::crc32c_append(self.0, bytes);
     }
 
     /// The checksum of all pieces so far.
     pub fn value(&self) -> u32 {
-        !self.0
+        self.0
     }
 }
 
 /// CRC32C of `bytes`.
 pub fn crc32c(bytes: &[u8]) -> u32 {
-    crc_fast::crc32_iscsi(bytes)
+    crc32c::crc32c(bytes)
 }

@@ -235,25 +235,37 @@ fn long_messages() -> Vec<Message> {
         .collect()
 }
 
-fn long_stream() -> Vec<u8> {
+fn long_stream(chunk_bytes: usize) -> Vec<u8> {
     let messages = long_messages();
-    messages.iter().zip(0..).flat_map(|(message, id)| message_chunks(message, id, 200_000).concat()).collect()
+    let chunks = |(message, id)| message_chunks(message, id, chunk_bytes).concat();
+    messages.iter().zip(0..).flat_map(chunks).collect()
 }
 
 #[test]
 fn what_is_placed_comes_out_as_what_is_decoded() {
-    let stream = long_stream();
-    for most in [1_000, 4_096, 199_900, 200_100, usize::MAX] {
-        let (units, placed, error) = decode_placing(&stream, most);
-        assert_eq!(error, None, "at most {most} bytes at a time");
-        assert!(messages_of(&units) == long_messages(), "at most {most} bytes at a time");
-        assert!(placed > 200_000, "{placed} bytes were placed, at most {most} at a time");
+    for (chunk_bytes, most) in
+        [(200_000, 1_000), (200_000, 199_900), (200_000, 200_100), (50_000, 4_096), (50_000, usize::MAX)]
+    {
+        let (units, placed, error) = decode_placing(&long_stream(chunk_bytes), most);
+        let case = format!("chunks of {chunk_bytes} bytes, at most {most} at a time");
+        assert_eq!(error, None, "{case}");
+        assert!(messages_of(&units) == long_messages(), "{case}");
+        // All of the two long ones, but for what comes with the header of a chunk.
+        let heads = 100 * (700_000 / chunk_bytes + 2);
+        assert!(placed > 700_000 - heads, "{placed} bytes were placed: {case}");
     }
 }
 
 #[test]
+fn short_chunks_are_no_reason_to_read_little_at_a_time() {
+    let (units, placed, error) = decode_placing(&long_stream(20_000), usize::MAX);
+    assert_eq!((placed, error), (0, None));
+    assert!(messages_of(&units) == long_messages());
+}
+
+#[test]
 fn a_bit_that_flips_in_its_place_is_found() {
-    let mut stream = long_stream();
+    let mut stream = long_stream(200_000);
     stream[50_000] ^= 4;
     let (units, _, error) = decode_placing(&stream, 5_000);
     assert!(units.is_empty());

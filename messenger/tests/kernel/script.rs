@@ -11,7 +11,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use outrider_stack::endpoint::{Acceptor, Directive, Endpoint, Established, Waker};
 use outrider_stack::tcp::connection::CloseReason;
 use outrider_stack::tcp::source::{
-    AckUrgency, Cut, Demand, SegmentSink, SegmentSource, SendState, SinkFault,
+    AckUrgency, Cut, Demand, Place, SegmentSink, SegmentSource, SendState, SinkFault,
 };
 use outrider_stack::time::Instant;
 
@@ -40,6 +40,8 @@ struct Desk {
     room: usize,
     received: Vec<u8>,
     largest_delivery: usize,
+    /// The stream is of chunks of so many bytes, and what follows the head of one has a place; none if zero.
+    chunk_bytes: usize,
     acked: u64,
     cut: u64,
     urgent_cuts: u64,
@@ -77,7 +79,14 @@ pub(crate) struct Script {
 struct Actor {
     shared: Arc<Shared>,
     events: Sender<Event>,
+    /// Where chunks belong.
+    place: Vec<u8>,
+    /// Bytes of the current chunk that have come.
+    of_chunk: usize,
 }
+
+/// Of each chunk so much has no place.
+const HEAD_BYTES: usize = 100;
 
 impl Script {
     /// The two sides.
@@ -85,7 +94,7 @@ impl Script {
         let shared = Arc::new(Shared::default());
         shared.desk.lock().unwrap().room = 1 << 20;
         let (sender, events) = unbounded();
-        let actor = Actor { shared: Arc::clone(&shared), events: sender };
+        let actor = Actor { shared: Arc::clone(&shared), events: sender, place: Vec::new(), of_chunk: 0 };
         (Script { shared, events }, Box::new(actor))
     }
 
@@ -192,6 +201,12 @@ impl Script {
         self.shared.desk.lock().unwrap().cut
     }
 
+    /// From the next byte on, which begins one; what was delivered before does not count any more.
+    pub(crate) fn place_chunks_of(&self, bytes: usize) {
+        let mut desk = self.shared.desk.lock().unwrap();
+        (desk.chunk_bytes, desk.largest_delivery) = (bytes, 0);
+    }
+
     pub(crate) fn largest_delivery(&self) -> usize {
         self.shared.desk.lock().unwrap().largest_delivery
     }
@@ -265,6 +280,27 @@ impl SegmentSink for Actor {
         }
         desk.largest_delivery = desk.largest_delivery.max(bytes.len());
         desk.received.extend_from_slice(bytes);
+        if desk.chunk_bytes > 0 {
+            self.of_chunk = (self.of_chunk + bytes.len()) % desk.chunk_bytes;
+        }
+        Ok(AckUrgency::Normal)
+    }
+
+    fn place(&mut self) -> Option<Place<'_>> {
+        let chunk_bytes = self.shared.called().chunk_bytes;
+        if self.of_chunk < HEAD_BYTES || chunk_bytes == 0 {
+            return None;
+        }
+        let bytes_max = chunk_bytes - self.of_chunk;
+        self.place.reserve(bytes_max);
+        Some(Place { buffer: &mut self.place, bytes_max })
+    }
+
+    fn placed(&mut self, _now: Instant, bytes: usize) -> Result<AckUrgency, SinkFault> {
+        let mut desk = self.shared.called();
+        assert_eq!(bytes, self.place.len());
+        desk.received.append(&mut self.place);
+        self.of_chunk = (self.of_chunk + bytes) % desk.chunk_bytes;
         Ok(AckUrgency::Normal)
     }
 

@@ -235,7 +235,8 @@ impl Stack {
     /// Frames to receive at once: fewer where each may be many segments, so that what is due to leave need not wait.
     fn receive_budget(&self) -> usize {
         let offloads = self.capabilities.tx_segment_bytes_max > 0;
-        self.config.receive_burst.div_ceil(if offloads { SUPER_FRAMES_SHARE } else { 1 })
+        let burst = self.config.receive_burst;
+        if offloads { burst.div_ceil(SUPER_FRAMES_SHARE) } else { burst }
     }
 
     /// Calls the endpoints that were woken.
@@ -244,7 +245,8 @@ impl Stack {
         // Bounded: endpoints that wake themselves from `on_wake` wait for the next poll.
         woken.extend((0..self.wake_list.0.len()).map_while(|_| self.wake_list.0.pop()));
         if self.table.len() >= FETCH_CONNECTIONS_MIN {
-            self.table.fetch(woken.iter().map(|id| id.index), true);
+            let beside = |index| self.touch_places(index);
+            self.table.fetch(woken.iter().map(|id| id.index), true, beside);
         }
         woken.drain(..).for_each(|id| self.wake(now, id));
         self.woken = woken;
@@ -258,9 +260,14 @@ impl Stack {
             let tag = frame::peek_flow(bytes).map(|key| self.table.tag(&key));
             shown.extend(tag.filter(|tag| shown.last() != Some(tag)));
         });
-        self.table.fetch_flows(&shown);
+        self.table.fetch_flows(&shown, |index| self.touch_places(index));
         shown.clear();
         self.shown = shown;
+    }
+
+    /// Reads the places that a connection has in tables of the stack.
+    fn touch_places(&self, index: u32) -> u64 {
+        self.wheel.touch(index) ^ self.ready.touch(index)
     }
 
     fn next_deadline(&self, now: Instant, more: bool) -> Option<Instant> {

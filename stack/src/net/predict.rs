@@ -80,6 +80,8 @@ pub(super) struct Prediction {
     kind: Option<&'static Kind>,
     index: u32,
     headers: [[u8; WORD]; HEADERS_MAX / WORD],
+    /// [`free_v4_sum`] of these, if they are of IPv4.
+    free_sum: u16,
     segment: Segment<'static>,
     /// Sum of the addresses and the protocol.
     addresses_sum: u64,
@@ -112,6 +114,7 @@ impl Prediction {
         for (word, bytes) in self.headers.iter_mut().zip(head.as_chunks().0) {
             *word = *bytes;
         }
+        self.free_sum = free_v4_sum(&self.headers);
         self.segment = Segment { payload: &[], ..*segment };
         self.addresses_sum = u64::from(wire::pseudo_header_sum(packet.source, packet.destination, 0));
     }
@@ -130,9 +133,9 @@ impl Prediction {
         differences.fold(0, |all, ((word, expected), mask)| all | differing(word, expected, mask)) == 0
     }
 
-    /// The segment that `frame` brings, and to which connection, if it is as predicted and intact.
+    /// What `frame` brings if it is as predicted and intact.
     #[inline]
-    pub(super) fn read<'a>(&self, frame: &RxFrame<'a>) -> Option<(u32, Segment<'a>)> {
+    pub(super) fn read<'a>(&self, frame: &RxFrame<'a>) -> Option<Foreseen<'a>> {
         let kind = self.kind?;
         let bytes = frame.bytes;
         let words = bytes.as_chunks::<WORD>().0;
@@ -148,18 +151,14 @@ impl Prediction {
         if !same {
             return None;
         }
-        let number = |at: usize| {
-            let at = kind.transport + at;
-            u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        };
         let end = if kind.transport == ETHERNET_BYTES + IPV4_BYTES {
-            // A correct header, its checksum included, sums to minus zero (RFC 1071 section 1).
-            if checksum::sum(&bytes[ETHERNET_BYTES..kind.transport]) != 0xffff {
+            // The header that was learned was intact, and this one is if what differs has the same sum.
+            if free_v4_sum(words) != self.free_sum {
                 return None;
             }
-            ETHERNET_BYTES + usize::from(u16::from_be_bytes([bytes[16], bytes[17]]))
+            ETHERNET_BYTES + usize::from(u16::from_be_bytes([words[2][0], words[2][1]]))
         } else {
-            kind.transport + usize::from(u16::from_be_bytes([bytes[18], bytes[19]]))
+            kind.transport + usize::from(u16::from_be_bytes([words[2][2], words[2][3]]))
         };
         let payload = bytes.get(kind.length..end).filter(|payload| !payload.is_empty())?;
         if frame.checksum == ReceiveChecksum::Unverified {
@@ -169,14 +168,46 @@ impl Prediction {
                 return None;
             }
         }
-        let mut segment = Segment { payload, ..self.segment };
-        segment.header.seq = SeqNumber(number(SEQUENCE_AT));
-        segment.header.flags.psh = bytes[kind.transport + FLAGS_AT] & PSH != 0;
-        if let (true, Some(timestamps)) = (kind.timestamps, &mut segment.header.options.timestamps) {
-            timestamps.value = number(TIMESTAMP_AT);
-        }
-        Some((self.index, segment))
+        let tcp = &bytes[kind.transport..];
+        let number = |at: usize| tcp[at..].first_chunk().map_or(0, |number| u32::from_be_bytes(*number));
+        Some(Foreseen {
+            payload,
+            sequence: number(SEQUENCE_AT),
+            push: tcp[FLAGS_AT] & PSH != 0,
+            timestamp: if kind.timestamps { number(TIMESTAMP_AT) } else { 0 },
+        })
     }
+
+    /// The segment that was found, and to which connection it belongs.
+    #[inline]
+    pub(super) fn segment<'a>(&self, found: &Foreseen<'a>) -> (u32, Segment<'a>) {
+        let mut segment = Segment { payload: found.payload, ..self.segment };
+        segment.header.seq = SeqNumber(found.sequence);
+        segment.header.flags.psh = found.push;
+        if let Some(timestamps) = &mut segment.header.options.timestamps {
+            timestamps.value = found.timestamp;
+        }
+        (self.index, segment)
+    }
+}
+
+/// What a frame has that was foreseen and is not known: in few words, for a segment has many.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Foreseen<'a> {
+    payload: &'a [u8],
+    sequence: u32,
+    push: bool,
+    /// Zero without timestamps.
+    timestamp: u32,
+}
+
+/// The sum of those words of an IPv4 header that are not compared: length, identification and checksum. The length is
+/// not zero, so neither is the sum, which would have two forms then (RFC 1071 section 1).
+#[inline]
+fn free_v4_sum(words: &[[u8; WORD]]) -> u16 {
+    let [[a, b, c, d, ..], [e, f, ..]] = [words[2], words[3]];
+    let sum = [[a, b], [c, d], [e, f]].map(u16::from_ne_bytes).map(u64::from).iter().sum();
+    checksum::fold(sum)
 }
 
 /// The bits of `mask` in which two words differ.

@@ -37,6 +37,11 @@ impl ReadyQueue {
         self.heads == [NONE; 2]
     }
 
+    /// Reads the place of `index`; what it returns means nothing.
+    pub(super) fn touch(&self, index: u32) -> u64 {
+        self.links.get(index as usize).map_or(0, |link| u64::from(link.next))
+    }
+
     /// The lane that `index` waits in, if it waits.
     pub(super) fn lane(&self, index: u32) -> Option<Lane> {
         self.links.get(index as usize)?.lane

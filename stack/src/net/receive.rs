@@ -26,8 +26,9 @@ impl Stack {
     /// One frame from the port.
     pub(super) fn on_frame(&mut self, now: Instant, frame: RxFrame<'_>) {
         self.statistics.rx_frames += 1;
-        if let Some((index, segment)) = self.prediction.read(&frame) {
+        if let Some(found) = self.prediction.read(&frame) {
             self.statistics.rx_predicted += 1;
+            let (index, segment) = self.prediction.segment(&found);
             return self.on_segment(now, index, &segment);
         }
         self.sort(now, &frame);

@@ -245,17 +245,23 @@ impl Table {
     }
 
     /// [`Self::fetch`] for the connections of the flows with these tags, which receive.
-    pub(super) fn fetch_flows(&self, tags: &[u64]) {
+    pub(super) fn fetch_flows(&self, tags: &[u64], beside: impl Fn(u32) -> u64) {
         hint::black_box(tags.iter().fold(0, |all, tag| all ^ self.flows.touch(*tag)));
-        self.fetch(tags.iter().filter_map(|tag| self.flows.guess(*tag)), false);
+        self.fetch(tags.iter().filter_map(|tag| self.flows.guess(*tag)), false, beside);
     }
 
     /// Reads a little of every one of these connections, of all that a segment which it receives (or `sends`) will need.
     /// One after the other they would each wait for the memory, many times; asked for together, most of that passes at
-    /// once: first the connections, then what they point to.
-    pub(super) fn fetch(&self, indexes: impl Iterator<Item = u32> + Clone, sends: bool) {
+    /// once: first the connections, and what others keep `beside` them, then what they point to.
+    pub(super) fn fetch(
+        &self,
+        indexes: impl Iterator<Item = u32> + Clone,
+        sends: bool,
+        beside: impl Fn(u32) -> u64,
+    ) {
+        let places = indexes.clone().fold(0, |all, index| all ^ beside(index));
         let entries = indexes.filter_map(|index| self.get(index));
-        hint::black_box(entries.clone().fold(0, |all, entry| all ^ entry.touch(sends)));
+        hint::black_box(entries.clone().fold(places, |all, entry| all ^ entry.touch(sends)));
         hint::black_box(entries.fold(0, |all, entry| all ^ entry.touch_parts(sends)));
     }
 

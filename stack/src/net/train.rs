@@ -79,11 +79,21 @@ impl Mould {
         }
     }
 
+    /// Writes nothing but the headers.
+    #[cold]
+    fn copy_headers(&self, buffer: &mut [u8]) {
+        buffer[..self.length].copy_from_slice(&self.headers[..self.length]);
+    }
+
     /// Writes the frame of `piece` at the start of `buffer` and returns its length.
     pub(super) fn emit(&self, buffer: &mut [u8], piece: &Piece<'_>) -> usize {
-        let (head, body) = buffer.split_at_mut(self.length);
-        head.copy_from_slice(&self.headers[..self.length]);
         let payload_bytes = piece.payload.len();
+        match buffer.first_chunk_mut() {
+            // More than there are: the payload is written over the rest, and a length known in advance needs no call.
+            Some(head) if payload_bytes + self.length >= HEADERS_MAX => *head = self.headers,
+            _ => self.copy_headers(buffer),
+        }
+        let (head, body) = buffer.split_at_mut(self.length);
         let segment_bytes = self.length - self.transport + payload_bytes;
         let (below, tcp) = head.split_at_mut(self.transport);
         if self.transport == ETHERNET_BYTES + IPV4_BYTES {

@@ -170,10 +170,9 @@ impl Stack {
                 }
             }
             let turn_room = self.config.segments_per_turn - entry.turn_segments as usize;
-            let port_room = 1 + (limit - room.bytes_outstanding) / frame_bytes_max;
             // As many as this loop would send one by one, without asking the port again.
-            let train_segments =
-                if super_segment_bytes > 0 { 1 } else { turn_room.min(room.frames).min(port_room) };
+            let frames = if super_segment_bytes > 0 { 1 } else { turn_room.min(room.frames) };
+            let train_segments = at_most(frames, limit - room.bytes_outstanding, frame_bytes_max);
             let allowed = TransmitLimit { super_segment_bytes, train_segments };
             let Some(segment) = entry.connection.poll_transmit(now, &mut *entry.user, allowed) else {
                 break Turn::Idle;
@@ -318,6 +317,11 @@ impl Stack {
         self.drain_rate.on_transmit(taken_bytes);
         Ok(bytes)
     }
+}
+
+/// As many of `frames` as may follow each other while each begins within `bytes`. Divides only where it must.
+fn at_most(frames: usize, bytes: usize, frame_bytes: usize) -> usize {
+    if bytes >= frames * frame_bytes { frames } else { frames.min(1 + bytes / frame_bytes) }
 }
 
 /// Records that the port, not TCP, holds up the next segment, if there is one to hold up.

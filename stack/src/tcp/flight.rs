@@ -106,6 +106,11 @@ impl Flight {
         self.held.is_none()
     }
 
+    /// Lets go of everything: nothing of it will be sent again.
+    pub(crate) fn clear(&mut self) {
+        self.held = None;
+    }
+
     /// Gives memory to a flight that is bare.
     pub(crate) fn use_spare(&mut self, Spare(mut held): Spare) {
         if self.held.is_none() {
@@ -114,17 +119,10 @@ impl Flight {
         }
     }
 
+    #[inline]
     fn held_mut(&mut self) -> &mut Held {
         let next_payload = self.next_payload;
-        self.held.get_or_insert_with(|| {
-            Box::new(Held {
-                payload: PayloadStore::new(next_payload),
-                segments: VecDeque::new(),
-                pipe: 0,
-                sacked_segments: 0,
-                lost_segments: 0,
-            })
-        })
+        self.held.get_or_insert_with(|| Held::new(next_payload))
     }
 
     pub(crate) fn pipe(&self) -> u64 {
@@ -153,9 +151,7 @@ impl Flight {
 
     /// See [`super::connection::Connection::touch`].
     pub(crate) fn touch(&self, sends: bool) -> u64 {
-        let Some(held) = &self.held else { return 0 };
-        let newest = held.segments.back().map_or(0, |segment| segment.offset ^ segment.stamp.touch());
-        newest ^ if sends { held.payload.touch() } else { 0 }
+        self.held.as_ref().map_or(0, |held| held.touch(sends))
     }
 
     /// Bytes of memory held for payload and marks.
@@ -191,6 +187,7 @@ impl Flight {
     }
 
     /// Records a segment that leaves for the first time.
+    #[inline]
     pub(crate) fn push(&mut self, segment: SentSegment) {
         let held = self.held_mut();
         debug_assert!(held.segments.back().is_none_or(|last| last.end() == segment.offset));
@@ -264,6 +261,23 @@ impl Flight {
 /// What there is to do with something in flight; each is called by the method of that name of [`Flight`], which says
 /// what it does.
 impl Held {
+    #[cold]
+    fn new(next_payload: u64) -> Box<Held> {
+        Box::new(Held {
+            payload: PayloadStore::new(next_payload),
+            segments: VecDeque::new(),
+            pipe: 0,
+            sacked_segments: 0,
+            lost_segments: 0,
+        })
+    }
+
+    /// See [`super::connection::Connection::touch`].
+    fn touch(&self, sends: bool) -> u64 {
+        let newest = self.segments.back().map_or(0, |segment| segment.offset ^ segment.stamp.touch());
+        newest ^ self.pipe ^ if sends { self.payload.touch() } else { 0 }
+    }
+
     /// Index of the segment that holds `offset`, if in flight.
     fn index_of(&self, offset: u64) -> Option<usize> {
         let index = self.segments.partition_point(|segment| segment.end() <= offset);
@@ -305,24 +319,22 @@ impl Held {
                 // Only its begin is acknowledged.
                 self.split_at(offset);
             }
-            let segment = self.segments.pop_front().expect("it was there just now");
-            self.forget_marks(&segment);
-            if !segment.sacked {
-                delivered(&segment);
+            // Looked at where it is: it is larger than what is asked of it.
+            let segment = self.segments.front().expect("it was there just now");
+            if segment.in_pipe() {
+                self.pipe -= u64::from(segment.length);
             }
+            self.sacked_segments -= usize::from(segment.sacked);
+            self.lost_segments -= usize::from(segment.lost);
+            if !segment.sacked {
+                delivered(segment);
+            }
+            self.segments.pop_front();
         }
         self.payload.release_to(self.payload.end().min(offset));
         if self.segments.is_empty() && self.segments.capacity() > 64 {
             self.segments.shrink_to(4);
         }
-    }
-
-    fn forget_marks(&mut self, segment: &SentSegment) {
-        if segment.in_pipe() {
-            self.pipe -= u64::from(segment.length);
-        }
-        self.sacked_segments -= usize::from(segment.sacked);
-        self.lost_segments -= usize::from(segment.lost);
     }
 
     /// Cuts a long segment (a super-segment) where a SACK block falls into it, if both parts are worth a record. A

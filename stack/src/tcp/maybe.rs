@@ -78,6 +78,16 @@ impl FlightBytes {
     pub(crate) fn get(self) -> u64 {
         if self == Self::UNBOUNDED { u64::MAX } else { u64::from(self.0) }
     }
+
+    /// These, or `most` if they are more.
+    pub(crate) fn at_most(self, most: u32) -> u32 {
+        self.0.min(most)
+    }
+
+    /// What is left without `bytes`; no bound stays none.
+    pub(crate) fn without(self, bytes: usize) -> Self {
+        if self == Self::UNBOUNDED { self } else { FlightBytes(self.0.saturating_sub(bytes as u32)) }
+    }
 }
 
 impl From<u64> for FlightBytes {
@@ -192,6 +202,9 @@ mod tests {
         assert_eq!(FlightBytes::from(1 << 30).get(), 1 << 30);
         assert_eq!(FlightBytes::from(1 << 32), FlightBytes::UNBOUNDED);
         assert_eq!(FlightBytes::UNBOUNDED.get(), u64::MAX);
+        assert_eq!(FlightBytes::from(10).without(11), FlightBytes::ZERO);
+        assert_eq!(FlightBytes::UNBOUNDED.without(10), FlightBytes::UNBOUNDED);
+        assert_eq!((FlightBytes::from(10).at_most(7), FlightBytes::UNBOUNDED.at_most(7)), (7, 7));
     }
 
     impl Unmade for [u8; 3] {

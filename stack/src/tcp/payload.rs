@@ -77,7 +77,7 @@ impl PayloadStore {
 
     /// An empty store is to hold the bytes from `start` on.
     pub(crate) fn begin_at(&mut self, start: u64) {
-        debug_assert!(self.shared.is_empty(), "what is held stays where it is");
+        debug_assert!(self.shared.is_empty() && self.handles.is_empty(), "what is held stays where it is");
         self.ring.begin_at(start);
         self.lent_released = 0;
     }
@@ -132,9 +132,10 @@ impl PayloadStore {
             }
             _ => self.handles.push_back(Handle { whole: whole.clone(), pieces: 1 }),
         }
+        let lent = self.lent();
         self.shared.push_back(Shared {
-            offset: self.end(),
-            lent: self.lent() + range.len() as u64,
+            offset: self.ring.end() + lent,
+            lent: lent + range.len() as u64,
             from: range.start,
             // A segment and a super-segment are shorter than that.
             length: range.len() as u32,
@@ -219,6 +220,7 @@ impl<'a> Payload<'a> {
     }
 
     /// Takes the next `length` bytes off.
+    #[inline]
     pub(crate) fn split_to(&mut self, length: usize) -> Payload<'a> {
         debug_assert!(length <= self.left, "there are not so many");
         let taken = Payload { left: length, ..*self };

@@ -6,6 +6,7 @@ use super::ack_delay::AckDelay;
 use super::config::Config;
 use super::maybe::{FlightBytes, Maybe};
 use super::reassembly::{Insert, Reassembly};
+use super::rtt::RttEstimator;
 use super::segment::{SackBlock, SackBlocks};
 use super::sequence::SeqNumber;
 use super::source::{AckUrgency, BeyondWindow, SegmentSink, SinkFault};
@@ -119,7 +120,7 @@ impl Receiver {
 
     /// The window field of a SYN: never scaled (RFC 7323 section 2.2).
     pub(crate) fn syn_window(&self) -> u16 {
-        self.room.get().min(self.window()).min(u64::from(u16::MAX)) as u16
+        self.room.at_most(self.window).min(u32::from(u16::MAX)) as u16
     }
 
     pub(crate) fn due(&self) -> AckDue {
@@ -317,7 +318,7 @@ impl Receiver {
         received: &mut Received,
     ) -> Result<(), SinkFault> {
         self.next += bytes.len() as u64;
-        self.room = self.room.get().saturating_sub(bytes.len() as u64).into();
+        self.room = self.room.without(bytes.len());
         received.delivered_bytes += bytes.len() as u64;
         self.unacked_bytes = self.unacked_bytes.saturating_add(bytes.len() as u32);
         if sink.deliver(now, bytes)? == AckUrgency::Now {
@@ -383,6 +384,7 @@ impl Receiver {
     }
 
     /// RFC 1122 section 4.2.3.2: at least every second full segment, and within the delay.
+    #[inline]
     fn schedule(&mut self, now: Instant, config: &Config, received: &Received) {
         if received.delivered_bytes == 0 {
             return;
@@ -396,11 +398,15 @@ impl Receiver {
 
     /// A whole window received within four round trips means that the window may be what limits the peer: offer
     /// twice as much (after "dynamic right-sizing", Fisk and Feng 2001).
-    pub(crate) fn tune(&mut self, now: Instant, config: &Config, round_trip: Option<Duration>) {
-        let (since, target) = self.tuning;
-        if self.next < target || self.window >= config.window_max() {
-            return;
+    #[inline]
+    pub(crate) fn tune(&mut self, now: Instant, config: &Config, rtt: &RttEstimator) {
+        if self.next >= self.tuning.1 && self.window < config.window_max() {
+            self.tune_again(now, config, rtt.smoothed());
         }
+    }
+
+    fn tune_again(&mut self, now: Instant, config: &Config, round_trip: Option<Duration>) {
+        let (since, target) = self.tuning;
         if target > 0 && round_trip.is_some_and(|rtt| now - since <= rtt * 4) {
             self.window = self.window.saturating_mul(2).min(config.window_max());
         }
@@ -433,7 +439,7 @@ impl Receiver {
 
     /// Where the right edge may go.
     fn window_target(&self) -> u64 {
-        self.window_end.max(self.next + self.room.get().min(self.window()))
+        self.window_end.max(self.next + u64::from(self.room.at_most(self.window)))
     }
 
     /// The window field for a segment that leaves now; moves the right edge. `shift` is our window scale.

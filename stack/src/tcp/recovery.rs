@@ -58,6 +58,7 @@ impl Default for Rack {
 impl Rack {
     /// `segment` was delivered; `delivered_end` is the highest offset delivered before it.
     /// `echo_precedes` says that the timestamp echo is older than the segment's last transmission.
+    #[inline]
     pub(crate) fn on_delivered(
         &mut self,
         now: Instant,

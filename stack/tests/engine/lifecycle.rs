@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use outrider_stack::tcp::connection::{CloseReason, Config, Connection, Event, State, reset_for};
+use bytes::Bytes;
+use outrider_stack::tcp::connection::{
+    CloseReason, Config, Connection, Event, State, TransmitLimit, reset_for,
+};
 use outrider_stack::tcp::segment::{Header, Segment};
 use outrider_stack::tcp::sequence::SeqNumber;
+use outrider_stack::tcp::source::{Cut, Demand, SegmentSource, SendState};
 use outrider_stack::time::Instant;
 
 use crate::pair::{InFlight, Pair, Path};
@@ -38,6 +42,86 @@ fn half_closed_the_other_direction_goes_on() {
     pair.nodes[1].app.total = 1_000_000;
     pair.run_until(SECOND, |pair| pair.nodes[0].app.received == 1_000_000);
     assert_eq!(pair.tcp(1).state(), State::CloseWait);
+}
+
+/// Node 0 has closed first, and waits since just now. The second value is a header that the peer might go on sending.
+fn in_time_wait(seed: u64) -> (Pair, Header) {
+    let mut pair = Pair::new(seed, Config::default());
+    pair.nodes[0].app.finish = true;
+    pair.establish();
+    pair.run_until(SECOND, |pair| pair.tcp(0).state() == State::FinWait2);
+    pair.nodes[1].app.finish = true;
+    pair.run_until(SECOND, |pair| pair.tcp(0).state() == State::TimeWait);
+    // Behind SYN and FIN of either end.
+    let seq = pair.nodes[1].initial.at(2);
+    let ack = Some(pair.nodes[0].initial.at(2));
+    (pair, Header { seq, ack, window: 1000, ..Header::default() })
+}
+
+/// How long node 0 waits yet if `header` comes every tenth of a second.
+fn wait_disturbed_by(mut pair: Pair, header: Header) -> Duration {
+    let began = pair.now;
+    while !pair.closed(0) && pair.now - began < 5 * SECOND {
+        let (now, node) = (pair.now, &mut pair.nodes[0]);
+        let segment = Segment { header, payload: &[], congestion_experienced: false };
+        node.tcp.as_mut().expect("open").on_segment(now, &segment, &mut node.app);
+        pair.transmit_all(0);
+        pair.run_for(SECOND / 10);
+    }
+    pair.now - began
+}
+
+#[test]
+fn an_acknowledgement_does_not_make_time_wait_longer() {
+    let (pair, header) = in_time_wait(21);
+    let waited = wait_disturbed_by(pair, header);
+    assert!((SECOND..SECOND * 3 / 2).contains(&waited), "{waited:?}");
+}
+
+#[test]
+fn a_retransmitted_fin_begins_time_wait_anew() {
+    let (pair, mut header) = in_time_wait(22);
+    header.seq = header.seq.add(u32::MAX);
+    header.flags.fin = true;
+    assert_eq!(wait_disturbed_by(pair, header), 5 * SECOND, "as long as it comes");
+}
+
+/// Has one message to send, which it lends.
+struct Lender {
+    whole: Bytes,
+    sent: bool,
+}
+
+impl SegmentSource for Lender {
+    fn demand(&mut self, _now: Instant) -> Demand {
+        if self.sent { Demand::Nothing } else { Demand::Data }
+    }
+
+    fn cut(&mut self, _now: Instant, _state: &SendState, cut: &mut dyn Cut) {
+        cut.append_shared(&self.whole, 0..self.whole.len());
+        self.sent = true;
+    }
+
+    fn next_demand(&self) -> Option<Instant> {
+        None
+    }
+}
+
+#[test]
+fn a_closed_connection_that_is_kept_gives_back_what_was_lent() {
+    let mut pair = Pair::new(23, Config::default());
+    pair.establish();
+    let (now, tcp) = (pair.now, pair.nodes[0].tcp.as_mut().expect("open"));
+    let mut lender = Lender { whole: Bytes::from(vec![7; 1000]), sent: false };
+    let sent = tcp.poll_transmit(now, &mut lender, TransmitLimit::default());
+    assert_eq!(sent.map(|segment| segment.payload_length), Some(1000));
+    assert!(!lender.whole.is_unique(), "it is in flight");
+    tcp.abort(now);
+    assert!(lender.whole.is_unique());
+    let reset = tcp.poll_transmit(now, &mut lender, TransmitLimit::default()).expect("the peer is told");
+    assert!(reset.header.flags.rst);
+    assert_eq!(tcp.poll_event(), Some(Event::Closed(CloseReason::Aborted)));
+    assert_eq!(tcp.send_state(now).oldest_unacked_age, Duration::ZERO);
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub(super) struct Tools<'a> {
     pub(super) scratch: &'a mut Scratch,
     /// Bytes read and cut so far, by all whose turn it was.
     pub(super) moved: usize,
+    /// Much of a chunk is still to come.
+    pub(super) awaits_long: bool,
 }
 
 /// A connection on its worker.
@@ -70,6 +72,8 @@ pub(super) struct Connection {
     woken: bool,
     /// A read may give something.
     pub(super) readable: bool,
+    /// The endpoint had a place for what was read last.
+    pub(super) placing: bool,
     /// The kernel has said that there will be no more to read: a short read need not be the last.
     pub(super) hung_up: bool,
     failed: bool,
@@ -107,6 +111,7 @@ impl Connection {
             queued: false,
             woken: false,
             readable: true,
+            placing: false,
             hung_up: false,
             failed: false,
             peer_finished: false,

@@ -15,6 +15,8 @@ const TURN_BYTES_MAX: usize = 512 << 10;
 /// Where the endpoint has a place for what comes next, so much of what follows is read besides: the next header and the
 /// first bytes after it, so that they have a place too.
 const AFTER_PLACED_BYTES_MAX: usize = 4 << 10;
+/// While so much of a chunk is still to come, it is not looked for at once: that would find a part.
+const LONG_REST_BYTES_MIN: usize = 64 << 10;
 
 /// What a read gave.
 #[derive(Clone, Copy, Debug)]
@@ -68,14 +70,22 @@ impl Connection {
             }
             self.obey()?;
         }
+        tools.awaits_long |= self.placing && self.awaits_long();
         Ok(false)
+    }
+
+    fn awaits_long(&mut self) -> bool {
+        self.endpoint.place().is_some_and(|place| place.bytes_max >= LONG_REST_BYTES_MIN)
     }
 
     /// Reads at most `room` bytes: to where they belong if the endpoint knows, and otherwise into `buffer`.
     fn read(&mut self, buffer: &mut [u8], room: usize) -> io::Result<Received> {
         let Some(Place { buffer: place, bytes_max }) = self.endpoint.place() else {
-            let asked = room.min(buffer.len());
+            // After a piece of a long chunk another one is likely: only as much as gives it a place.
+            let most = if self.placing { AFTER_PLACED_BYTES_MAX } else { buffer.len() };
+            let asked = room.min(most).min(buffer.len());
             let buffered = self.socket.read(&mut buffer[..asked])?;
+            self.placing = false;
             return Ok(Received { placed: 0, buffered, filled: buffered == asked });
         };
         let bytes_max = bytes_max.min(room);
@@ -83,6 +93,7 @@ impl Connection {
         let before = place.len();
         let read = read_appending(&self.socket, place, bytes_max, &mut buffer[..after])?;
         let placed = place.len() - before;
+        self.placing = true;
         Ok(Received { placed, buffered: read - placed, filled: read == bytes_max + after })
     }
 

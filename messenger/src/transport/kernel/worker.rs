@@ -41,6 +41,9 @@ const INPUTS_PER_TURN: usize = 256;
 const RECEIVE_BUFFER_BYTES: usize = 128 << 10;
 /// So many bytes moved in a round of turns are bulk: what follows is polled for. A heartbeat alone is not.
 const BULK_BYTES_MIN: usize = 16 << 10;
+/// Before the next look at the sockets while much of a chunk is still to come. A look at once would find one segment, and
+/// to tell of it and to have it acknowledged takes the sender's time as well as this end's.
+const LONG_LOOK_INTERVAL: Duration = Duration::from_micros(40);
 /// A worker that shares its core wants it soon rather than for long.
 const SCHEDULER_SLICE: Duration = Duration::from_micros(100);
 
@@ -68,8 +71,15 @@ pub(super) struct Worker {
     ready: VecDeque<usize>,
     buffer: Box<[u8]>,
     scratch: Scratch,
-    /// When bytes were last moved in bulk.
-    last_bulk: Option<Instant>,
+    last_bulk: Option<Bulk>,
+}
+
+/// Bytes that were moved in bulk.
+#[derive(Clone, Copy, Debug)]
+struct Bulk {
+    at: Instant,
+    /// Much of a chunk is still to come.
+    awaits_long: bool,
 }
 
 impl Worker {
@@ -263,15 +273,15 @@ impl Worker {
 
     /// One turn for each connection that is ready.
     fn take_turns(&mut self) {
-        let mut moved = 0;
+        let (mut moved, mut awaits_long) = (0, false);
         for _ in 0..self.ready.len() {
             let Some(index) = self.ready.pop_front() else { break };
             let Some(connection) = self.connections.get_mut(index) else { continue };
             connection.queued = false;
             let (buffer, scratch) = (&mut self.buffer[..], &mut self.scratch);
-            let mut tools = Tools { clock: &*self.clock, buffer, scratch, moved };
+            let mut tools = Tools { clock: &*self.clock, buffer, scratch, moved, awaits_long };
             let turn = connection.turn(&mut tools);
-            moved = tools.moved;
+            (moved, awaits_long) = (tools.moved, tools.awaits_long);
             match turn {
                 Ok(next) => {
                     let timer = index as u32;
@@ -287,7 +297,7 @@ impl Worker {
             }
         }
         if moved >= BULK_BYTES_MIN {
-            self.last_bulk = Some(self.clock.now());
+            self.last_bulk = Some(Bulk { at: self.clock.now(), awaits_long });
         }
     }
 
@@ -349,12 +359,16 @@ impl Worker {
         if self.listeners.iter().any(|(_, listener)| listener.is_due(now)) {
             return false;
         }
-        if self.last_bulk.is_some_and(|at| now.since(at) < self.config.spin) {
+        let Some(bulk) = self.last_bulk.filter(|bulk| now.since(bulk.at) < self.config.spin) else {
+            return true;
+        };
+        loop {
             // Not a bare spin: the peer or the application may be waiting for this very core.
             std::thread::yield_now();
-            return false;
+            if !bulk.awaits_long || self.clock.now().since(now) >= LONG_LOOK_INTERVAL {
+                return false;
+            }
         }
-        true
     }
 
     /// Sets the timer for the next thing that is due by time alone. One that fires too early does no harm, so it is

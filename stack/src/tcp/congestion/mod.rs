@@ -78,7 +78,10 @@ impl RateSample {
     /// Bytes per second.
     pub fn bytes_per_second(&self) -> u64 {
         let nanos = self.interval.as_nanos().max(1);
-        u64::try_from(u128::from(self.delivered) * 1_000_000_000 / nanos).unwrap_or(u64::MAX)
+        match (self.delivered.checked_mul(1_000_000_000), u64::try_from(nanos)) {
+            (Some(product), Ok(nanos)) => product / nanos,
+            _ => u64::try_from(u128::from(self.delivered) * 1_000_000_000 / nanos).unwrap_or(u64::MAX),
+        }
     }
 }
 

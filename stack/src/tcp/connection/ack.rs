@@ -20,8 +20,8 @@ const SPURIOUS_TIMEOUTS_MAX: u16 = 2;
 /// What one incoming acknowledgement delivered, while it is being processed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Delivery {
-    /// Departure and round trip of the newest delivered segment that was sent only once.
-    newest_rtt: Option<(Instant, Duration)>,
+    /// Departure of the newest delivered segment that was sent only once: it tells the round trip.
+    newest_sent_at: Option<Instant>,
     /// Something marked lost and never sent again was delivered: the mark was wrong.
     was_not_lost: bool,
     /// First departure of the newest delivered segment that was sent more than once.
@@ -44,7 +44,8 @@ impl Connection {
         let una_before = self.una;
         let may_be_spurious = self.backoff <= SPURIOUS_TIMEOUTS_MAX;
         let delivery = self.take_delivery(now, ack, header);
-        if let Some((_, rtt)) = delivery.newest_rtt {
+        let rtt = delivery.newest_sent_at.map(|sent_at| now - sent_at);
+        if let Some(rtt) = rtt {
             self.rtt.sample(rtt);
             // Only a sample that cannot be ambiguous ends the back-off (Karn; RFC 6298 section 5.7).
             self.backoff = 0;
@@ -95,7 +96,7 @@ impl Connection {
                 advanced,
                 newly_lost,
                 pipe_before,
-                rtt: delivery.newest_rtt.map(|(_, rtt)| rtt),
+                rtt,
                 sampling: delivery.sampling,
                 ce_marked,
                 was_recovering,
@@ -126,9 +127,7 @@ impl Connection {
             } else {
                 rack.on_delivered(now, segment, delivered_end, rtt, false);
                 delivery.was_not_lost |= segment.lost;
-                if delivery.newest_rtt.is_none_or(|(sent_at, _)| segment.sent_at >= sent_at) {
-                    delivery.newest_rtt = Some((segment.sent_at, now - segment.sent_at));
-                }
+                delivery.newest_sent_at = delivery.newest_sent_at.max(Some(segment.sent_at));
             }
             rate.on_delivered(now, segment, &mut delivery.sampling);
         };

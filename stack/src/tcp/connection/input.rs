@@ -54,7 +54,7 @@ impl Connection {
         if self.receiver.on_next(now, &self.config, segment.payload, sink).is_err() {
             return self.close_with_reset(CloseReason::Unusable);
         }
-        self.receiver.tune(now, &self.config, self.rtt.smoothed());
+        self.receiver.tune(now, &self.config, &self.rtt);
     }
 
     fn note_segment_size(&mut self, bytes: usize) {
@@ -62,6 +62,8 @@ impl Connection {
         self.receiver.note_segment(bytes, bytes_max);
     }
 
+    /// Apart from the way of what was expected, which needs none of the registers that this does.
+    #[inline(never)]
     fn on_segment_synchronised(&mut self, now: Instant, segment: &Segment<'_>, sink: &mut dyn SegmentSink) {
         let header = &segment.header;
         let offset = self.receiver.initial.offset_near(header.seq, self.receiver.next);
@@ -239,6 +241,7 @@ impl Connection {
     }
 
     /// ECN marks of a segment with payload.
+    #[inline]
     fn note_mark(&mut self, segment: &Segment<'_>) {
         let Some(ecn) = self.ecn.as_mut().filter(|_| !segment.payload.is_empty()) else { return };
         let (marked, cwr) = (segment.congestion_experienced, segment.header.flags.cwr);
@@ -260,9 +263,12 @@ impl Connection {
         if !self.fin_sent || self.una < self.next {
             return;
         }
+        let before = self.state;
         self.transition(Transition::FinAcked);
         match self.state {
-            State::TimeWait => self.enter_time_wait(now),
+            // Once: of what comes later only a FIN restarts the wait (RFC 9293 section 3.10.7.4, eighth step), or a peer
+            // that goes on acknowledging would keep the connection for ever.
+            State::TimeWait if before != State::TimeWait => self.enter_time_wait(now),
             // The last acknowledgement was ours to get: nothing is left to say.
             State::Closed => self.finish_closing(CloseReason::Finished),
             _ => {}
@@ -292,7 +298,7 @@ impl Connection {
             Ok(received) => received,
             Err(_) => return self.close_with_reset(CloseReason::Unusable),
         };
-        self.receiver.tune(now, &self.config, self.rtt.smoothed());
+        self.receiver.tune(now, &self.config, &self.rtt);
         if received.duplicate || received.out_of_order || received.refused {
             let counts = self.rare_count();
             counts.duplicate_segments += u64::from(received.duplicate);

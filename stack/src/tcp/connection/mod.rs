@@ -107,7 +107,9 @@ pub struct Connection {
     timestamp_offset: u32,
     /// Back-off of the retransmission timer, doublings.
     backoff: u16,
-    window_probe_backoff: u16,
+    window_probe_backoff: u8,
+    /// It was noted that there is nothing to send, with nothing in flight, and nothing was sent since.
+    idle_noted: bool,
     keepalive_probes: u32,
     duplicate_acks: u32,
     /// Largest window the peer has offered.
@@ -216,6 +218,7 @@ impl Connection {
             timestamp_offset,
             backoff: 0,
             window_probe_backoff: 0,
+            idle_noted: false,
             keepalive_probes: 0,
             duplicate_acks: 0,
             peer_window_max: 0,
@@ -435,6 +438,8 @@ impl Connection {
         self.close_reason.get_or_insert(reason);
         self.disarm_all();
         self.receiver.clear();
+        // Nothing is sent again: what was lent goes back, however long the owner keeps the connection.
+        self.flight.clear();
     }
 
     /// Ends the connection and tells the peer by RST, where there is a peer to tell (RFC 9293 section 3.10.5).

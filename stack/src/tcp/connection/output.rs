@@ -267,7 +267,9 @@ impl Connection {
                 paced_time(bytes, rate)
             } else {
                 // Rounded as if they left one by one.
-                paced_time(size, rate) * (bytes / size) as u32 + paced_time(bytes % size, rate)
+                let rest = bytes % size;
+                let last = if rest == 0 { Duration::ZERO } else { paced_time(rest, rate) };
+                paced_time(size, rate) * (bytes / size) as u32 + last
             };
             self.paced_until = self.paced_until.max(now - PACING_CATCH_UP) + duration;
         }
@@ -556,6 +558,12 @@ impl Connection {
     fn note_idle(&mut self) {
         self.blocked = Blocked::Nothing;
         self.timers.disarm(Timer::Persist);
+        if self.idle_noted && self.una == self.next {
+            // It would be noted as it is. An end that only receives comes here with every segment, and of many such ends
+            // the sampler and the controller are cold.
+            return;
+        }
+        self.idle_noted = self.una == self.next;
         let pipe = self.flight.pipe();
         if pipe < self.congestion.window() && !self.flight.has_lost() {
             self.rate.mark_app_limited(pipe);

@@ -54,16 +54,20 @@ impl Connection {
         }
         let window = self.congestion.window().saturating_sub(pipe);
         let usable = self.window_edge.saturating_sub(self.next);
-        let fitting = window.min(usable) / size as u64;
+        let (size, most) = (size as u64, most as u64);
+        let bytes = window.min(usable);
+        // Mostly there is room for all of them, and a division takes as long as much else that is done here.
+        let fitting = if bytes >= most * size { most } else { bytes / size };
         let paced = match self.pacing_rate().filter(|rate| *rate > 0) {
             Some(rate) => {
                 let from = self.paced_until.max(now - PACING_CATCH_UP);
-                let duration = paced_time(size as u64, rate).as_nanos().max(1) as u64;
-                1 + (now + PACING_SLACK).since(from).as_nanos() as u64 / duration
+                let duration = paced_time(size, rate).as_nanos().max(1) as u64;
+                let time = (now + PACING_SLACK).since(from).as_nanos() as u64;
+                if time >= most.saturating_mul(duration) { most } else { 1 + time / duration }
             }
             None => u64::MAX,
         };
-        (fitting.min(paced).min(most as u64) as usize).saturating_sub(1)
+        (fitting.min(paced).min(most) as usize).saturating_sub(1)
     }
 
     /// Records `length` bytes just cut, and FIN after them, as sent: each segment by itself.
@@ -71,6 +75,7 @@ impl Connection {
         // A probe of the path is one segment, however long.
         let size = if self.probes_mtu_at(self.next) { length } else { self.segment_size() };
         let mut left = length;
+        self.idle_noted = false;
         loop {
             let payload = left.min(size);
             left -= payload;

@@ -246,7 +246,7 @@ impl Connection {
         let base = self.base_timeout();
         // Several probes must be lost before the user timeout ends the connection.
         let ceiling = self.config.rto_max.min(self.config.user_timeout / PROBES_PER_USER_TIMEOUT).max(base);
-        base.saturating_mul(1 << self.window_probe_backoff.min(BACKOFF_MAX)).min(ceiling)
+        base.saturating_mul(1 << u16::from(self.window_probe_backoff).min(BACKOFF_MAX)).min(ceiling)
     }
 
     /// The window has stayed shut (or silly): probe, without end while the peer answers (RFC 9293 section 3.8.6.1).

@@ -31,6 +31,7 @@ impl Connection {
     touched! {
         touch_sender, SENDER:
         rtt by |c| c.rtt.touch(),
+        rate by |c| c.rate.delivered(),
         rack by |c| c.rack.touch(),
         timeout_base by |c| c.timeout_base.as_nanos(),
         paced_until by |c| c.paced_until.as_nanos()

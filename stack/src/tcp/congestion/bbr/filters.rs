@@ -323,10 +323,23 @@ pub(super) fn exceeds_loss_threshold(lost: u64, total: u64) -> bool {
 
 /// Bytes that a rate carries in a time.
 pub(super) fn bytes_in(bytes_per_second: u64, time: Duration) -> u64 {
-    u64::try_from(u128::from(bytes_per_second) * time.as_nanos() / 1_000_000_000).unwrap_or(u64::MAX)
+    let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    scaled(bytes_per_second, nanos, 1_000_000_000)
 }
 
 /// `percent` of `value`, saturating.
 pub(super) fn percent_of(value: u64, percent: u64) -> u64 {
-    u64::try_from(u128::from(value) * u128::from(percent) / 100).unwrap_or(u64::MAX)
+    scaled(value, percent, 100)
+}
+
+/// `value` times `factor` over `divisor`, saturating. A division of 128 bits is a call, and there are nine of these for
+/// an acknowledgement, of which nearly none needs them.
+#[inline]
+fn scaled(value: u64, factor: u64, divisor: u64) -> u64 {
+    match value.checked_mul(factor) {
+        Some(product) => product / divisor,
+        None => {
+            u64::try_from(u128::from(value) * u128::from(factor) / u128::from(divisor)).unwrap_or(u64::MAX)
+        }
+    }
 }
