@@ -410,12 +410,24 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_for_no_packets_takes_none_until_there_is_another() {
+        let mut settings = Settings::default();
+        let refuses = "tc qdisc delete dev tun0 root 2>/dev/null; tc qdisc add dev tun0 root pfifo limit 0";
+        assert_eq!(run(refuses, &mut settings), Ok(()));
+        assert!(settings.queue_refuses);
+        assert_eq!(run("tc qdisc replace dev tun0 root pfifo", &mut settings), Ok(()));
+        assert!(!settings.queue_refuses);
+    }
+
+    #[test]
     fn what_would_change_behaviour_and_is_not_there_is_named() {
         for (text, name) in [
             ("sysctl -q net.ipv4.tcp_recovery=0", "tcp_recovery=0"),
             ("sysctl -q net.ipv4.tcp_congestion_control=reno", "reno"),
             ("sysctl -q net.ipv4.tcp_novelty=1", "tcp_novelty"),
-            ("tc qdisc add dev tun0 root pfifo limit 0", "limit"),
+            ("tc qdisc add dev tun0 root pfifo limit 5", "limit"),
+            ("tc qdisc replace dev tun0 root fq", "fq"),
+            ("tc qdisc add dev tun0 parent 1:1 pfifo limit 0", "limit"),
             ("iptables -A INPUT -j DROP", "iptables"),
             ("ip route change 192.0.2.0/24 dev tun0 initrwnd 4", "initrwnd"),
         ] {
