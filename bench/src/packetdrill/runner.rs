@@ -96,9 +96,15 @@ fn expected_window_shift(script: &Script) -> Option<u8> {
 fn unsupported(script: &Script) -> Option<(usize, String)> {
     let mut settings = Settings::default();
     script.statements.iter().find_map(|statement| {
+        let refused = settings.queue_refuses;
         let what = match &statement.action {
             Action::Unsupported(what) => Some(what.clone()),
-            Action::Command(text) => shell::run(text, &mut settings).err(),
+            Action::Command(text) => shell::run(text, &mut settings).err().or_else(|| {
+                (refused && !settings.queue_refuses)
+                    .then(|| "a queue that takes packets again after it took none".to_owned())
+            }),
+            // Linux counts what the queue refuses as never sent; here it is sent and lost.
+            Action::Code(_) if refused => Some("an assertion while the queue takes no packets".to_owned()),
             Action::Code(code) => python::parse(code).err(),
             Action::Packet(_) => None,
             Action::Call(call) => call

@@ -63,6 +63,8 @@ pub(crate) struct Settings {
     /// Window scale that the script expects to be offered. Where it does not size the buffers, it takes the host's for
     /// granted, and hosts differ in them by their memory and age.
     pub(crate) window_shift_expected: Option<u8>,
+    /// The queue of the device takes nothing (`pfifo limit 0`).
+    pub(crate) queue_refuses: bool,
     /// Files that the script has made: path and bytes.
     pub(crate) files: BTreeMap<String, u64>,
 }
@@ -100,6 +102,7 @@ impl Default for Settings {
             route_mss: None,
             receive_buffer_stated: false,
             window_shift_expected: None,
+            queue_refuses: false,
             files: BTreeMap::new(),
         }
     }

@@ -14,7 +14,7 @@ const HARMLESS: [&str; 16] = [
 ];
 
 /// Parameters of TCP that change nothing that matters here, whatever their value.
-const HARMLESS_PARAMETERS: [&str; 39] = [
+const HARMLESS_PARAMETERS: [&str; 40] = [
     "tcp_abort_on_overflow",
     "tcp_adv_win_scale",
     "tcp_app_win",
@@ -53,6 +53,8 @@ const HARMLESS_PARAMETERS: [&str; 39] = [
     "tcp_probe_threshold",
     "tcp_tso_rtt_log",
     "tcp_tso_win_divisor",
+    // Every connection here has a port of its own, so none is ever waited for.
+    "tcp_tw_reuse_delay",
     "tcp_workaround_signed_windows",
 ];
 
@@ -151,7 +153,7 @@ fn run_command(words: &[String], settings: &mut Settings) -> Result<(), String> 
         "set_sysctls.py" => rest.iter().try_for_each(|word| assign(word, settings)),
         "echo" => echo(rest, settings),
         "ip" => ip(rest, settings),
-        "tc" => traffic_control(rest),
+        "tc" => traffic_control(rest, settings),
         "dd" => make_file(rest, settings),
         "." => match rest.first() {
             Some(file) if file.ends_with("defaults.sh") => {
@@ -234,14 +236,20 @@ fn make_file(words: &[&str], settings: &mut Settings) -> Result<(), String> {
     Ok(())
 }
 
-/// Only a queue that neither drops nor delays.
-fn traffic_control(words: &[&str]) -> Result<(), String> {
+/// A queue that neither drops nor delays, or one that takes nothing.
+fn traffic_control(words: &[&str], settings: &mut Settings) -> Result<(), String> {
     let words = operands(words);
-    let refused = ["netem", "tbf", "fq", "limit", "police", "drop", "htb", "filter", "codel", "fq_codel"];
-    match words.iter().find(|word| refused.contains(word)) {
-        Some(_) => Err(format!("shell command tc {}", words.join(" "))),
-        None => Ok(()),
+    if let ["qdisc", "add" | "replace", "dev", _, "root", "pfifo", "limit", "0"] = words.as_slice() {
+        settings.queue_refuses = true;
+        return Ok(());
     }
+    let refused = ["netem", "tbf", "fq", "limit", "police", "drop", "htb", "filter", "codel", "fq_codel"];
+    if words.iter().any(|word| refused.contains(word)) {
+        return Err(format!("shell command tc {}", words.join(" ")));
+    }
+    // Whatever it is, it takes packets.
+    settings.queue_refuses &= words.first() != Some(&"qdisc");
+    Ok(())
 }
 
 /// `ip route ... initcwnd 4 rto_min 5ms mtu 1200`; addresses and links have no effect.
@@ -402,12 +410,24 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_for_no_packets_takes_none_until_there_is_another() {
+        let mut settings = Settings::default();
+        let refuses = "tc qdisc delete dev tun0 root 2>/dev/null; tc qdisc add dev tun0 root pfifo limit 0";
+        assert_eq!(run(refuses, &mut settings), Ok(()));
+        assert!(settings.queue_refuses);
+        assert_eq!(run("tc qdisc replace dev tun0 root pfifo", &mut settings), Ok(()));
+        assert!(!settings.queue_refuses);
+    }
+
+    #[test]
     fn what_would_change_behaviour_and_is_not_there_is_named() {
         for (text, name) in [
             ("sysctl -q net.ipv4.tcp_recovery=0", "tcp_recovery=0"),
             ("sysctl -q net.ipv4.tcp_congestion_control=reno", "reno"),
             ("sysctl -q net.ipv4.tcp_novelty=1", "tcp_novelty"),
-            ("tc qdisc add dev tun0 root pfifo limit 0", "limit"),
+            ("tc qdisc add dev tun0 root pfifo limit 5", "limit"),
+            ("tc qdisc replace dev tun0 root fq", "fq"),
+            ("tc qdisc add dev tun0 parent 1:1 pfifo limit 0", "limit"),
             ("iptables -A INPUT -j DROP", "iptables"),
             ("ip route change 192.0.2.0/24 dev tun0 initrwnd 4", "initrwnd"),
         ] {

@@ -74,3 +74,27 @@ fn no_script_makes_runner_or_engine_panic() {
     }
     assert!(seen[0] > 0 && seen[1] > 0 && seen[3] > 0, "faults of every kind: {seen:?}");
 }
+
+const UNCONNECTED: &str = "0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3\n\
+    +0 setsockopt(3, SOL_TCP, TCP_MAXSEG, [1200], 4) = 0\n";
+
+#[test]
+fn the_segment_size_of_an_unconnected_socket_is_what_was_set_or_the_default() {
+    let asked = |size: u16| {
+        run_text(&format!("{UNCONNECTED}+0 getsockopt(3, SOL_TCP, TCP_MAXSEG, [{size}], [4]) = 0\n"))
+    };
+    assert_eq!(asked(1200), Outcome::Passed, "newer Linux");
+    assert_eq!(asked(536), Outcome::Passed, "older Linux");
+    assert!(matches!(asked(1100), Outcome::Failed { line: 3, .. }), "{:?}", asked(1100));
+}
+
+#[test]
+fn what_a_queue_that_refuses_would_change_is_skipped() {
+    let refuses = "0 `tc qdisc replace dev tun0 root pfifo limit 0`\n";
+    let skipped = |rest: &str| run_text(&format!("{refuses}{rest}"));
+    assert_eq!(run_text(refuses), Outcome::Passed);
+    for rest in ["+0 %{ assert tcpi_probes == 1 }%\n", "+1 `tc qdisc del dev tun0 root`\n"] {
+        let outcome = skipped(rest);
+        assert!(matches!(outcome, Outcome::Skipped { line: 2, .. }), "{rest}: {outcome:?}");
+    }
+}

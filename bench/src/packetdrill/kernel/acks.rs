@@ -33,6 +33,8 @@ pub(crate) struct AckPolicy {
     unacked: u64,
     /// Among them something that the peer pushed.
     pushed: bool,
+    /// More arrived than was offered, so no acknowledgement could open the window: the next one waits.
+    overshot: bool,
     /// What a pause must exceed to start over.
     pub(crate) timeout: Duration,
 }
@@ -50,6 +52,7 @@ impl AckPolicy {
             injected_size: u64::MAX,
             unacked: 0,
             pushed: false,
+            overshot: false,
             timeout: Duration::from_secs(1),
         }
     }
@@ -87,7 +90,8 @@ impl AckPolicy {
         self.last_received = now;
         self.unacked += length;
         if length > self.window {
-            // More than was offered: nothing can be said of the window that would make the peer go on.
+            // Nothing can be said of the window that would make the peer go on.
+            self.overshot = true;
             return AckUrgency::Normal;
         }
         if self.is_quick_now() || self.unacked > self.segment_size {
@@ -100,6 +104,11 @@ impl AckPolicy {
     /// Whether whatever arrives is acknowledged at once.
     pub(crate) fn is_quick_now(&self) -> bool {
         self.quick > 0 && !self.conversing
+    }
+
+    /// A segment with an acknowledgement is about to leave: until when it has to wait if it is nothing else.
+    pub(crate) fn withhold(&mut self, now: Instant) -> Option<Instant> {
+        core::mem::take(&mut self.overshot).then(|| now + self.delay)
     }
 
     /// A segment with an acknowledgement left.

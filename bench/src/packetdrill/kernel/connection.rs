@@ -16,6 +16,7 @@ use outrider_stack::time::Instant;
 use super::errno::Errno;
 use super::limits::{Limit, Limits};
 use super::mapping::Mapping;
+use super::offload::{Data, Groups};
 use super::stream::Stream;
 use super::{InjectError, SocketId};
 use crate::packetdrill::language::packet::{Ecn, IcmpSpec};
@@ -62,20 +63,12 @@ pub(crate) struct Counts {
     pub(crate) marked_acks: u64,
 }
 
-/// New data in a segment.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Fresh {
-    /// It is the last of its buffer: the next segment belongs to another.
-    pub(super) ends_buffer: bool,
-}
-
 /// A segment on its way out.
 #[derive(Debug)]
 pub(super) struct Transmission {
     pub(super) bytes: Vec<u8>,
     pub(super) ecn: Ecn,
-    /// Present if it carries data for the first time.
-    pub(super) data: Option<Fresh>,
+    pub(super) data: Option<Data>,
 }
 
 /// One connection.
@@ -109,6 +102,9 @@ pub(crate) struct Conn {
     /// Waiting in FIN-WAIT-2 ends here when nobody owns the connection.
     fin_wait_end: Option<Instant>,
     fin_timeout: Duration,
+    pub(super) groups: Groups,
+    /// An acknowledgement that waits, and until when: see [`Stream::acks`].
+    withheld: Option<(Instant, Transmission)>,
     pub(crate) config: Config,
     pub(crate) counts: Counts,
     pub(crate) limits: Limits,
@@ -137,6 +133,8 @@ impl Conn {
             linger_end: None,
             fin_wait_end: None,
             fin_timeout: Duration::from_secs(60),
+            groups: Groups::default(),
+            withheld: None,
             config: Config::default(),
             counts: Counts::default(),
             limits: Limits::new(now),
@@ -205,7 +203,8 @@ impl Conn {
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let held = self.held_deadline();
         let engine = self.engine.as_ref().and_then(Connection::next_timeout);
-        [held, engine, self.fin_wait_end, self.linger_end].into_iter().flatten().min()
+        let withheld = self.withheld.as_ref().map(|(at, _)| *at);
+        [held, engine, withheld, self.fin_wait_end, self.linger_end].into_iter().flatten().min()
     }
 
     /// Linux lets what a cork holds back go when a retransmission timeout has passed.
@@ -233,10 +232,26 @@ impl Conn {
 
     /// The next segment that leaves now, as bytes.
     pub(super) fn transmit(&mut self, now: Instant) -> Option<Transmission> {
+        if let Some((_, sent)) = self.withheld.take_if(|(at, _)| *at <= now) {
+            return Some(sent);
+        }
+        let sent = self.poll_engine(now)?;
+        if let Some(until) = self.stream.acks.withhold(now).filter(|_| is_plain_ack(&sent.bytes)) {
+            self.withheld = Some((until, sent));
+            return self.poll_engine(now);
+        }
+        // What leaves now says all that the acknowledgement withheld would have said.
+        self.withheld = None;
+        Some(sent)
+    }
+
+    /// The next segment that the engine would send now.
+    fn poll_engine(&mut self, now: Instant) -> Option<Transmission> {
         let engine = self.engine.as_mut()?;
         let inspection = engine.inspect(now);
         self.stream.acks.timeout = inspection.retransmission_timeout;
         self.stream.prepare(engine.segment_size(), engine.acked_offset(), &inspection);
+        self.groups.acknowledge_to(engine.acked_offset());
         let cut_before = self.stream.cut_offset();
         let outgoing = engine.poll_transmit(now, &mut self.stream, TransmitLimit::default());
         let sent = outgoing.map(|outgoing| {
@@ -250,12 +265,16 @@ impl Conn {
                 self.counts.data_segments_out += 1;
                 self.last_data_sent = now;
             }
-            let fresh = outgoing.payload_length > 0 && self.stream.has_cut_since(cut_before);
-            Transmission {
-                bytes,
-                ecn: if outgoing.ecn_capable { Ecn::Capable0 } else { Ecn::None },
-                data: fresh.then_some(Fresh { ends_buffer: self.stream.ended_buffer() }),
-            }
+            let data = (outgoing.payload_length > 0).then(|| {
+                let fresh = self.stream.has_cut_since(cut_before);
+                Data {
+                    start: outgoing.payload_offset,
+                    end: outgoing.payload_offset + outgoing.payload_length as u64,
+                    fresh,
+                    ends_buffer: fresh && self.stream.ended_buffer(),
+                }
+            });
+            Transmission { bytes, ecn: if outgoing.ecn_capable { Ecn::Capable0 } else { Ecn::None }, data }
         });
         self.take_events(now);
         if sent.is_none() {
@@ -305,6 +324,7 @@ impl Conn {
                     self.established_pending = true;
                 }
                 Event::Closed(reason) => {
+                    self.withheld = None;
                     self.ended = Some(reason);
                     self.error = self.error.or(match reason {
                         CloseReason::Finished | CloseReason::Aborted | CloseReason::Unusable => None,
@@ -476,6 +496,15 @@ impl Conn {
             engine.acknowledge_now(now);
         }
     }
+}
+
+/// An acknowledgement and nothing else, not even SACK blocks.
+fn is_plain_ack(bytes: &[u8]) -> bool {
+    WireSegment::parse(bytes).is_some_and(|segment| {
+        let flags = segment.flags;
+        let reports = segment.options.iter().any(|option| matches!(option, TcpOption::Sack(_)));
+        segment.length == 0 && flags.ack && !(flags.syn || flags.fin || flags.rst) && !reports
+    })
 }
 
 fn emit(header: &Header, payload: [&[u8]; 2], local_port: u16, remote_port: u16) -> Vec<u8> {

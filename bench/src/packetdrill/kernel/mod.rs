@@ -18,7 +18,7 @@ use outrider_stack::time::Instant;
 use super::language::packet::{Ecn, IcmpSpec, TcpSpec};
 use super::settings::{Settings, SocketOptions};
 pub(crate) use connection::Conn;
-use connection::{Fresh, Transmission};
+use connection::Transmission;
 pub(crate) use errno::Errno;
 pub(crate) use mapping::Mapping;
 
@@ -157,21 +157,16 @@ impl Kernel {
     pub(super) fn pump(&mut self, id: ConnectionId) {
         let now = self.now;
         let least = self.settings.group_segments_min;
-        let mut group = offload::Group::default();
+        let mut run = offload::Run::default();
         let mut waiting: Option<Transmission> = None;
         for _ in 0..BURST_MAX {
             let next = self.connections[id].transmit(now);
-            let conn = &self.connections[id];
             if let Some(mut sent) = waiting.take() {
-                match sent.data {
-                    Some(Fresh { ends_buffer }) => {
-                        let last = ends_buffer || next.as_ref().is_none_or(|next| next.data.is_none());
-                        let limit = conn.inspect(now).map_or(1, |seen| offload::group_segments(&seen, least));
-                        group.add(&mut sent.bytes, last, limit);
-                    }
-                    None => group.break_off(),
-                }
-                self.sent.push_back(Sent { at: now, connection: id, bytes: sent.bytes, ecn: sent.ecn });
+                let conn = &mut self.connections[id];
+                let limit = conn.inspect(now).map_or(1, |seen| offload::group_segments(&seen, least));
+                let following = next.as_ref().and_then(|next| next.data);
+                conn.groups.send(&mut run, &mut sent.bytes, sent.data, following, limit);
+                self.put_on_wire(id, sent.bytes, sent.ecn);
             }
             if next.is_none() {
                 break;
@@ -183,6 +178,13 @@ impl Kernel {
             && let Role::Listening { ready, .. } = &mut self.sockets[listener].role
         {
             ready.push_back(id);
+        }
+    }
+
+    /// A segment leaves, unless the device's queue refuses it.
+    fn put_on_wire(&mut self, connection: ConnectionId, bytes: Vec<u8>, ecn: Ecn) {
+        if !self.settings.queue_refuses {
+            self.sent.push_back(Sent { at: self.now, connection, bytes, ecn });
         }
     }
 
@@ -203,7 +205,7 @@ impl Kernel {
         });
         let answer = self.connections[id].receive(now, &bytes, ecn, config.as_ref(), &self.settings);
         if let Some(bytes) = answer.map_err(InjectError::Wrong)? {
-            self.sent.push_back(Sent { at: now, connection: id, bytes, ecn: Ecn::None });
+            self.put_on_wire(id, bytes, Ecn::None);
         }
         self.pump(id);
         Ok(())

@@ -1,6 +1,8 @@
 //! Super-segments as Linux forms them. The engine gives single segments; Linux hands several down at once and sets
 //! PSH on the last of each such group, which shows on the wire. The runner's port does the same to groups that
-//! Linux would have formed.
+//! Linux would have formed, and again when several segments of one are sent again.
+
+use std::collections::VecDeque;
 
 use outrider_stack::tcp::connection::Inspection;
 
@@ -35,9 +37,30 @@ pub(super) fn group_segments(seen: &Inspection, least: u64) -> u64 {
     (bytes / size).max(least.max(1)).min(half_window)
 }
 
+/// Groups whose ends are kept, at most: what is in flight has fewer.
+const GROUPS_MAX: usize = 65_536;
+
+/// Payload of a segment that leaves, in stream offsets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Data {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    /// For the first time.
+    pub(super) fresh: bool,
+    /// Fresh, and the last of its buffer: the next segment belongs to another.
+    pub(super) ends_buffer: bool,
+}
+
+/// What was sent as one: a group that leaves again leaves as one again, as far as it was not cut in between.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Groups {
+    /// Where groups end, ascending.
+    ends: VecDeque<u64>,
+}
+
 /// What the port remembers of a run of segments sent in one go.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Group {
+pub(super) struct Run {
     length: u64,
 }
 
@@ -47,21 +70,48 @@ fn set_push(bytes: &mut [u8]) {
     }
 }
 
-impl Group {
-    /// A segment of new data follows, `last` of its buffer or of the run; sets PSH where a group ends.
-    pub(super) fn add(&mut self, bytes: &mut [u8], last: bool, limit: u64) {
-        self.length += 1;
-        if self.length < limit && !last {
-            return;
+impl Groups {
+    /// Everything before `offset` is acknowledged.
+    pub(super) fn acknowledge_to(&mut self, offset: u64) {
+        while self.ends.front().is_some_and(|end| *end <= offset) {
+            self.ends.pop_front();
         }
-        if self.length > 1 {
-            set_push(bytes);
-        }
-        self.length = 0;
     }
 
-    /// Something else than new data was sent.
-    pub(super) fn break_off(&mut self) {
-        self.length = 0;
+    fn add(&mut self, end: u64) {
+        let at = self.ends.partition_point(|other| *other < end);
+        if self.ends.get(at) != Some(&end) && self.ends.len() < GROUPS_MAX {
+            self.ends.insert(at, end);
+        }
+    }
+
+    /// `data` leaves, then `next`; sets PSH where a group ends. `limit`: segments of a new group.
+    pub(super) fn send(
+        &mut self,
+        run: &mut Run,
+        bytes: &mut [u8],
+        data: Option<Data>,
+        next: Option<Data>,
+        limit: u64,
+    ) {
+        let Some(data) = data else {
+            run.length = 0;
+            return;
+        };
+        run.length += 1;
+        let follows = next.is_some_and(|next| next.start == data.end && next.fresh == data.fresh);
+        let ends = if data.fresh {
+            data.ends_buffer || run.length >= limit
+        } else {
+            self.ends.binary_search(&data.end).is_ok()
+        };
+        if follows && !ends {
+            return;
+        }
+        if run.length > 1 {
+            set_push(bytes);
+        }
+        run.length = 0;
+        self.add(data.end);
     }
 }

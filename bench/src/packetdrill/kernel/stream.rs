@@ -187,8 +187,8 @@ impl Stream {
             self.hold = false;
         }
         self.acked = acked;
-        if self.send_buffer_max > 0 {
-            // Linux lets the buffer grow to twice what the congestion window needs.
+        if self.send_buffer_max > 0 && self.starved {
+            // Linux lets the buffer grow to twice what the congestion window needs, when a writer has found it full.
             let segments = inspection.congestion_window.div_ceil(self.segment_size);
             let wanted = 2 * segments * SEGMENT_CHARGE_BYTES;
             self.send_buffer = self.send_buffer.max(wanted.min(self.send_buffer_max));
