@@ -13,7 +13,7 @@ use common::{address, host_config, seeds};
 use outrider_drivers::rng::Rng;
 use outrider_stack::net::{ListenOptions, Phase, StackConfig};
 use outrider_stack::tcp::connection::CloseReason;
-use outrider_stack::tcp::segment::{Flags, Header};
+use outrider_stack::tcp::segment::{Flags, Header, Options, Timestamps};
 use outrider_stack::tcp::sequence::SeqNumber;
 use outrider_stack::time::Instant;
 use smoltcp::wire::{
@@ -201,6 +201,38 @@ fn data_with_the_last_handshake_segment_reaches_the_endpoint() {
     let payload: Vec<u8> = (0..100).map(|offset| common::endpoints::pattern(1, offset)).collect();
     lone.send(&lone.tcp(address(PEER), address(HERE), &ack, &payload));
     assert_eq!(acceptor.notes()[0].get().received, 100);
+}
+
+#[test]
+fn timestamps_before_their_padding_are_read_as_well_in_every_segment_of_a_transfer() {
+    let mut lone = Lone::new(8);
+    lone.introduce_peer();
+    let acceptor = listen(&mut lone, 4);
+    let stamped = |value: u32, echo: u32, header: Header| {
+        let options = Options { timestamps: Some(Timestamps { value, echo }), ..header.options };
+        Header { options, ..header }
+    };
+    // High halves are alike and the low ones small: half a value and half an echo would be a time long gone.
+    lone.send(&lone.tcp(address(PEER), address(HERE), &stamped(0x7000_0000, 0, syn(1)), &[]));
+    let (_, answer) = lone.segments()[0];
+    let echo = answer.options.timestamps.unwrap().value;
+    for number in 0..3 {
+        let offset = 100 * number;
+        let header = Header {
+            seq: SeqNumber(2 + offset),
+            ack: Some(answer.seq.add(1)),
+            window: 9,
+            ..Header::default()
+        };
+        let payload: Vec<u8> =
+            (0..100).map(|at| common::endpoints::pattern(1, u64::from(offset) + at)).collect();
+        let header = stamped(0x7000_0001 + number, echo, header);
+        let mut frame = lone.tcp(address(PEER), address(HERE), &header, &payload);
+        frame[54..66].rotate_left(2);
+        assert_eq!((frame[54..56].to_vec(), frame[64..66].to_vec()), (vec![8, 10], vec![1, 1]));
+        lone.send(&frame);
+        assert_eq!(acceptor.notes()[0].get().received, 100 * (u64::from(number) + 1), "segment {number}");
+    }
 }
 
 #[test]

@@ -307,13 +307,19 @@ fn throughput(run: &Loaded) -> Result<Plots, ChartError> {
 /// Of messages too the length is what they carry: by their number the large ones would be too short to be seen.
 fn goodput_bars(run: &Loaded) -> Result<Option<Plot>, ChartError> {
     let messages = run.results().any(|row| row.number("messages_per_second").is_some());
+    // A carrier is named by its variant, unless there are two of it.
+    let shares_variant = |row: &Row<'_>, other: &Row<'_>| {
+        row.variant() == other.variant() && row.text("link") != other.text("link")
+    };
+    let ambiguous = run.results().any(|row| run.results().any(|other| shares_variant(&row, &other)));
+    let except: &[&str] = if ambiguous { &[] } else { &["link"] };
     let bars: Vec<Bar> = run
         .results()
         .filter_map(|row| {
             let number =
                 row.number("messages_per_second").map(|number| format!(", {}/s", count(number.round())));
             let note = table::bits_per_second(row.number("goodput_bps")?) + &number.unwrap_or_default();
-            bar(&row, "goodput_bps", label(&row, &["link"]), note)
+            bar(&row, "goodput_bps", label(&row, except), note)
         })
         .collect();
     let title = if messages { "Messages answered, by what they carry" } else { "Goodput" };

@@ -19,7 +19,8 @@ pub(crate) struct Loaded {
     object: Map<String, Value>,
 }
 
-/// Reads every `*.json` of `folder`, in the order of their names. Files that are no results of this tool are returned by name.
+/// Reads every `*.json` of `folder`, in the order of their names. Files that are no results of this tool are returned by
+/// name.
 ///
 /// # Errors
 /// The folder cannot be read, or holds no result.

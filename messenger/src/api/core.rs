@@ -91,6 +91,10 @@ impl Core {
         if rings || done {
             self.ring();
         }
+        if done {
+            // The control thread may have ended before an attempt that was under way then: who waits is told here.
+            self.changed.notify_all();
+        }
         result
     }
 

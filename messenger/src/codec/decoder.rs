@@ -13,8 +13,8 @@ use crate::message::{LANES, Message, lane_of};
 /// what it never sends.
 const BUFFER_AT_ONCE_BYTES: usize = 256 << 10;
 
-/// A chunk shorter than this is not worth a place of its own ([`Decoder::place`]): a transport reads more at a time into a
-/// buffer, of as many as there are, and the copy out of that is from the cache. What is left of a chunk that is long
+/// A chunk shorter than this is not worth a place of its own ([`Decoder::place`]): a transport reads more at a time into
+/// a buffer, of as many as there are, and the copy out of that is from the cache. What is left of a chunk that is long
 /// enough has a place however little it is, or the next one would be read into the buffer behind it.
 const PLACED_CHUNK_BYTES_MIN: usize = 32 << 10;
 /// Placed at a time at most: so many that a call is cheap for each, and so few that they are still in the cache when
@@ -191,8 +191,8 @@ impl Decoder {
         }
     }
 
-    /// Where the next bytes belong, and how many of them, if they are of a message in a long chunk. Who appends some there calls
-    /// [`Self::placed`]; who does not gives them to [`Self::decode`].
+    /// Where the next bytes belong, and how many of them, if they are of a message in a long chunk. Who appends some
+    /// there calls [`Self::placed`]; who does not gives them to [`Self::decode`].
     pub fn place(&mut self) -> Option<(&mut Vec<u8>, usize)> {
         let Work { body: Some(body), partials, .. } = self.work.as_deref_mut()? else { return None };
         let in_message = matches!(body.target, Target::Message { .. });

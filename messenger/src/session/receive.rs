@@ -45,8 +45,8 @@ impl Session {
         self.judge(now, result).map(|()| delivery)
     }
 
-    /// Where the next bytes of the stream belong, and how many of them, if that is known and they are many. Who
-    /// appends them there calls [`Self::placed`] instead of [`Self::deliver`].
+    /// Where the next bytes of the stream belong, and how many of them, if that is known and they are of a long
+    /// chunk. Who appends them there calls [`Self::placed`] instead of [`Self::deliver`].
     pub fn place(&mut self) -> Option<(&mut Vec<u8>, usize)> {
         if self.phase == Phase::Open { self.decoder.place() } else { None }
     }

@@ -13,7 +13,8 @@ use super::frame::{ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, OVERHEAD_MAX, Packet}
 use crate::tcp::segment::Segment;
 use crate::tcp::sequence::SeqNumber;
 use crate::tcp::wire::{
-    self, BASE_HEADER_BYTES, CHECKSUM_AT, FLAGS_AT, PSH, SEQUENCE_AT, TIMESTAMP_AT, TIMESTAMPS_ONLY_BYTES,
+    self, BASE_HEADER_BYTES, CHECKSUM_AT, FLAGS_AT, PSH, SEQUENCE_AT, TIMESTAMP_AT, TIMESTAMPS_LAYOUT,
+    TIMESTAMPS_ONLY_BYTES,
 };
 
 /// Compared at a time, bytes.
@@ -107,6 +108,11 @@ impl Prediction {
         let tcp_bytes = packet.payload.len() - segment.payload.len();
         let Some(head) = frame.get(..kind.compared_bytes()) else { return };
         if kind.transport + tcp_bytes != kind.length {
+            return;
+        }
+        // Other layouts are as good, but their values are elsewhere.
+        let options = &head[kind.transport + BASE_HEADER_BYTES..kind.length];
+        if kind.timestamps && !options.starts_with(&TIMESTAMPS_LAYOUT) {
             return;
         }
         self.kind = Some(kind);

@@ -27,6 +27,9 @@ pub(crate) const CHECKSUM_AT: usize = 16;
 /// Bytes of options where they are the timestamps, padded as everyone does, and where the value is in such a header.
 pub(crate) const TIMESTAMPS_ONLY_BYTES: usize = 2 + TIMESTAMPS_BYTES;
 pub(crate) const TIMESTAMP_AT: usize = BASE_HEADER_BYTES + 4;
+/// What such options begin with.
+pub(crate) const TIMESTAMPS_LAYOUT: [u8; 4] =
+    [KIND_NO_OPERATION, KIND_NO_OPERATION, KIND_TIMESTAMPS, TIMESTAMPS_BYTES as u8];
 /// Control bits (RFC 9293 section 3.1, RFC 3168 section 6.1).
 pub(crate) const FIN: u8 = 1;
 const SYN: u8 = 1 << 1;

@@ -55,8 +55,10 @@ pub(super) struct Tools<'a> {
     pub(super) scratch: &'a mut Scratch,
     /// Bytes read and cut so far, by all whose turn it was.
     pub(super) moved: usize,
-    /// Much of a chunk is still to come.
+    /// What was read was a part of a chunk of which much is still to come.
     pub(super) awaits_long: bool,
+    /// Something was sent: whoever sends more of it is told by epoll when it may.
+    pub(super) sent: bool,
 }
 
 /// A connection on its worker.

@@ -36,6 +36,7 @@ impl Connection {
     /// The connection is over.
     pub(super) fn receive(&mut self, tools: &mut Tools<'_>) -> Result<bool, CloseReason> {
         let mut left = TURN_BYTES_MAX;
+        let mut any_placed = false;
         while self.readable && !self.peer_finished {
             let room = self.endpoint.room();
             if room == 0 {
@@ -52,6 +53,7 @@ impl Connection {
                 }
                 Ok(received) => {
                     let Received { placed, buffered, filled } = received;
+                    any_placed |= placed > 0;
                     self.hand_over(tools.clock.now(), placed, &tools.buffer[..buffered])
                         .map_err(|SinkFault| CloseReason::Unusable)?;
                     // The socket was emptied; what comes later makes a new event (epoll(7), question 9).
@@ -70,7 +72,7 @@ impl Connection {
             }
             self.obey()?;
         }
-        tools.awaits_long |= self.placing && self.awaits_long();
+        tools.awaits_long |= any_placed && self.awaits_long();
         Ok(false)
     }
 

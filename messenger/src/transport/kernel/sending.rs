@@ -44,6 +44,7 @@ impl Connection {
             }
             left = left.saturating_sub(bytes);
             tools.moved += bytes;
+            tools.sent = true;
             written = self.write(tools)?;
         }
     }

@@ -41,8 +41,8 @@ const INPUTS_PER_TURN: usize = 256;
 const RECEIVE_BUFFER_BYTES: usize = 128 << 10;
 /// So many bytes moved in a round of turns are bulk: what follows is polled for. A heartbeat alone is not.
 const BULK_BYTES_MIN: usize = 16 << 10;
-/// Before the next look at the sockets while much of a chunk is still to come. A look at once would find one segment, and
-/// to tell of it and to have it acknowledged takes the sender's time as well as this end's.
+/// Before the next look at the sockets while much of a chunk is still to come and nothing is sent. A look at once would find
+/// one segment, and to tell of it and to have it acknowledged takes the sender's time as well as this end's.
 const LONG_LOOK_INTERVAL: Duration = Duration::from_micros(40);
 /// A worker that shares its core wants it soon rather than for long.
 const SCHEDULER_SLICE: Duration = Duration::from_micros(100);
@@ -273,15 +273,16 @@ impl Worker {
 
     /// One turn for each connection that is ready.
     fn take_turns(&mut self) {
-        let (mut moved, mut awaits_long) = (0, false);
+        let (mut moved, mut awaits_long, mut sent) = (0, false, false);
+        let had_turns = !self.ready.is_empty();
         for _ in 0..self.ready.len() {
             let Some(index) = self.ready.pop_front() else { break };
             let Some(connection) = self.connections.get_mut(index) else { continue };
             connection.queued = false;
             let (buffer, scratch) = (&mut self.buffer[..], &mut self.scratch);
-            let mut tools = Tools { clock: &*self.clock, buffer, scratch, moved, awaits_long };
+            let mut tools = Tools { clock: &*self.clock, buffer, scratch, moved, awaits_long, sent };
             let turn = connection.turn(&mut tools);
-            (moved, awaits_long) = (tools.moved, tools.awaits_long);
+            (moved, awaits_long, sent) = (tools.moved, tools.awaits_long, tools.sent);
             match turn {
                 Ok(next) => {
                     let timer = index as u32;
@@ -296,8 +297,12 @@ impl Worker {
                 Err(reason) => self.close(index, reason),
             }
         }
+        // Who sends must be there as soon as there is room again.
+        let awaits_long = awaits_long && !sent;
         if moved >= BULK_BYTES_MIN {
             self.last_bulk = Some(Bulk { at: self.clock.now(), awaits_long });
+        } else if had_turns && let Some(bulk) = &mut self.last_bulk {
+            bulk.awaits_long = awaits_long;
         }
     }
 

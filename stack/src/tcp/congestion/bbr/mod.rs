@@ -46,9 +46,11 @@
 //! 12. *A super-segment is no queue.* Sender and receiver each carry one whole before the next can have it, and it is
 //!     acknowledged as one: its RTT has twice its own length in it, beside a `min_rtt` that may be a lone segment's.
 //!     Deviation 1 leaves that out, UP (deviation 2) lets two of them be in flight beside the 1.25 BDP, and the window
-//!     holds three (deviation 4). A round then has one acknowledgement, whose RTT says as much about the threads as about
-//!     the path: rounds are judged together until there are four. Otherwise two in flight look like a queue, one at a time is all that is left, and
-//!     half of what the hosts could do.
+//!     holds three (deviation 4): where each has one acknowledgement, UP so lasts until the rate has stopped growing. A
+//!     round then has one acknowledgement, whose RTT says as much about the threads as about the path: rounds are judged
+//!     together until there are four, and the five rounds of deviation 1 are five such verdicts. Otherwise two in flight
+//!     look like a queue, one at a time is all that is left, and half of what the hosts could do. All of this only
+//!     while the rate is such that a super-segment is more than a segment.
 //!
 //! Deterministic: the only random choice, the time between probes, comes from the seed.
 
@@ -171,7 +173,7 @@ pub struct Bbr {
     state: State,
     /// Rounds of the present half of the aggregation filter.
     aggregation_rounds: u8,
-    /// Whether super-segments leave (deviation 12).
+    /// Super-segments have left, so the port takes them (deviation 12).
     leaves_in_bulk: bool,
     idle_restart: bool,
     app_limited: bool,
@@ -362,14 +364,22 @@ impl Bbr {
 
     /// The largest super-segment that leaves now, or a segment where none do.
     fn unit(&self) -> u64 {
-        let whole = if self.leaves_in_bulk { bytes_in(self.bandwidth, SUPER_SEGMENT_TIME) } else { 0 };
-        whole.min(QUANTUM_BYTES_MAX).max(self.segment_size())
+        if self.in_bulk() { self.super_segment().min(QUANTUM_BYTES_MAX) } else { self.segment_size() }
+    }
+
+    fn super_segment(&self) -> u64 {
+        bytes_in(self.bandwidth, SUPER_SEGMENT_TIME)
+    }
+
+    /// Whether super-segments leave now: the port takes them, and at this rate one is more than a segment.
+    fn in_bulk(&self) -> bool {
+        self.leaves_in_bulk && self.super_segment() >= 2 * self.segment_size()
     }
 
     /// An RTT without what carrying super-segments whole adds to it (deviation 12), `acked` being what was
     /// acknowledged with it.
     fn queueing_rtt(&self, rtt: Duration, acked: u64) -> Duration {
-        if !self.leaves_in_bulk {
+        if !self.in_bulk() {
             return rtt;
         }
         rtt.saturating_sub(time_of(STORING_HOSTS * self.unit().min(acked), self.bandwidth))
@@ -381,7 +391,7 @@ impl Bbr {
         self.usage.on_round();
         let tolerance = segment_tolerance(self.segment_size(), self.bandwidth);
         let yielding = matches!(self.state, State::Cruise | State::Down);
-        let samples_min = if self.leaves_in_bulk { BULK_SAMPLES_MIN } else { 0 };
+        let samples_min = if self.in_bulk() { BULK_SAMPLES_MIN } else { 0 };
         let verdict = self.queue.on_round(self.min_rtt.get(), tolerance, yielding, samples_min);
         if verdict == Verdict::FalseAlarm {
             self.filled.bounds.queue_bandwidth = u64::MAX;

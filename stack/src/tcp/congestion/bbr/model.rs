@@ -165,6 +165,11 @@ impl Bbr {
         }
         if ack.round_start && matches!(self.state, State::Cruise | State::Down) && !ack.app_limited {
             self.adapt_bounds_to_queue(ack.queue_judged);
+        } else if ack.queue_judged
+            && let Some(filled) = self.filled.made_mut()
+        {
+            // The next verdict is about the rounds from here on.
+            filled.bounds.queue_rate = 0;
         }
     }
 

@@ -16,7 +16,8 @@ const PROBE_WAIT_ROUNDS_MAX: u64 = 63;
 /// Deviation 6: the least time between probes, and what is added to it at random.
 const PROBE_WAIT_MIN: Duration = Duration::from_millis(10);
 const PROBE_WAIT_MIN_RANDOM: Duration = Duration::from_millis(5);
-/// Deviations 2 and 12: UP ends at this much of the BDP and two units in flight, and is repeated if the bandwidth grew this much.
+/// Deviations 2 and 12: UP ends at this much of the BDP and two units in flight, and is repeated if the bandwidth grew
+/// this much.
 const UP_INFLIGHT_PERCENT: u64 = 125;
 const GROWTH_PERCENT: u128 = 112;
 /// Doublings of the slope at which inflight_longterm grows, at most.
