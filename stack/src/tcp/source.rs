@@ -188,8 +188,9 @@ pub trait SegmentSink {
     /// [`SinkFault`] makes the engine reset the connection.
     fn deliver(&mut self, now: Instant, bytes: &[u8]) -> Result<AckUrgency, SinkFault>;
 
-    /// Where the next bytes belong, if the sink knows and they are part of many: a transport that has to copy them anyway may
-    /// put them there, and then calls [`Self::placed`] before anything else. Any other gives them to [`Self::deliver`].
+    /// Where the next bytes belong, if the sink knows and they are part of many: a transport that has to copy them anyway
+    /// may put them there, and then calls [`Self::placed`] before anything else. Any other gives them to
+    /// [`Self::deliver`].
     fn place(&mut self) -> Option<Place<'_>> {
         None
     }

@@ -240,13 +240,11 @@ fn emit_options(mut buffer: &mut [u8], options: &Options, blocks: usize) {
     }
     if let Some(Timestamps { value, echo }) = options.timestamps {
         let (room, rest) = buffer.split_at_mut(2 + TIMESTAMPS_BYTES);
+        room[..4].copy_from_slice(&TIMESTAMPS_LAYOUT);
         if options.sack_permitted {
+            // In the place of the padding.
             TcpOption::SackPermitted.emit(room);
-        } else {
-            room[..2].fill(KIND_NO_OPERATION);
         }
-        room[2] = KIND_TIMESTAMPS;
-        room[3] = TIMESTAMPS_BYTES as u8;
         room[4..8].copy_from_slice(&value.to_be_bytes());
         room[8..].copy_from_slice(&echo.to_be_bytes());
         buffer = rest;

@@ -41,8 +41,8 @@ const INPUTS_PER_TURN: usize = 256;
 const RECEIVE_BUFFER_BYTES: usize = 128 << 10;
 /// So many bytes moved in a round of turns are bulk: what follows is polled for. A heartbeat alone is not.
 const BULK_BYTES_MIN: usize = 16 << 10;
-/// Before the next look at the sockets while much of a chunk is still to come and nothing is sent. A look at once would find
-/// one segment, and to tell of it and to have it acknowledged takes the sender's time as well as this end's.
+/// Before the next look at the sockets while much of a chunk is still to come and nothing is sent. A look at once would
+/// find one segment, and to tell of it and to have it acknowledged takes the sender's time as well as this end's.
 const LONG_LOOK_INTERVAL: Duration = Duration::from_micros(40);
 /// A worker that shares its core wants it soon rather than for long.
 const SCHEDULER_SLICE: Duration = Duration::from_micros(100);

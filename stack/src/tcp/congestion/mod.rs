@@ -81,10 +81,28 @@ pub struct RateSample {
 impl RateSample {
     /// Bytes per second.
     pub fn bytes_per_second(&self) -> u64 {
-        let nanos = self.interval.as_nanos().max(1);
-        match (self.delivered.checked_mul(1_000_000_000), u64::try_from(nanos)) {
-            (Some(product), Ok(nanos)) => product / nanos,
-            _ => u64::try_from(u128::from(self.delivered) * 1_000_000_000 / nanos).unwrap_or(u64::MAX),
+        rate_of(self.delivered, self.interval)
+    }
+}
+
+/// Bytes per second, if so many pass in a time.
+pub(crate) fn rate_of(bytes: u64, time: Duration) -> u64 {
+    scaled(bytes, 1_000_000_000, nanos(time).max(1))
+}
+
+/// Nanoseconds of a time, saturating.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// `value` times `factor` over `divisor`, saturating. A division of 128 bits is a call, and there are nine of these for
+/// an acknowledgement, of which nearly none needs them.
+#[inline]
+fn scaled(value: u64, factor: u64, divisor: u64) -> u64 {
+    match value.checked_mul(factor) {
+        Some(product) => product / divisor,
+        None => {
+            u64::try_from(u128::from(value) * u128::from(factor) / u128::from(divisor)).unwrap_or(u64::MAX)
         }
     }
 }

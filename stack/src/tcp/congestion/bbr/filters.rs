@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use crate::tcp::congestion::{nanos, rate_of, scaled};
 use crate::tcp::maybe::{FlightBytes, Maybe, ShortSpan, Span};
 use crate::time::Instant;
 
@@ -72,9 +73,8 @@ impl SustainedRate {
             return;
         }
         if !self.app_limited {
-            let rate = u128::from(delivered) * 1_000_000_000 / elapsed.as_nanos().max(1);
             let rates = self.rates.get_or_insert_default();
-            rates[usize::from(self.next)] = u64::try_from(rate).unwrap_or(u64::MAX);
+            rates[usize::from(self.next)] = rate_of(delivered, elapsed);
             self.next = (self.next + 1) % SUSTAINED_COUNT as u8;
         }
         self.began = Maybe::some(now);
@@ -341,31 +341,17 @@ pub(super) fn exceeds_loss_threshold(lost: u64, total: u64) -> bool {
 
 /// Bytes that a rate carries in a time.
 pub(super) fn bytes_in(bytes_per_second: u64, time: Duration) -> u64 {
-    let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    scaled(bytes_per_second, nanos, 1_000_000_000)
+    scaled(bytes_per_second, nanos(time), 1_000_000_000)
 }
 
 /// Time in which a rate carries so many bytes.
 pub(super) fn time_of(bytes: u64, bytes_per_second: u64) -> Duration {
-    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(bytes_per_second.max(1));
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    Duration::from_nanos(scaled(bytes, 1_000_000_000, bytes_per_second.max(1)))
 }
 
 /// `percent` of `value`, saturating.
 pub(super) fn percent_of(value: u64, percent: u64) -> u64 {
     scaled(value, percent, 100)
-}
-
-/// `value` times `factor` over `divisor`, saturating. A division of 128 bits is a call, and there are nine of these for
-/// an acknowledgement, of which nearly none needs them.
-#[inline]
-fn scaled(value: u64, factor: u64, divisor: u64) -> u64 {
-    match value.checked_mul(factor) {
-        Some(product) => product / divisor,
-        None => {
-            u64::try_from(u128::from(value) * u128::from(factor) / u128::from(divisor)).unwrap_or(u64::MAX)
-        }
-    }
 }
 
 #[cfg(test)]

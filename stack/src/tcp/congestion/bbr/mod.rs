@@ -70,7 +70,7 @@ use self::probe::Filled;
 use self::startup::FullPipe;
 use super::random::Random;
 use super::usage::WindowUsage;
-use super::{AckSample, CongestionControl, CongestionEvent, SUPER_SEGMENT_TIME};
+use super::{AckSample, CongestionControl, CongestionEvent, SUPER_SEGMENT_TIME, rate_of};
 use crate::tcp::maybe::{FlightBytes, Lazily};
 use crate::time::Instant;
 
@@ -230,10 +230,7 @@ impl Bbr {
     }
 
     fn set_initial_pacing_rate(&mut self, rtt: Duration) {
-        let nanos = rtt.as_nanos().max(1);
-        let nominal =
-            u64::try_from(u128::from(self.initial_window()) * 1_000_000_000 / nanos).unwrap_or(u64::MAX);
-        self.pacing_rate = percent_of(nominal, STARTUP_PACING_PERCENT);
+        self.pacing_rate = percent_of(rate_of(self.initial_window(), rtt), STARTUP_PACING_PERCENT);
     }
 
     /// max_bw (section 5.5.5), as far as it is to be believed (deviation 11).
@@ -364,25 +361,24 @@ impl Bbr {
 
     /// The largest super-segment that leaves now, or a segment where none do.
     fn unit(&self) -> u64 {
-        if self.in_bulk() { self.super_segment().min(QUANTUM_BYTES_MAX) } else { self.segment_size() }
-    }
-
-    fn super_segment(&self) -> u64 {
-        bytes_in(self.bandwidth, SUPER_SEGMENT_TIME)
+        let segment = self.segment_size();
+        let whole = if self.leaves_in_bulk { bytes_in(self.bandwidth, SUPER_SEGMENT_TIME) } else { 0 };
+        if whole >= 2 * segment { whole.min(QUANTUM_BYTES_MAX) } else { segment }
     }
 
     /// Whether super-segments leave now: the port takes them, and at this rate one is more than a segment.
     fn in_bulk(&self) -> bool {
-        self.leaves_in_bulk && self.super_segment() >= 2 * self.segment_size()
+        self.unit() > self.segment_size()
     }
 
     /// An RTT without what carrying super-segments whole adds to it (deviation 12), `acked` being what was
     /// acknowledged with it.
     fn queueing_rtt(&self, rtt: Duration, acked: u64) -> Duration {
-        if !self.in_bulk() {
+        let unit = self.unit();
+        if unit == self.segment_size() {
             return rtt;
         }
-        rtt.saturating_sub(time_of(STORING_HOSTS * self.unit().min(acked), self.bandwidth))
+        rtt.saturating_sub(time_of(STORING_HOSTS * unit.min(acked), self.bandwidth))
     }
 
     /// What a round's end does before anything else looks at the round. Returns whether it brought a verdict on the
