@@ -244,8 +244,8 @@ impl Stack {
         let mut woken = mem::take(&mut self.woken);
         // Bounded: endpoints that wake themselves from `on_wake` wait for the next poll.
         woken.extend((0..self.wake_list.0.len()).map_while(|_| self.wake_list.0.pop()));
-        if self.table.len() >= FETCH_CONNECTIONS_MIN {
-            let beside = |index| self.touch_places(index);
+        if self.table.len() >= FETCH_CONNECTIONS_MIN && !woken.is_empty() {
+            let beside = |index| touch_places(&self.wheel, &self.ready, index);
             self.table.fetch(woken.iter().map(|id| id.index), true, beside);
         }
         woken.drain(..).for_each(|id| self.wake(now, id));
@@ -260,14 +260,12 @@ impl Stack {
             let tag = frame::peek_flow(bytes).map(|key| self.table.tag(&key));
             shown.extend(tag.filter(|tag| shown.last() != Some(tag)));
         });
-        self.table.fetch_flows(&shown, |index| self.touch_places(index));
-        shown.clear();
+        if !shown.is_empty() {
+            let Stack { table, wheel, ready, .. } = self;
+            table.fetch_flows(&shown, |index| touch_places(wheel, ready, index));
+            shown.clear();
+        }
         self.shown = shown;
-    }
-
-    /// Reads the places that a connection has in tables of the stack.
-    fn touch_places(&self, index: u32) -> u64 {
-        self.wheel.touch(index) ^ self.ready.touch(index)
     }
 
     fn next_deadline(&self, now: Instant, more: bool) -> Option<Instant> {
@@ -310,6 +308,11 @@ impl Stack {
         }
         self.control.clear();
     }
+}
+
+/// Reads the places that a connection has in tables of the stack.
+fn touch_places(wheel: &Wheel, ready: &ReadyQueue, index: u32) -> u64 {
+    wheel.touch(index) ^ ready.touch(index)
 }
 
 fn check_limits(config: &StackConfig) -> Result<(), StackError> {
