@@ -38,6 +38,7 @@ mod train;
 mod transmit;
 
 use std::collections::VecDeque;
+use std::hint;
 use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -246,7 +247,12 @@ impl Stack {
         woken.extend((0..self.wake_list.0.len()).map_while(|_| self.wake_list.0.pop()));
         if self.table.len() >= FETCH_CONNECTIONS_MIN && !woken.is_empty() {
             let beside = |index| touch_places(&self.wheel, &self.ready, index);
-            self.table.fetch(woken.iter().map(|id| id.index), true, beside);
+            let indexes = woken.iter().map(|id| id.index);
+            self.table.fetch(indexes.clone(), true, beside);
+            // Those that have nothing in flight begin with what others have left.
+            let entries = indexes.filter_map(|index| self.table.get(index));
+            let bare = entries.filter(|entry| entry.connection.is_bare()).count();
+            hint::black_box(self.spares.touch(bare));
         }
         woken.drain(..).for_each(|id| self.wake(now, id));
         self.woken = woken;
