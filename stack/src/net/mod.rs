@@ -54,7 +54,7 @@ pub use statistics::{StackStatistics, Statistic};
 pub use steering::Steering;
 pub use table::{ConnectionSummary, Phase};
 
-use crate::endpoint::{ConnectionId, WakeTarget};
+use crate::endpoint::{ConnectionId, WakeTarget, Wakers};
 use crate::tcp::connection::{CloseReason, Config as TcpConfig};
 use crate::time::Instant;
 use crate::wheel::Wheel;
@@ -115,7 +115,7 @@ pub struct Stack {
     /// When to try the port again, while it holds as much as it should; and when it last was found so.
     transmit_retry: Option<Instant>,
     port_blocked_at: Option<Instant>,
-    wake_target: Arc<dyn WakeTarget>,
+    wakers: Wakers,
     wake_list: Arc<WakeList>,
     /// The part in a group of shards, if there is one.
     member: Option<Member>,
@@ -187,7 +187,7 @@ impl Stack {
             next_ephemeral: 0,
             transmit_retry: None,
             port_blocked_at: None,
-            wake_target: Arc::clone(&wake_list) as Arc<dyn WakeTarget>,
+            wakers: Wakers::new(Arc::clone(&wake_list) as Arc<dyn WakeTarget>),
             wake_list,
             member: None,
             statistics: StackStatistics::default(),
@@ -202,9 +202,13 @@ impl Stack {
         })
     }
 
-    /// Has wakers made from now on report to `target` instead of the internal list that [`Self::poll`] drains.
+    /// Has wakers report to `target` instead of the internal list that [`Self::poll`] drains.
+    ///
+    /// # Panics
+    /// There are connections, whose wakers report to that list.
     pub fn set_wake_target(&mut self, target: Arc<dyn WakeTarget>) {
-        self.wake_target = target;
+        assert!(self.table.len() == 0, "the target of wakers must be set before the first connection");
+        self.wakers = Wakers::new(target);
     }
 
     /// Receives a burst, fires timers, transmits a burst, rings the port's doorbell once.

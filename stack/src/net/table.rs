@@ -7,7 +7,7 @@ use super::flows::Flows;
 use super::frame::{Mac, Sums, Template};
 use super::key::FlowKey;
 use super::listener::ListenerId;
-use crate::endpoint::{ConnectionId, Endpoint, Established, Waker};
+use crate::endpoint::{ConnectionId, Endpoint, Established};
 use crate::growth::lengthen;
 use crate::tcp::connection::{CloseReason, Connection};
 use crate::tcp::maybe::FlightBytes;
@@ -64,13 +64,14 @@ pub(super) struct Entry {
     pub(super) touched: bool,
     /// The peer is not on the link: frames go to the gateway.
     pub(super) through_gateway: bool,
+    /// Its user is an endpoint, which has a waker.
+    pub(super) attached: bool,
     /// Segments sent in the present turn.
     pub(super) turn_segments: u32,
     /// The room last told to the connection.
     pub(super) room: FlightBytes,
     /// [`Nobody`] while half-open.
     pub(super) user: Box<dyn Endpoint>,
-    pub(super) waker: Option<Waker>,
     pub(super) half_open: Option<Box<HalfOpen>>,
     /// What was last told to the user.
     pub(super) acked_offset: u64,
