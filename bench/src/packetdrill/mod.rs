@@ -5,6 +5,7 @@
 //! [`outrider_stack::tcp::connection::Connection`]. `python` and `shell` read assertions and shell lines.
 
 mod compare;
+mod habits;
 mod head;
 mod kernel;
 mod language;

@@ -13,6 +13,7 @@ use outrider_stack::tcp::source::Blocked;
 use outrider_stack::tcp::wire::{self, Emission, Envelope, Ports};
 use outrider_stack::time::Instant;
 
+use super::completions::Completions;
 use super::errno::Errno;
 use super::limits::{Limit, Limits};
 use super::mapping::Mapping;
@@ -103,6 +104,7 @@ pub(crate) struct Conn {
     fin_wait_end: Option<Instant>,
     fin_timeout: Duration,
     pub(super) groups: Groups,
+    pub(crate) completions: Completions,
     /// An acknowledgement that waits, and until when: see [`Stream::acks`].
     withheld: Option<(Instant, Transmission)>,
     pub(crate) config: Config,
@@ -134,6 +136,7 @@ impl Conn {
             fin_wait_end: None,
             fin_timeout: Duration::from_secs(60),
             groups: Groups::default(),
+            completions: Completions::default(),
             withheld: None,
             config: Config::default(),
             counts: Counts::default(),
@@ -158,6 +161,10 @@ impl Conn {
             Some(seconds) => Duration::from_secs(seconds.max(0) as u64),
             None => settings.fin_timeout,
         };
+        if let Some(habits) = settings.habits {
+            self.groups.unpushed = !habits.pushes_groups;
+            self.stream.finish_acked_at_once = habits.finish_acked_at_once;
+        }
         self.config = config.clone();
         self.mapping.set_local(self.initial.0);
     }
@@ -252,6 +259,7 @@ impl Conn {
         self.stream.acks.timeout = inspection.retransmission_timeout;
         self.stream.prepare(engine.segment_size(), engine.acked_offset(), &inspection);
         self.groups.acknowledge_to(engine.acked_offset());
+        self.completions.acknowledge_to(engine.acked_offset());
         let cut_before = self.stream.cut_offset();
         let outgoing = engine.poll_transmit(now, &mut self.stream, TransmitLimit::default());
         let sent = outgoing.map(|outgoing| {
@@ -326,6 +334,8 @@ impl Conn {
                 Event::Closed(reason) => {
                     self.withheld = None;
                     self.ended = Some(reason);
+                    // What was in the send buffer is freed.
+                    self.completions.acknowledge_to(u64::MAX);
                     self.error = self.error.or(match reason {
                         CloseReason::Finished | CloseReason::Aborted | CloseReason::Unusable => None,
                         CloseReason::Refused => Some(Errno::ECONNREFUSED),

@@ -3,6 +3,7 @@
 
 mod acks;
 pub(crate) mod calls;
+mod completions;
 mod connection;
 mod errno;
 pub(crate) mod information;

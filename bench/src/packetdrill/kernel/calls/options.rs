@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use outrider_stack::tcp::congestion::Algorithm;
 use outrider_stack::tcp::connection::State;
 
 use super::{Arguments, Attempt, Stop, unknown};
 use crate::packetdrill::kernel::{Errno, Kernel, Role, SocketId};
 use crate::packetdrill::language::{Expression, constant};
+use crate::packetdrill::shell;
 use crate::packetdrill::settings::{RECEIVE_BUFFER_MIN, SEND_BUFFER_MIN};
 
 /// Options whose value is kept and read back, because nothing here depends on it: level, name.
@@ -94,9 +94,7 @@ impl Kernel {
 
     fn set_congestion(&mut self, id: SocketId, value: &Expression) -> Attempt {
         let Expression::Text(name) = value else { return Err(unknown(value)) };
-        let Ok(algorithm) = name.parse::<Algorithm>() else {
-            return Err(Stop::Unsupported(format!("congestion control {name}")));
-        };
+        let algorithm = shell::algorithm(name).map_err(Stop::Unsupported)?;
         if self.connection_of(id).is_some() && self.sockets[id].options.algorithm != algorithm {
             return Err(Stop::Unsupported(format!(
                 "change to congestion control {name} on an open connection"
@@ -134,6 +132,7 @@ impl Kernel {
                     self.connections[connection].stream.set_send_buffer(room);
                 }
             }
+            "SO_ZEROCOPY" => options.zerocopy = value != 0,
             "SO_RCVLOWAT" => options.receive_low_water = u64::try_from(value).unwrap_or(0).max(1),
             "SO_KEEPALIVE" => {
                 options.keepalive = value != 0;
@@ -295,6 +294,7 @@ impl Kernel {
                 None => options.send_buffer.unwrap_or(self.settings.send_buffer.default) as i64,
             },
             "SO_RCVLOWAT" => options.receive_low_water as i64,
+            "SO_ZEROCOPY" => i64::from(options.zerocopy),
             "SO_KEEPALIVE" => i64::from(options.keepalive),
             "TCP_NODELAY" => i64::from(options.nodelay),
             "TCP_CORK" => i64::from(options.cork),
