@@ -10,8 +10,8 @@ use super::language::packet::{Body, PacketSpec, TcpSpec};
 use super::language::{Action, Call, Direction, Script, Statement, Time};
 use super::segment::TcpOption;
 
-/// First windows of Linux before it offered all it has, in segments: by default, and before that.
-const FIRST_WINDOW_SEGMENTS: [u32; 2] = [10, 20];
+/// First windows of Linux before it offered all it has, in segments.
+const FIRST_WINDOW_SEGMENTS: [u32; 3] = [4, 10, 20];
 /// What a host offers at first that has more than the field can say.
 const FIRST_WINDOW_LARGEST: u16 = u16::MAX;
 /// What timestamps take of every segment, bytes.

@@ -144,6 +144,8 @@ pub(crate) struct SocketOptions {
     pub(crate) report_queued: bool,
     /// `SO_ZEROCOPY`: a write with `MSG_ZEROCOPY` is told of when its buffer is free.
     pub(crate) zerocopy: bool,
+    /// `TCP_DEFER_ACCEPT` in repetitions of a SYN-ACK, zero for none.
+    pub(crate) defer_accept: u32,
 }
 
 impl SocketOptions {
@@ -166,10 +168,13 @@ impl SocketOptions {
             receive_low_water: 1,
             report_queued: false,
             zerocopy: false,
+            defer_accept: 0,
         }
     }
 }
 
+/// Least segment that Linux makes, options included, bytes (`TCP_MIN_MSS`).
+const SEGMENT_SIZE_MIN: u16 = 88;
 /// TCP header without options, bytes.
 const TCP_HEADER_BYTES: u32 = 20;
 /// Linux charges a receive buffer with about twice the payload.
@@ -204,8 +209,8 @@ impl Settings {
     /// MSS that a socket announces.
     pub(crate) fn segment_size(&self, options: &SocketOptions) -> u16 {
         let path = self.mtu.saturating_sub(self.ip_header_bytes + TCP_HEADER_BYTES);
-        let path = u16::try_from(path).unwrap_or(u16::MAX);
-        let route = self.route_mss.unwrap_or(path).min(path);
+        let path = u16::try_from(path).unwrap_or(u16::MAX).max(SEGMENT_SIZE_MIN);
+        let route = self.route_mss.unwrap_or(path).clamp(SEGMENT_SIZE_MIN, path);
         options.segment_size.map_or(route, |size| size.min(route))
     }
 
@@ -249,6 +254,14 @@ impl Settings {
             total += doubled.min(self.rto_max);
         }
         total
+    }
+
+    /// Time in FIN-WAIT-2 of a connection that nobody owns.
+    pub(crate) fn fin_timeout(&self, options: &SocketOptions) -> Duration {
+        match options.linger2 {
+            Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
+            None => self.fin_timeout,
+        }
     }
 
     /// The engine's parameters for a connection of a socket.

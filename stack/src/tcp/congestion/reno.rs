@@ -96,7 +96,9 @@ impl CongestionControl for Reno {
         if sample.round_start {
             self.usage.on_round();
         }
-        if sample.newly_acked > 0 && !self.in_recovery && sample.ce_marked == 0 {
+        // What the end of a recovery acknowledges was sent before it.
+        let recovering = self.in_recovery || sample.in_recovery;
+        if sample.newly_acked > 0 && !recovering && sample.ce_marked == 0 {
             self.grow(sample.newly_acked);
         }
     }

@@ -165,6 +165,9 @@ impl Kernel {
                     self.connections[connection].close(now, true);
                     self.pump(connection);
                 }
+                for conn in self.connections.iter_mut().filter(|conn| conn.listener == Some(id)) {
+                    conn.forget_half_open();
+                }
                 false
             }
             Role::Connected(connection) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use outrider_stack::tcp::connection::State;
 
 use super::{Arguments, Attempt, Stop, unknown};
-use crate::packetdrill::kernel::{Errno, Kernel, Role, SocketId};
+use crate::packetdrill::kernel::{Errno, Kernel, Role, SocketId, defer};
 use crate::packetdrill::language::{Expression, constant};
 use crate::packetdrill::shell;
 use crate::packetdrill::settings::{RECEIVE_BUFFER_MIN, SEND_BUFFER_MIN};
@@ -180,13 +180,19 @@ impl Kernel {
                 return Ok(0);
             }
             "TCP_INQ" => options.report_queued = value != 0,
-            "TCP_DEFER_ACCEPT" | "TCP_FASTOPEN" if value == 0 => return Ok(0),
+            "TCP_DEFER_ACCEPT" => {
+                let seconds = u64::try_from(value).unwrap_or(0);
+                options.defer_accept = if seconds == 0 { 0 } else { defer::repetitions(seconds) };
+            }
+            "TCP_FASTOPEN" if value == 0 => return Ok(0),
             _ => return Err(Stop::Unsupported(format!("socket option {name}"))),
         }
         let options = self.sockets[id].options.clone();
         if let Some(connection) = connection {
             let user_timeout = self.settings.config(&options, false).user_timeout;
+            let fin_timeout = self.settings.fin_timeout(&options);
             let conn = &mut self.connections[connection];
+            conn.fin_timeout = fin_timeout;
             if let Some(engine) = conn.engine_mut() {
                 engine.set_user_timeout(now, user_timeout);
             }
@@ -315,7 +321,7 @@ impl Kernel {
             "TCP_NOTSENT_LOWAT" => options.notsent_lowat.unwrap_or(0) as i64,
             "TCP_QUICKACK" => conn.map_or(1, |conn| i64::from(conn.stream.acks.is_quick())),
             "TCP_INQ" => i64::from(options.report_queued),
-            "TCP_DEFER_ACCEPT" => 0,
+            "TCP_DEFER_ACCEPT" => defer::period(options.defer_accept).as_secs() as i64,
             _ => return Ok(None),
         }))
     }
