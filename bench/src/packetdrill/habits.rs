@@ -20,9 +20,9 @@ const TIMESTAMP_BYTES: u16 = 12;
 /// What a script shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Habits {
-    /// Window scale of the first SYN that the script expects.
+    /// Window scale of the first SYN that the script expects with one.
     pub(crate) window_shift: Option<u8>,
-    /// Its window, where that is one that some hosts begin with.
+    /// Window of the first SYN that it expects with one that some hosts begin with.
     pub(crate) first_window: Option<u16>,
     /// The acknowledgement of a FIN does not wait.
     pub(crate) finish_acked_at_once: bool,
@@ -33,10 +33,10 @@ pub(crate) struct Habits {
 impl Habits {
     /// Reads them off a script.
     pub(crate) fn of(script: &Script) -> Habits {
-        let syn = packets(script, Direction::Outbound).find(|spec| spec.flags.syn);
+        let syns = || packets(script, Direction::Outbound).filter(|spec| spec.flags.syn);
         Habits {
-            window_shift: syn.and_then(window_shift),
-            first_window: syn.and_then(first_window),
+            window_shift: syns().find_map(window_shift),
+            first_window: syns().find_map(first_window),
             finish_acked_at_once: finish_acked_at_once(script),
             pushes_groups: pushes_groups(script),
         }
@@ -77,9 +77,9 @@ fn window_shift(syn: &TcpSpec) -> Option<u8> {
 fn first_window(syn: &TcpSpec) -> Option<u16> {
     let window = syn.window?;
     let of_segments = segment_size(syn).is_some_and(|size| {
-        [size, size.saturating_sub(TIMESTAMP_BYTES)]
-            .iter()
-            .any(|size| FIRST_WINDOW_SEGMENTS.iter().any(|count| u32::from(*size) * count == u32::from(window)))
+        [size, size.saturating_sub(TIMESTAMP_BYTES)].iter().any(|size| {
+            FIRST_WINDOW_SEGMENTS.iter().any(|count| u32::from(*size) * count == u32::from(window))
+        })
     });
     (of_segments || window == FIRST_WINDOW_LARGEST).then_some(window)
 }

@@ -227,7 +227,11 @@ impl Settings {
         let whole = if space >= size { space / size * size } else { space };
         match self.habits.and_then(|habits| habits.first_window).map(u64::from) {
             // Buffers that the script has sized bound what it can expect.
-            Some(first) if options.receive_buffer.is_none() && (!self.receive_buffer_stated || first <= whole) => first,
+            Some(first)
+                if options.receive_buffer.is_none() && (!self.receive_buffer_stated || first <= whole) =>
+            {
+                first
+            }
             _ => whole,
         }
     }

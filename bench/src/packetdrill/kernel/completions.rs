@@ -33,7 +33,8 @@ impl Completions {
 
     /// Everything before `offset` is acknowledged.
     pub(crate) fn acknowledge_to(&mut self, offset: u64) {
-        while let Some((_, number)) = self.waiting.pop_front_if(|(end, _)| *end <= offset) {
+        while let Some((_, number)) = self.waiting.front().copied().filter(|(end, _)| *end <= offset) {
+            self.waiting.pop_front();
             self.completed += 1;
             let full = self.notices.len() >= QUEUE_MAX;
             match self.notices.back_mut() {
@@ -83,8 +84,7 @@ pub(super) fn check_notice(header: &Expression, (first, last): (u32, u32)) -> Re
     let data = item.field("cmsg_data").ok_or_else(|| super::calls::unknown(item))?;
     let kind = field("cmsg_level") == constant("CMSG_LEVEL_IP")
         && field("cmsg_type") == constant("CMSG_TYPE_RECVERR");
-    let told =
-        found.iter().all(|(name, value)| data.field(name).is_none_or(|field| field.value() == *value));
+    let told = found.iter().all(|(name, value)| data.field(name).is_none_or(|field| field.value() == *value));
     if kind && told { Ok(()) } else { wrong(item) }
 }
 

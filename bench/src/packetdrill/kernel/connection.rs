@@ -244,8 +244,7 @@ impl Conn {
             return Some(sent);
         }
         let mut sent = self.poll_engine(now)?;
-        while is_answer_to_syn(&sent.bytes)
-            && self.deferral.as_mut().is_some_and(Deferral::withholds_answer)
+        while is_answer_to_syn(&sent.bytes) && self.deferral.as_mut().is_some_and(Deferral::withholds_answer)
         {
             sent = self.poll_engine(now)?;
         }

@@ -405,6 +405,10 @@ impl SegmentSink for Stream {
 
     fn finish_urgency(&self) -> AckUrgency {
         // Linux lets the acknowledgement of a FIN wait for ours to ride on.
-        if self.finish || self.finish_acked_at_once || self.is_full() { AckUrgency::Now } else { AckUrgency::Normal }
+        if self.finish || self.finish_acked_at_once || self.is_full() {
+            AckUrgency::Now
+        } else {
+            AckUrgency::Normal
+        }
     }
 }

@@ -202,7 +202,11 @@ mod tests {
         let mut reno = Reno::new(1000, 10);
         reno.on_event(Instant::ZERO, CongestionEvent::Timeout, 10_000);
         reno.on_event(Instant::ZERO, CongestionEvent::Timeout, 10_000);
-        assert_eq!((reno.window(), reno.slow_start_threshold()), (1000, 5000), "one episode is one reduction");
+        assert_eq!(
+            (reno.window(), reno.slow_start_threshold()),
+            (1000, 5000),
+            "one episode is one reduction"
+        );
         reno.on_event(Instant::ZERO, CongestionEvent::Undo, 0);
         assert_eq!(reno.window(), 10_000);
         (0..4).for_each(|_| reno.on_event(Instant::ZERO, CongestionEvent::Loss, 0));

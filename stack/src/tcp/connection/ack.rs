@@ -67,14 +67,8 @@ impl Connection {
         if advanced && may_be_spurious {
             self.check_spurious(now, header, &delivery);
         }
-        if delivery.was_not_lost
-            && may_be_spurious
-            && self.recovery == Recovery::Timeout
-            && self.config.timeout_undo
-        {
-            // F-RTO (RFC 5682 section 3.1): the first acknowledgements after the timeout are of originals that were
-            // only late, so nothing was lost but time.
-            self.undo_recovery(now);
+        if delivery.was_not_lost && may_be_spurious {
+            self.check_late_originals(now);
         }
         if delivery.duplicate_reported {
             self.check_needless(now);
@@ -215,6 +209,14 @@ impl Connection {
                 self.rtt.restart(now - first_sent_at);
                 self.backoff = 0;
             }
+        }
+    }
+
+    /// F-RTO (RFC 5682 section 3.1): the first acknowledgements after a timeout are of originals that were only late, so
+    /// nothing was lost but time.
+    fn check_late_originals(&mut self, now: Instant) {
+        if self.recovery == Recovery::Timeout && self.config.timeout_undo {
+            self.undo_recovery(now);
         }
     }
 

@@ -278,7 +278,8 @@ impl Kernel {
         self.pump(connection);
         while progress.bytes < transfer.bytes {
             let stream = &mut self.connections[connection].stream;
-            let cut = transfer.cuts.iter().copied().find(|cut| *cut > progress.bytes).unwrap_or(transfer.bytes);
+            let cut =
+                transfer.cuts.iter().copied().find(|cut| *cut > progress.bytes).unwrap_or(transfer.bytes);
             let taken = stream.append(cut - progress.bytes, lowat);
             if taken == 0 {
                 break;
@@ -292,8 +293,7 @@ impl Kernel {
             }
         }
         let more = transfer.flags & MSG_MORE != 0;
-        let sealed =
-            transfer.flags & (MSG_EOR | MSG_ZEROCOPY) != 0 && progress.bytes == transfer.bytes;
+        let sealed = transfer.flags & (MSG_EOR | MSG_ZEROCOPY) != 0 && progress.bytes == transfer.bytes;
         self.connections[connection].stream.end_write(more, sealed);
         self.pump(connection);
         self.connections[connection].stream.note_writer(progress.bytes == transfer.bytes);

@@ -7,8 +7,8 @@ use outrider_stack::tcp::connection::State;
 use super::{Arguments, Attempt, Stop, unknown};
 use crate::packetdrill::kernel::{Errno, Kernel, Role, SocketId, defer};
 use crate::packetdrill::language::{Expression, constant};
-use crate::packetdrill::shell;
 use crate::packetdrill::settings::{RECEIVE_BUFFER_MIN, SEND_BUFFER_MIN};
+use crate::packetdrill::shell;
 
 /// Options whose value is kept and read back, because nothing here depends on it: level, name.
 const HARMLESS: [(&str, &str); 26] = [
