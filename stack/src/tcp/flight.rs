@@ -298,7 +298,9 @@ impl Held {
 
     fn split_at(&mut self, offset: u64) {
         let Some(index) = self.index_of(offset) else { return };
-        let Some(segment) = self.segments.get_mut(index).filter(|segment| segment.offset < offset) else { return };
+        let Some(segment) = self.segments.get_mut(index).filter(|segment| segment.offset < offset) else {
+            return;
+        };
         let mut tail = *segment;
         segment.length = (offset - segment.offset) as u32;
         // SYN is alone in its segment and FIN is the last byte, so a control bit always goes with the tail.
