@@ -78,18 +78,25 @@ impl Rack {
             }
         } else if segment.end() < delivered_end {
             // Step 3: an original delivered after a later one.
-            let reordering = &mut *self.reordering;
-            if reordering.events == 0 || reordering.last_event != delivered_bytes {
-                reordering.events = reordering.events.saturating_add(1);
-                reordering.last_event = delivered_bytes;
-            }
-            reordering.bytes = reordering.bytes.max(delivered_end - segment.offset);
+            self.note_reordering(delivered_bytes, delivered_end - segment.offset);
         }
         if self.newest().is_none_or(|newest| (segment.sent_at, segment.end()) > newest) {
             self.newest_sent_at = Maybe::some(segment.sent_at);
             self.newest_end = segment.end();
             self.rtt_nanos = now.as_nanos().saturating_sub(segment.sent_at.as_nanos());
         }
+    }
+
+    /// An original was delivered so many `bytes` out of order, by an acknowledgement before which there were
+    /// `delivered_bytes`.
+    #[cold]
+    fn note_reordering(&mut self, delivered_bytes: u64, bytes: u64) {
+        let reordering = &mut *self.reordering;
+        if reordering.events == 0 || reordering.last_event != delivered_bytes {
+            reordering.events = reordering.events.saturating_add(1);
+            reordering.last_event = delivered_bytes;
+        }
+        reordering.bytes = reordering.bytes.max(bytes);
     }
 
     fn newest(&self) -> Option<(Instant, u64)> {
