@@ -7,6 +7,7 @@ mod trouble;
 mod congestion;
 mod dump;
 mod faults;
+mod gaps;
 mod habits;
 mod keepalive;
 mod lifecycle;

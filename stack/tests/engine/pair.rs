@@ -242,6 +242,8 @@ pub(crate) struct Pair {
     pub trains: u64,
     /// Super-segments that left.
     pub super_segments: u64,
+    /// The next segment from node 0 that begins here is lost; once for each entry.
+    pub lost_at: Vec<SeqNumber>,
     /// A node whose connection is over answers with RST, as the layer above the engine would.
     pub resets_strays: bool,
 }
@@ -293,6 +295,7 @@ impl Pair {
             trains: 0,
             uncut: false,
             super_segments: 0,
+            lost_at: Vec::new(),
             resets_strays: false,
         }
     }
@@ -395,7 +398,14 @@ impl Pair {
             let at = self.now + path.delay;
             self.reports.push((at, from, segment.header.seq, path.payload_max));
         }
-        if path.cut || too_long || backlog + bytes > path.queue_bytes || self.random.chance(path.loss) {
+        let is_chosen = |seq: &SeqNumber| from == 0 && *seq == segment.header.seq && bytes > 78;
+        let chosen = self.lost_at.iter().position(is_chosen).map(|index| self.lost_at.swap_remove(index));
+        if chosen.is_some()
+            || path.cut
+            || too_long
+            || backlog + bytes > path.queue_bytes
+            || self.random.chance(path.loss)
+        {
             self.drops += 1;
             return;
         }
