@@ -1,7 +1,9 @@
 //! What the next acknowledgements tell of bytes ahead of a gap, and of those that came twice (RFC 2018, RFC 2883).
 //!
 //! An acknowledgement has room for three or four blocks, and one may answer a whole burst. So what has changed is kept
-//! by range and not by segment, and what no acknowledgement has told yet goes before what one has.
+//! by range and not by segment, and what no acknowledgement has told yet goes before what one has. If it takes several,
+//! they tell it in the order in which it arrived: a peer takes what is not told for lost as soon as it hears of what it
+//! sent later (RFC 8985).
 
 use std::collections::VecDeque;
 
@@ -26,7 +28,7 @@ struct Changed {
 /// What is to be told, in stream offsets.
 #[derive(Debug, Default)]
 pub(crate) struct SackNews {
-    /// Newest first, but what is told after what is not. No two touch.
+    /// Newest first. No two touch.
     changed: Vec<Changed>,
     /// Oldest first.
     duplicates: VecDeque<(u64, u64)>,
@@ -44,7 +46,10 @@ impl SackNews {
             }
             !touches
         });
-        self.changed.truncate(CHANGED_MAX - 1);
+        if self.changed.len() == CHANGED_MAX {
+            let told = self.changed.iter().rposition(|old| old.told);
+            self.changed.remove(told.unwrap_or(CHANGED_MAX - 1));
+        }
         self.changed.insert(0, whole);
     }
 
@@ -77,8 +82,9 @@ impl SackNews {
             || self.changed.iter().any(|changed| !changed.told && changed.start > next)
     }
 
-    /// Tells at most `limit` ranges of what is `held` beyond `next`: a duplicate first, which must be followed by what it
-    /// is a duplicate of (RFC 2883 section 4, rule 3), then what is news, the newest first, then the rest.
+    /// Tells at most `limit` ranges of what is `held` beyond `next`, each of them whole: a duplicate first, which must be
+    /// followed by what it is a duplicate of (RFC 2883 section 4, rule 3), then what is news, then the rest; the newest
+    /// first of either.
     pub(crate) fn tell(
         &mut self,
         next: u64,
@@ -90,30 +96,51 @@ impl SackNews {
         if room == 0 {
             return;
         }
-        let (mut told, mut count) = ([(0, 0); BLOCKS_MAX], 0);
+        let mut told = Told::default();
         if let Some((start, end)) = self.duplicates.pop_front() {
             report(start, end);
             room -= 1;
             if let Some(around) = held.range_around(start).filter(|_| room > 0 && start >= next) {
                 report(around.0, around.1);
-                told[0] = around;
-                count = 1;
+                told.add(around, room);
             }
         }
+        let around = told.count;
         // What comes before RCV.NXT is acknowledged, and need not be told.
         self.changed.retain(|changed| changed.start > next);
-        for changed in &mut self.changed {
-            let range = held.range_around(changed.start);
-            if let Some(range) = range.filter(|range| !told[..count].contains(range)) {
-                if count == room {
-                    break;
-                }
-                report(range.0, range.1);
-                told[count] = range;
-                count += 1;
-            }
-            changed.told = true;
+        for changed in self.changed.iter_mut().rev().filter(|changed| !changed.told) {
+            changed.told = held.range_around(changed.start).is_none_or(|range| told.add(range, room));
         }
-        self.changed.sort_by_key(|changed| changed.told);
+        told.ranges[around..told.count].reverse();
+        for changed in self.changed.iter().filter(|changed| changed.told) {
+            if told.count < room
+                && let Some(range) = held.range_around(changed.start)
+            {
+                told.add(range, room);
+            }
+        }
+        told.ranges[around..told.count].iter().for_each(|range| report(range.0, range.1));
+    }
+}
+
+/// Ranges that an acknowledgement tells.
+#[derive(Default)]
+struct Told {
+    ranges: [(u64, u64); BLOCKS_MAX],
+    count: usize,
+}
+
+impl Told {
+    /// Adds `range` if there are fewer than `room`. Says whether it is told now.
+    fn add(&mut self, range: (u64, u64), room: usize) -> bool {
+        if self.ranges[..self.count].contains(&range) {
+            return true;
+        }
+        if self.count == room {
+            return false;
+        }
+        self.ranges[self.count] = range;
+        self.count += 1;
+        true
     }
 }
