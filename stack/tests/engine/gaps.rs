@@ -12,8 +12,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const SEGMENT_BYTES: u64 = 1000;
 
 /// Four blocks to an acknowledgement, for there are no timestamps.
-fn established(config: Config) -> Pair {
-    let mut pair = Pair::new(1, Config { timestamps: false, ..config });
+fn established(config: &Config) -> Pair {
+    let mut pair = Pair::new(1, Config { timestamps: false, ..config.clone() });
     pair.establish();
     pair.run_for(Duration::from_millis(100));
     pair.keep_log = true;
@@ -53,7 +53,7 @@ fn told(pair: &mut Pair) -> Vec<Vec<(u64, u64)>> {
 
 #[test]
 fn every_gap_is_told_however_many_segments_came_after_it() {
-    let mut pair = established(Config::default());
+    let mut pair = established(&Config::default());
     let (first, second, third) = ([1, 2, 3, 4, 5, 6], [8, 9, 10, 11, 12, 13], [15, 16, 17, 18, 19]);
     for numbers in [&first[..], &second, &third] {
         numbers.iter().for_each(|number| burst(&mut pair, &[*number]));
@@ -64,7 +64,7 @@ fn every_gap_is_told_however_many_segments_came_after_it() {
 
 #[test]
 fn a_burst_that_leaves_more_gaps_than_an_acknowledgement_tells_has_several() {
-    let mut pair = established(Config::default());
+    let mut pair = established(&Config::default());
     burst(&mut pair, &[1, 3, 4, 6, 8, 10, 12]);
     let acks = told(&mut pair);
     assert_eq!(acks[0], [(8, 9), (6, 7), (3, 5), (1, 2)], "what came first, the newest of it first");
@@ -78,7 +78,7 @@ fn a_burst_that_leaves_more_gaps_than_an_acknowledgement_tells_has_several() {
 
 #[test]
 fn every_duplicate_of_a_burst_is_told_once() {
-    let mut pair = established(Config::default());
+    let mut pair = established(&Config::default());
     burst(&mut pair, &[2, 3, 4, 5, 6, 7, 8, 9]);
     told(&mut pair);
     burst(&mut pair, &[2, 3, 6, 8]);
@@ -92,7 +92,7 @@ fn half_a_window_ahead_of_a_gap_makes_the_window_grow_up_to_its_bound() {
     let window = 16_000;
     let config =
         Config { receive_window_initial: window, receive_window_max: 4 * window, ..Config::default() };
-    let mut pair = established(config);
+    let mut pair = established(&config);
     let mut edges = Vec::new();
     for number in 1..60 {
         burst(&mut pair, &[number]);
