@@ -1,5 +1,6 @@
 //! Stories of two engines in virtual time.
 
+mod frames;
 mod lending;
 mod pair;
 mod trouble;

@@ -5,12 +5,15 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use outrider_stack::tcp::connection::{Config, Connection, Event, RecoveryState, TransmitLimit, reset_for};
-use outrider_stack::tcp::segment::{Header, Outgoing, Segment};
+use outrider_stack::tcp::segment::{Header, Segment};
 use outrider_stack::tcp::sequence::SeqNumber;
 use outrider_stack::tcp::source::{
     AckUrgency, Cut, Demand, SegmentSink, SegmentSource, SendState, SinkFault,
 };
 use outrider_stack::time::Instant;
+
+pub(crate) use crate::frames::InFlight;
+use crate::frames::cut;
 
 /// The byte that belongs at a stream offset: content is checked against it everywhere.
 pub(crate) fn pattern(offset: u64) -> u8 {
@@ -167,33 +170,6 @@ impl SegmentSink for App {
         assert!(!self.peer_finished, "FIN is told once");
         self.peer_finished = true;
     }
-}
-
-/// A segment on its way.
-#[derive(Debug, Clone)]
-pub(crate) struct InFlight {
-    pub header: Header,
-    pub payload: Vec<u8>,
-    pub ecn_capable: bool,
-    pub marked: bool,
-}
-
-/// The segments of what an engine gave, as a port that segments cuts them.
-fn cut(outgoing: &Outgoing, payload: &[u8], segment_size: usize) -> Vec<InFlight> {
-    let count = payload.len().div_ceil(segment_size).max(1);
-    let piece = |index: usize| {
-        let from = index * segment_size;
-        let to = payload.len().min(from.saturating_add(segment_size));
-        let mut header = outgoing.header;
-        header.seq = header.seq.add(from as u32);
-        let is_last = index + 1 == count;
-        header.flags.psh &= is_last;
-        header.flags.fin &= is_last;
-        header.flags.cwr &= index == 0;
-        let payload = payload[from..to].to_vec();
-        InFlight { header, payload, ecn_capable: outgoing.ecn_capable, marked: false }
-    };
-    (0..count).map(piece).collect()
 }
 
 #[derive(Debug)]
