@@ -110,7 +110,8 @@ fn what_is_not_supported_is_skipped_by_name_and_never_passed() {
         ("name", "+0 %{ assert tcpi_rehash == 0 }%", "tcpi_rehash"),
         ("shell", "+0 `iptables -A INPUT -j DROP`", "iptables"),
         ("sysctl", "+0 `sysctl -q net.ipv4.tcp_recovery=0`", "tcp_recovery=0"),
-        ("congestion", "+0 `sysctl -q net.ipv4.tcp_congestion_control=reno`", "reno"),
+        ("dsack", "+0 `sysctl -q net.ipv4.tcp_dsack=0`", "tcp_dsack=0"),
+        ("congestion", "+0 `sysctl -q net.ipv4.tcp_congestion_control=vegas`", "vegas"),
         ("accurate-ecn", "+0 > SAEW 0:0(0)", "accurate ECN"),
     ] {
         let (status, report) = run_script(name, &format!("{CONNECTED}  {statement}\n  +0 close(4) = 0\n"));

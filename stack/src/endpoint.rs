@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::growth::lengthen;
 use crate::tcp::connection::CloseReason;
 use crate::tcp::source::{SegmentSink, SegmentSource};
 use crate::time::Instant;
@@ -77,42 +78,97 @@ pub trait WakeTarget: Send + Sync {
 /// Wakes one endpoint from any thread. Cheap to clone; wakes between two `on_wake` calls are merged into one.
 #[derive(Clone)]
 pub struct Waker {
-    inner: Arc<WakerInner>,
+    id: ConnectionId,
+    marks: Arc<Marks>,
 }
 
-struct WakerInner {
-    id: ConnectionId,
-    pending: AtomicBool,
+/// Connections in so many neighbouring places have their marks together, so that those of many connections stay in the
+/// cache; of more, threads that wake different ones would get into each other's way.
+const MARKS: usize = 8;
+
+/// Which of some connections were woken since their last `on_wake`.
+struct Marks {
     target: Arc<dyn WakeTarget>,
+    pending: [AtomicBool; MARKS],
+}
+
+impl Marks {
+    fn new(target: Arc<dyn WakeTarget>) -> Arc<Marks> {
+        Arc::new(Marks { target, pending: Default::default() })
+    }
+
+    /// The mark of the connection with this index.
+    fn of(&self, index: u32) -> &AtomicBool {
+        &self.pending[index as usize % MARKS]
+    }
+
+    fn clear(&self, index: u32) {
+        // A read-modify-write, not a store: it must acquire what a merged wake released before it.
+        self.of(index).swap(false, Ordering::AcqRel);
+    }
 }
 
 impl Waker {
     /// A waker for `id` that reports to `target`.
     pub fn new(id: ConnectionId, target: Arc<dyn WakeTarget>) -> Self {
-        Waker { inner: Arc::new(WakerInner { id, pending: AtomicBool::new(false), target }) }
+        Waker { id, marks: Marks::new(target) }
     }
 
     /// The connection.
     pub fn id(&self) -> ConnectionId {
-        self.inner.id
+        self.id
     }
 
     /// Has `on_wake` called soon on the endpoint's thread.
     pub fn wake(&self) {
-        if !self.inner.pending.swap(true, Ordering::AcqRel) {
-            self.inner.target.wake(self.inner.id);
+        if !self.marks.of(self.id.index).swap(true, Ordering::AcqRel) {
+            self.marks.target.wake(self.id);
         }
     }
 
-    /// For the stack: forget pending wakes, just before `on_wake` is called.
+    /// For whoever drives the endpoint: forget pending wakes, just before `on_wake` is called.
     pub fn clear(&self) {
-        // A read-modify-write, not a store: it must acquire what a merged wake released before it.
-        self.inner.pending.swap(false, Ordering::AcqRel);
+        self.marks.clear(self.id.index);
+    }
+}
+
+/// Makes the wakers of a stack's connections.
+///
+/// A mark belongs to a place of the connection table. A waker that outlives its connection may set the mark that the
+/// next connection in that place has; so whatever id a wake is for, the place is what is to be looked at.
+pub(crate) struct Wakers {
+    target: Arc<dyn WakeTarget>,
+    marks: Vec<Option<Arc<Marks>>>,
+}
+
+impl Wakers {
+    pub(crate) fn new(target: Arc<dyn WakeTarget>) -> Self {
+        Wakers { target, marks: Vec::new() }
+    }
+
+    /// A waker for `id`.
+    pub(crate) fn make(&mut self, id: ConnectionId) -> Waker {
+        let group = id.index as usize / MARKS;
+        lengthen(&mut self.marks, group + 1, None);
+        let marks = self.marks[group].get_or_insert_with(|| Marks::new(Arc::clone(&self.target)));
+        Waker { id, marks: Arc::clone(marks) }
+    }
+
+    /// A waker for an endpoint that gets no connection.
+    pub(crate) fn make_for_nobody(&self, id: ConnectionId) -> Waker {
+        Waker::new(id, Arc::clone(&self.target))
+    }
+
+    /// Forgets pending wakes for the connection in place `index`, just before its `on_wake` is called.
+    pub(crate) fn clear(&self, index: u32) {
+        if let Some(Some(marks)) = self.marks.get(index as usize / MARKS) {
+            marks.clear(index);
+        }
     }
 }
 
 impl fmt::Debug for Waker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Waker").field(&self.inner.id).finish()
+        f.debug_tuple("Waker").field(&self.id).finish()
     }
 }

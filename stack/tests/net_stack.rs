@@ -206,6 +206,30 @@ fn the_table_is_full() {
 }
 
 #[test]
+fn a_wake_is_not_lost_to_one_for_a_connection_that_was_there_before() {
+    let a = StackConfig { connections_max: 1, ..host_config(1) };
+    let mut pair = Pair::with(10, gigabit(), gigabit(), a, host_config(2));
+    serve(&mut pair, address(SERVER), Plan { finish: false, ..Plan::server(0) });
+    let plan = Plan { finish: false, ..Plan::client(0) };
+    let abort = |pair: &mut Pair, client: &Notes, woken_before: Option<&Notes>| {
+        pair.run_for(Duration::from_millis(10));
+        assert!(client.get().established.is_some());
+        for notes in woken_before.into_iter().chain([client]) {
+            notes.get().abort = true;
+            notes.get().waker.clone().unwrap().wake();
+        }
+        pair.run_for(Duration::from_millis(10));
+        assert_eq!(client.get().closed, Some(CloseReason::Aborted));
+    };
+    let first = connect(&mut pair, address(SERVER), plan);
+    abort(&mut pair, &first, None);
+    let second = connect(&mut pair, address(SERVER), plan);
+    let places = [&first, &second].map(|client| client.get().waker.clone().unwrap().id().index);
+    assert_eq!(places[0], places[1]);
+    abort(&mut pair, &second, Some(&first));
+}
+
+#[test]
 fn an_abort_resets_the_peer() {
     let mut pair = Pair::new(10, gigabit());
     let acceptor = serve(&mut pair, address(SERVER), Plan { finish: false, ..Plan::server(0) });

@@ -14,6 +14,9 @@ pub(crate) struct Arguments {
     /// Scripts, or folders: every *.pkt below them is run
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// How far packets and calls may be off their times, microseconds, in scripts that do not say it themselves
+    #[arg(long, alias = "tolerance_usecs", value_name = "N", default_value_t = 4000)]
+    tolerance_usecs: u64,
 }
 
 /// Runs the scripts; one report each, and the totals at the end.
@@ -22,7 +25,8 @@ pub(crate) struct Arguments {
 /// [`BenchError::Failed`] when a script failed or could not be read.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let tally = packetdrill::run(&arguments.files, &mut out).and_then(|tally| out.flush().map(|()| tally));
+    let tally = packetdrill::run(&arguments.files, arguments.tolerance_usecs, &mut out)
+        .and_then(|tally| out.flush().map(|()| tally));
     match tally {
         Ok(tally) if tally.failed == 0 => Ok(()),
         Ok(tally) => {

@@ -70,8 +70,11 @@ const IGNORED: [&str; 29] = [
 
 impl Head {
     /// Reads the options; the first that is wrong is an error, the first that is not supported is named.
-    pub(crate) fn read(options: &[HeadOption]) -> Result<Result<Head, (usize, String)>, SyntaxError> {
-        let mut head = Head::default();
+    pub(crate) fn read(
+        options: &[HeadOption],
+        tolerance_us: u64,
+    ) -> Result<Result<Head, (usize, String)>, SyntaxError> {
+        let mut head = Head { tolerance_us, ..Head::default() };
         for option in options {
             let value = option.value.as_deref();
             let text = value.unwrap_or("").trim_matches('"');

@@ -5,6 +5,7 @@
 //! [`outrider_stack::tcp::connection::Connection`]. `python` and `shell` read assertions and shell lines.
 
 mod compare;
+mod habits;
 mod head;
 mod kernel;
 mod language;
@@ -44,20 +45,20 @@ pub(crate) struct Tally {
     pub(crate) skipped: usize,
 }
 
-/// Runs the text of one script.
-pub(crate) fn run_text(text: &str) -> Outcome {
+/// Runs the text of one script. `tolerance_us`: how far times may be off if the script does not say it.
+pub(crate) fn run_text(text: &str, tolerance_us: u64) -> Outcome {
     let script = match language::parse(text) {
         Ok(script) => script,
         Err(error) => return Outcome::Unreadable { message: error.to_string() },
     };
-    match Head::read(&script.options) {
+    match Head::read(&script.options, tolerance_us) {
         Err(error) => Outcome::Unreadable { message: error.to_string() },
         Ok(Err((line, what))) => Outcome::Skipped { line, what },
         Ok(Ok(head)) => runner::run(&script, &head),
     }
 }
 
-fn run_file(path: &Path) -> Outcome {
+fn run_file(path: &Path, tolerance_us: u64) -> Outcome {
     match fs::read(path) {
         Err(error) => Outcome::Unreadable { message: format!("cannot be read: {error}") },
         Ok(bytes) => match String::from_utf8(bytes) {
@@ -65,7 +66,7 @@ fn run_file(path: &Path) -> Outcome {
                 let message = format!("not text: byte {} is no UTF-8", error.utf8_error().valid_up_to());
                 Outcome::Unreadable { message }
             }
-            Ok(text) => run_text(&text),
+            Ok(text) => run_text(&text, tolerance_us),
         },
     }
 }
@@ -96,15 +97,16 @@ fn collect(folder: &Path, all: &mut Vec<PathBuf>) {
     }
 }
 
-/// Runs every script that `paths` name and writes one report per script to `out`, then the totals.
+/// Runs every script that `paths` name and writes one report per script to `out`, then the totals. `tolerance_us`: how
+/// far times may be off in scripts that do not say it.
 ///
 /// # Errors
 /// When `out` cannot be written.
-pub(crate) fn run(paths: &[PathBuf], out: &mut dyn Write) -> io::Result<Tally> {
+pub(crate) fn run(paths: &[PathBuf], tolerance_us: u64, out: &mut dyn Write) -> io::Result<Tally> {
     let mut tally = Tally::default();
     for path in scripts(paths) {
         let name = path.display();
-        match run_file(&path) {
+        match run_file(&path, tolerance_us) {
             Outcome::Passed => {
                 tally.passed += 1;
                 writeln!(out, "ok {name}")?;

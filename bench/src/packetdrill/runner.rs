@@ -5,13 +5,14 @@ use std::time::Duration;
 use outrider_stack::time::Instant;
 
 use super::compare::{self, Actual};
+use super::habits::Habits;
 use super::head::Head;
 use super::kernel::calls::{Progress, Stop};
 use super::kernel::{Errno, InjectError, Kernel, Sent, information};
 use super::language::packet::{Body, Ecn, PacketSpec, TcpSpec};
 use super::language::{Action, Call, Direction, Script, Seconds, Statement, Time};
 use super::python::{self, Failure, Value, Variables};
-use super::segment::{Segment, TcpOption};
+use super::segment::Segment;
 use super::settings::Settings;
 use super::{Outcome, shell};
 
@@ -55,7 +56,7 @@ pub(crate) fn run(script: &Script, head: &Head) -> Outcome {
     }
     let mut settings = Settings::default();
     head.apply(&mut settings);
-    settings.window_shift_expected = expected_window_shift(script);
+    settings.habits = Some(Habits::of(script));
     let mut run = Run {
         head,
         kernel: Kernel::new(START, settings),
@@ -76,33 +77,32 @@ pub(crate) fn run(script: &Script, head: &Head) -> Outcome {
     }
 }
 
-/// The window scale of the first SYN that the script expects.
-fn expected_window_shift(script: &Script) -> Option<u8> {
-    let options = script.statements.iter().find_map(|statement| match &statement.action {
-        Action::Packet(PacketSpec { direction: Direction::Outbound, body: Body::Tcp(spec), .. })
-            if spec.flags.syn =>
-        {
-            spec.options.as_ref()
-        }
-        _ => None,
-    })?;
-    options.iter().find_map(|option| match option {
-        TcpOption::WindowScale(shift) => Some(*shift),
-        _ => None,
-    })
-}
-
 /// The first statement that is not supported, found without running anything.
 fn unsupported(script: &Script) -> Option<(usize, String)> {
     let mut settings = Settings::default();
+    let mut set_at = 0;
     script.statements.iter().find_map(|statement| {
         let refused = settings.queue_refuses;
+        // What matters only with SACK is judged when all parameters are set.
+        if !matches!(statement.action, Action::Command(_))
+            && settings.sack
+            && let Some(what) = settings.refused_with_sack.take()
+        {
+            return Some((set_at, what));
+        }
         let what = match &statement.action {
             Action::Unsupported(what) => Some(what.clone()),
-            Action::Command(text) => shell::run(text, &mut settings).err().or_else(|| {
-                (refused && !settings.queue_refuses)
-                    .then(|| "a queue that takes packets again after it took none".to_owned())
-            }),
+            Action::Command(text) => {
+                let pending = settings.refused_with_sack.is_some();
+                let what = shell::run(text, &mut settings).err();
+                if !pending && settings.refused_with_sack.is_some() {
+                    set_at = statement.line;
+                }
+                what.or_else(|| {
+                    (refused && !settings.queue_refuses)
+                        .then(|| "a queue that takes packets again after it took none".to_owned())
+                })
+            }
             // Linux counts what the queue refuses as never sent; here it is sent and lost.
             Action::Code(_) if refused => Some("an assertion while the queue takes no packets".to_owned()),
             Action::Code(code) => python::parse(code).err(),

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use outrider_stack::tcp::congestion::Algorithm;
-use outrider_stack::tcp::connection::{Config, Keepalive};
+use outrider_stack::tcp::connection::{Config, Keepalive, MtuProbing};
+
+use super::habits::Habits;
 
 /// Minimum, default and maximum of a buffer, bytes (`tcp_rmem`, `tcp_wmem`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +62,13 @@ pub(crate) struct Settings {
     pub(crate) route_mss: Option<u16>,
     /// The script sizes the receive buffers itself.
     pub(crate) receive_buffer_stated: bool,
-    /// Window scale that the script expects to be offered. Where it does not size the buffers, it takes the host's for
-    /// granted, and hosts differ in them by their memory and age.
-    pub(crate) window_shift_expected: Option<u8>,
+    /// What the script shows of the host it was written on.
+    pub(crate) habits: Option<Habits>,
+    /// A parameter with a value that the engine does not honour, which makes no difference without SACK.
+    pub(crate) refused_with_sack: Option<String>,
+    /// Timeouts are checked for having been spurious by what is acknowledged after them (`tcp_frto`).
+    pub(crate) timeout_undo: bool,
+    pub(crate) mtu_probing: MtuProbing,
     /// The queue of the device takes nothing (`pfifo limit 0`).
     pub(crate) queue_refuses: bool,
     /// Files that the script has made: path and bytes.
@@ -101,7 +107,10 @@ impl Default for Settings {
             ip_header_bytes: 20,
             route_mss: None,
             receive_buffer_stated: false,
-            window_shift_expected: None,
+            habits: None,
+            refused_with_sack: None,
+            timeout_undo: true,
+            mtu_probing: MtuProbing::Off,
             queue_refuses: false,
             files: BTreeMap::new(),
         }
@@ -133,6 +142,10 @@ pub(crate) struct SocketOptions {
     pub(crate) receive_low_water: u64,
     /// `TCP_INQ`: `recvmsg` tells how many bytes are still queued.
     pub(crate) report_queued: bool,
+    /// `SO_ZEROCOPY`: a write with `MSG_ZEROCOPY` is told of when its buffer is free.
+    pub(crate) zerocopy: bool,
+    /// `TCP_DEFER_ACCEPT` in repetitions of a SYN-ACK, zero for none.
+    pub(crate) defer_accept: u32,
 }
 
 impl SocketOptions {
@@ -154,10 +167,14 @@ impl SocketOptions {
             notsent_lowat: None,
             receive_low_water: 1,
             report_queued: false,
+            zerocopy: false,
+            defer_accept: 0,
         }
     }
 }
 
+/// Least segment that Linux makes, options included, bytes (`TCP_MIN_MSS`).
+const SEGMENT_SIZE_MIN: u16 = 88;
 /// TCP header without options, bytes.
 const TCP_HEADER_BYTES: u32 = 20;
 /// Linux charges a receive buffer with about twice the payload.
@@ -182,6 +199,8 @@ impl Settings {
         self.algorithm = Algorithm::Cubic;
         self.slow_start_after_idle = false;
         self.tail_probes = true;
+        self.timeout_undo = true;
+        self.refused_with_sack = None;
         self.syn_retries = 5;
         self.synack_retries = 5;
         self.notsent_lowat = u64::from(u32::MAX);
@@ -190,8 +209,8 @@ impl Settings {
     /// MSS that a socket announces.
     pub(crate) fn segment_size(&self, options: &SocketOptions) -> u16 {
         let path = self.mtu.saturating_sub(self.ip_header_bytes + TCP_HEADER_BYTES);
-        let path = u16::try_from(path).unwrap_or(u16::MAX);
-        let route = self.route_mss.unwrap_or(path).min(path);
+        let path = u16::try_from(path).unwrap_or(u16::MAX).max(SEGMENT_SIZE_MIN);
+        let route = self.route_mss.unwrap_or(path).clamp(SEGMENT_SIZE_MIN, path);
         options.segment_size.map_or(route, |size| size.min(route))
     }
 
@@ -205,12 +224,21 @@ impl Settings {
     pub(crate) fn receive_window_initial(&self, options: &SocketOptions) -> u64 {
         let space = self.receive_space(options);
         let size = u64::from(self.segment_size(options)).max(1);
-        if space >= size { space / size * size } else { space }
+        let whole = if space >= size { space / size * size } else { space };
+        match self.habits.and_then(|habits| habits.first_window).map(u64::from) {
+            // Buffers that the script has sized bound what it can expect.
+            Some(first)
+                if options.receive_buffer.is_none() && (!self.receive_buffer_stated || first <= whole) =>
+            {
+                first
+            }
+            _ => whole,
+        }
     }
 
     /// What a receive buffer grows to.
     fn receive_buffer_max(&self) -> u64 {
-        match self.window_shift_expected {
+        match self.habits.and_then(|habits| habits.window_shift) {
             Some(shift) if !self.receive_buffer_stated => u64::from(u16::MAX) << shift.min(14),
             _ => self.receive_buffer.max,
         }
@@ -230,6 +258,14 @@ impl Settings {
             total += doubled.min(self.rto_max);
         }
         total
+    }
+
+    /// Time in FIN-WAIT-2 of a connection that nobody owns.
+    pub(crate) fn fin_timeout(&self, options: &SocketOptions) -> Duration {
+        match options.linger2 {
+            Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
+            None => self.fin_timeout,
+        }
     }
 
     /// The engine's parameters for a connection of a socket.
@@ -272,6 +308,8 @@ impl Settings {
             time_wait: TIME_WAIT,
             pacing: false,
             restart_after_idle: self.slow_start_after_idle,
+            timeout_undo: self.timeout_undo,
+            mtu_probing: self.mtu_probing,
             tail_probes: self.tail_probes,
             tail_probe_timeout_min: TAIL_PROBE_TIMEOUT_MIN,
             ..Config::default()

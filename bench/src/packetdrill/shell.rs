@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use outrider_stack::tcp::congestion::Algorithm;
+use outrider_stack::tcp::connection::MtuProbing;
 
 use super::settings::{BufferSizes, EcnUse, Settings};
 
@@ -59,13 +60,9 @@ const HARMLESS_PARAMETERS: [&str; 40] = [
 ];
 
 /// Parameters that the engine honours only in their usual values.
-const FIXED_PARAMETERS: [(&str, &[i64]); 16] = [
-    ("tcp_recovery", &[1]),
+const FIXED_PARAMETERS: [(&str, &[i64]); 12] = [
     ("tcp_reordering", &[3]),
     ("tcp_max_reordering", &[300]),
-    ("tcp_dsack", &[1]),
-    ("tcp_frto", &[1, 2]),
-    ("tcp_mtu_probing", &[0]),
     ("tcp_syncookies", &[0, 1]),
     ("tcp_rfc1337", &[0]),
     ("tcp_thin_linear_timeouts", &[0]),
@@ -77,6 +74,9 @@ const FIXED_PARAMETERS: [(&str, &[i64]); 16] = [
     ("tcp_plb_enabled", &[0]),
     ("tcp_shrink_window", &[0]),
 ];
+
+/// Parameters that the engine honours only in these values, and that make no difference without SACK.
+const SACK_PARAMETERS: [(&str, i64); 2] = [("tcp_recovery", 1), ("tcp_dsack", 1)];
 
 /// Runs the text of one shell statement. Says what in it is not supported.
 pub(crate) fn run(text: &str, settings: &mut Settings) -> Result<(), String> {
@@ -297,8 +297,12 @@ fn duration(text: &str) -> Option<Duration> {
     }
 }
 
-fn algorithm(name: &str) -> Result<Algorithm, String> {
-    name.parse().map_err(|_| format!("congestion control {name}"))
+/// A controller by the name that Linux gives it.
+pub(crate) fn algorithm(name: &str) -> Result<Algorithm, String> {
+    match name {
+        "reno" => Ok(Algorithm::Reno),
+        name => name.parse().map_err(|_| format!("congestion control {name}")),
+    }
 }
 
 /// Sets one parameter, by its name with dots or its path.
@@ -321,6 +325,12 @@ fn set(name: &str, value: &str, settings: &mut Settings) -> Result<(), String> {
     let numbers = numbers.filter(|numbers| !numbers.is_empty()).ok_or_else(refuse)?;
     if let Some((_, usual)) = FIXED_PARAMETERS.iter().find(|(fixed, _)| *fixed == parameter) {
         return if usual.contains(&numbers[0]) { Ok(()) } else { Err(refuse()) };
+    }
+    if let Some((_, usual)) = SACK_PARAMETERS.iter().find(|(name, _)| *name == parameter) {
+        if numbers[0] != *usual {
+            settings.refused_with_sack = Some(refuse());
+        }
+        return Ok(());
     }
     set_number(parameter, &numbers, settings).ok_or_else(refuse)
 }
@@ -355,6 +365,17 @@ fn set_number(parameter: &str, numbers: &[i64], settings: &mut Settings) -> Opti
                 _ => return None,
             }
         }
+        "tcp_frto" => settings.timeout_undo = number != 0,
+        "tcp_mtu_probing" => {
+            settings.mtu_probing = match number {
+                0 => MtuProbing::Off,
+                1 => MtuProbing::BlackHole,
+                // Linux begins elsewhere and steps otherwise than RFC 4821 leaves open.
+                _ => return None,
+            }
+        }
+        // Early retransmission without any delay (RFC 5827), before there was RACK.
+        "tcp_early_retrans" if number == 1 => return None,
         // 3 and 4 both mean tail loss probes since RACK; 0 means none.
         "tcp_early_retrans" => settings.tail_probes = matches!(number, 3 | 4),
         "tcp_syn_retries" => settings.syn_retries = count?,
@@ -422,8 +443,9 @@ mod tests {
     #[test]
     fn what_would_change_behaviour_and_is_not_there_is_named() {
         for (text, name) in [
-            ("sysctl -q net.ipv4.tcp_recovery=0", "tcp_recovery=0"),
-            ("sysctl -q net.ipv4.tcp_congestion_control=reno", "reno"),
+            ("sysctl -q net.ipv4.tcp_mtu_probing=2", "tcp_mtu_probing=2"),
+            ("sysctl -q net.ipv4.tcp_early_retrans=1", "tcp_early_retrans=1"),
+            ("sysctl -q net.ipv4.tcp_congestion_control=vegas", "vegas"),
             ("sysctl -q net.ipv4.tcp_novelty=1", "tcp_novelty"),
             ("tc qdisc add dev tun0 root pfifo limit 5", "limit"),
             ("tc qdisc replace dev tun0 root fq", "fq"),

@@ -3,7 +3,12 @@
 use std::path::Path;
 use std::{fs, panic};
 
-use super::{Outcome, run_text};
+use super::Outcome;
+
+/// With the tolerance of the public tool.
+fn run_text(text: &str) -> Outcome {
+    super::run_text(text, 4000)
+}
 
 /// A small generator (xorshift).
 struct Random(u64);
@@ -97,4 +102,37 @@ fn what_a_queue_that_refuses_would_change_is_skipped() {
         let outcome = skipped(rest);
         assert!(matches!(outcome, Outcome::Skipped { line: 2, .. }), "{rest}: {outcome:?}");
     }
+}
+
+#[test]
+fn what_matters_only_with_sack_is_skipped_only_with_sack() {
+    let socket = "+0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3\n";
+    for parameter in ["tcp_recovery", "tcp_dsack"] {
+        let with = run_text(&format!("0 `sysctl -q net.ipv4.{parameter}=0`\n{socket}"));
+        assert!(
+            matches!(&with, Outcome::Skipped { line: 1, what } if what.contains(parameter)),
+            "{parameter}: {with:?}"
+        );
+        let without =
+            format!("0 `sysctl -q net.ipv4.{parameter}=0\nsysctl -q net.ipv4.tcp_sack=0`\n{socket}");
+        assert_eq!(run_text(&without), Outcome::Passed, "{parameter}");
+    }
+}
+
+#[test]
+fn a_path_too_small_for_any_segment_is_taken_as_the_smallest() {
+    let script = "--mtu=10\n0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3\n+0 listen(3, 1) = 0\n\
+        +0 < S 0:0(0) win 1000 <mss 1000,sackOK,TS val 1 ecr 0>\n\
+        +0 > S. 0:0(0) ack 1 <mss 88,sackOK,TS val 1 ecr 1>\n";
+    assert_eq!(run_text(script), Outcome::Passed);
+}
+
+#[test]
+fn the_tolerance_given_holds_where_the_script_has_none() {
+    let script = "0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3\n+0 listen(3, 1) = 0\n\
+        +0 < S 0:0(0) win 1000 <mss 1000>\n+.01 > S. 0:0(0) ack 1 <...>\n";
+    assert!(matches!(super::run_text(script, 4000), Outcome::Failed { line: 4, .. }));
+    assert_eq!(super::run_text(script, 20_000), Outcome::Passed);
+    let own = format!("--tolerance_usecs=5000\n{script}");
+    assert!(matches!(super::run_text(&own, 20_000), Outcome::Failed { line: 5, .. }));
 }

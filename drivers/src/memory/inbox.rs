@@ -269,8 +269,12 @@ impl Receiver {
     /// Shows what is due, as far as it is known without a [`Self::receive`].
     pub(super) fn show_next(&mut self, now: Instant, budget: usize, show: &mut dyn FnMut(&[u8])) {
         self.collect();
-        let due = self.line.frames.iter().take(budget).take_while(|arrival| arrival.at <= now);
-        due.for_each(|arrival| show(arrival.bytes()));
+        for arrival in self.line.frames.iter().take(budget) {
+            if arrival.at > now {
+                break;
+            }
+            show(arrival.bytes());
+        }
     }
 
     /// Takes everything out of the inbox.

@@ -20,15 +20,14 @@ pub(super) enum Cause {
 }
 
 impl Stack {
-    /// Calls `on_wake` of `id`, unless the connection is gone.
+    /// Calls `on_wake` of `id`, or of the connection that has its place now: that may have been woken since, and its
+    /// wake was then merged with this one.
     pub fn wake(&mut self, now: Instant, id: ConnectionId) {
-        let Some(index) = self.table.index_of(id) else { return };
-        let Some(entry) = self.table.get_mut(index) else { return };
-        if let Some(waker) = &entry.waker {
-            waker.clear();
+        self.wakers.clear(id.index);
+        if let Some(entry) = self.table.get_mut(id.index).filter(|entry| entry.attached) {
             entry.user.on_wake(now);
             self.statistics.wakes += 1;
-            self.settle(now, index, Cause::Input);
+            self.settle(now, id.index, Cause::Input);
         }
     }
 
@@ -144,7 +143,7 @@ impl Stack {
             CloseReason::Finished => self.statistics.closed_in_order += 1,
             _ => self.statistics.closed_otherwise += 1,
         }
-        if entry.waker.is_some() {
+        if entry.attached {
             entry.user.on_closed(now, reason);
         }
     }

@@ -38,6 +38,7 @@ mod train;
 mod transmit;
 
 use std::collections::VecDeque;
+use std::hint;
 use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,7 +54,7 @@ pub use statistics::{StackStatistics, Statistic};
 pub use steering::Steering;
 pub use table::{ConnectionSummary, Phase};
 
-use crate::endpoint::{ConnectionId, WakeTarget};
+use crate::endpoint::{ConnectionId, WakeTarget, Wakers};
 use crate::tcp::connection::{CloseReason, Config as TcpConfig};
 use crate::time::Instant;
 use crate::wheel::Wheel;
@@ -114,7 +115,7 @@ pub struct Stack {
     /// When to try the port again, while it holds as much as it should; and when it last was found so.
     transmit_retry: Option<Instant>,
     port_blocked_at: Option<Instant>,
-    wake_target: Arc<dyn WakeTarget>,
+    wakers: Wakers,
     wake_list: Arc<WakeList>,
     /// The part in a group of shards, if there is one.
     member: Option<Member>,
@@ -186,7 +187,7 @@ impl Stack {
             next_ephemeral: 0,
             transmit_retry: None,
             port_blocked_at: None,
-            wake_target: Arc::clone(&wake_list) as Arc<dyn WakeTarget>,
+            wakers: Wakers::new(Arc::clone(&wake_list) as Arc<dyn WakeTarget>),
             wake_list,
             member: None,
             statistics: StackStatistics::default(),
@@ -201,9 +202,13 @@ impl Stack {
         })
     }
 
-    /// Has wakers made from now on report to `target` instead of the internal list that [`Self::poll`] drains.
+    /// Has wakers report to `target` instead of the internal list that [`Self::poll`] drains.
+    ///
+    /// # Panics
+    /// There are connections, whose wakers report to that list.
     pub fn set_wake_target(&mut self, target: Arc<dyn WakeTarget>) {
-        self.wake_target = target;
+        assert!(self.table.len() == 0, "the target of wakers must be set before the first connection");
+        self.wakers = Wakers::new(target);
     }
 
     /// Receives a burst, fires timers, transmits a burst, rings the port's doorbell once.
@@ -244,9 +249,14 @@ impl Stack {
         let mut woken = mem::take(&mut self.woken);
         // Bounded: endpoints that wake themselves from `on_wake` wait for the next poll.
         woken.extend((0..self.wake_list.0.len()).map_while(|_| self.wake_list.0.pop()));
-        if self.table.len() >= FETCH_CONNECTIONS_MIN {
-            let beside = |index| self.touch_places(index);
-            self.table.fetch(woken.iter().map(|id| id.index), true, beside);
+        if self.table.len() >= FETCH_CONNECTIONS_MIN && !woken.is_empty() {
+            let beside = |index| touch_places(&self.wheel, &self.ready, index);
+            let indexes = woken.iter().map(|id| id.index);
+            self.table.fetch(indexes.clone(), true, beside);
+            // Those that have nothing in flight begin with what others have left.
+            let entries = indexes.filter_map(|index| self.table.get(index));
+            let bare = entries.filter(|entry| entry.connection.is_bare()).count();
+            hint::black_box(self.spares.touch(bare));
         }
         woken.drain(..).for_each(|id| self.wake(now, id));
         self.woken = woken;
@@ -260,14 +270,12 @@ impl Stack {
             let tag = frame::peek_flow(bytes).map(|key| self.table.tag(&key));
             shown.extend(tag.filter(|tag| shown.last() != Some(tag)));
         });
-        self.table.fetch_flows(&shown, |index| self.touch_places(index));
-        shown.clear();
+        if !shown.is_empty() {
+            let Stack { table, wheel, ready, .. } = self;
+            table.fetch_flows(&shown, |index| touch_places(wheel, ready, index));
+            shown.clear();
+        }
         self.shown = shown;
-    }
-
-    /// Reads the places that a connection has in tables of the stack.
-    fn touch_places(&self, index: u32) -> u64 {
-        self.wheel.touch(index) ^ self.ready.touch(index)
     }
 
     fn next_deadline(&self, now: Instant, more: bool) -> Option<Instant> {
@@ -310,6 +318,11 @@ impl Stack {
         }
         self.control.clear();
     }
+}
+
+/// Reads the places that a connection has in tables of the stack.
+fn touch_places(wheel: &Wheel, ready: &ReadyQueue, index: u32) -> u64 {
+    wheel.touch(index) ^ ready.touch(index)
 }
 
 fn check_limits(config: &StackConfig) -> Result<(), StackError> {

@@ -11,7 +11,7 @@ use super::lifecycle::Cause;
 use super::listener::ListenerId;
 use super::table::{Entry, HalfOpen, Nobody, Phase};
 use super::{Stack, frame};
-use crate::endpoint::{Acceptor, ConnectionId, Endpoint, Waker};
+use crate::endpoint::{Acceptor, ConnectionId, Endpoint};
 use crate::tcp::connection::{CloseReason, Config, Connection, SynParameters};
 use crate::tcp::maybe::FlightBytes;
 use crate::tcp::segment::Segment;
@@ -67,11 +67,10 @@ impl Stack {
         let sequence = self.secret.initial_sequence(now, &key);
         let mut connection = Connection::connect(now, &config, sequence, self.secret.timestamp_offset(&key));
         connection.share_config(&config);
-        let target = Arc::clone(&self.wake_target);
         let mac = self.mac;
+        let wakers = &mut self.wakers;
         let id = self.table.insert(|id| {
-            let waker = Waker::new(id, target);
-            endpoint.on_attached(now, waker.clone());
+            endpoint.on_attached(now, wakers.make(id));
             let room = endpoint.room();
             connection.set_receive_room(now, room);
             Entry {
@@ -83,7 +82,7 @@ impl Stack {
                 acked_offset: connection.acked_offset(),
                 connection,
                 user: endpoint,
-                waker: Some(waker),
+                attached: true,
                 phase: Phase::Connecting,
                 room: FlightBytes::from(room as u64),
                 aborted: false,
@@ -101,7 +100,7 @@ impl Stack {
     /// Tells an endpoint that never got a connection. The name it is given belongs to none.
     fn refuse(&mut self, now: Instant, mut endpoint: Box<dyn Endpoint>, reason: CloseReason) -> ConnectionId {
         let id = ConnectionId { index: u32::MAX, generation: 0 };
-        endpoint.on_attached(now, Waker::new(id, Arc::clone(&self.wake_target)));
+        endpoint.on_attached(now, self.wakers.make_for_nobody(id));
         endpoint.on_closed(now, reason);
         id
     }
@@ -201,7 +200,7 @@ impl Stack {
             acked_offset: connection.acked_offset(),
             connection,
             user: Box::new(Nobody { room: HALF_OPEN_ROOM }),
-            waker: None,
+            attached: false,
             phase: Phase::HalfOpen,
             room: FlightBytes::from(HALF_OPEN_ROOM as u64),
             aborted: false,
@@ -297,12 +296,11 @@ impl Stack {
             self.abort_index(now, index);
             return false;
         };
-        let waker = Waker::new(entry.id, Arc::clone(&self.wake_target));
-        endpoint.on_attached(now, waker.clone());
+        endpoint.on_attached(now, self.wakers.make(entry.id));
         let room = endpoint.room();
         entry.room = FlightBytes::from(room as u64);
         entry.connection.set_receive_room(now, room);
-        entry.waker = Some(waker);
+        entry.attached = true;
         entry.user = endpoint;
         // The segment that completes the handshake may carry data, and the endpoint hears of the connection first.
         self.statistics.established += u64::from(entry.establish(now));

@@ -6,6 +6,8 @@
 //! are verified like anybody's, and the connection gets the same segment as by the long way. Any other frame takes
 //! that.
 
+use std::mem;
+
 use outrider_drivers::checksum;
 use outrider_drivers::port::{ReceiveChecksum, RxFrame};
 
@@ -79,6 +81,7 @@ static V6: [Kind; 2] =
 pub(super) struct Prediction {
     /// `None`: nothing is predicted.
     kind: Option<&'static Kind>,
+    /// The connection that was last met; if anything is predicted, it is for this one.
     index: u32,
     headers: [[u8; WORD]; HEADERS_MAX / WORD],
     /// [`free_v4_sum`] of these, if they are of IPv4.
@@ -90,9 +93,13 @@ pub(super) struct Prediction {
 
 impl Prediction {
     /// Expects more of what `frame` was, which brought `segment`, in `packet`, to the connection `index`. Forgets
-    /// everything if that is nothing that goes on like this.
+    /// everything if that is nothing that goes on like this, or if it is the first in a row for this connection: where
+    /// many send single segments by turns, what is learned of one would be of no use to the next.
     pub(super) fn learn(&mut self, index: u32, frame: &[u8], packet: &Packet<'_>, segment: &Segment<'_>) {
         self.kind = None;
+        if mem::replace(&mut self.index, index) != index {
+            return;
+        }
         let flags = segment.header.flags;
         let plain = !(flags.syn || flags.fin || flags.rst || flags.ece || flags.cwr);
         if !plain || segment.congestion_experienced || segment.payload.is_empty() {
@@ -116,7 +123,6 @@ impl Prediction {
             return;
         }
         self.kind = Some(kind);
-        self.index = index;
         for (word, bytes) in self.headers.iter_mut().zip(head.as_chunks().0) {
             *word = *bytes;
         }

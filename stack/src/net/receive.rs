@@ -191,7 +191,7 @@ impl Stack {
     fn on_handshake_segment(&mut self, now: Instant, index: u32, segment: &Segment<'_>) {
         let Some(entry) = self.table.get(index) else { return };
         if entry.phase == Phase::HalfOpen
-            && entry.waker.is_none()
+            && !entry.attached
             && entry.connection.completes_handshake(segment)
             && !self.promote(now, index)
         {

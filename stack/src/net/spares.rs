@@ -32,6 +32,11 @@ impl Spares {
         self.held.extend(spare);
     }
 
+    /// Reads a little of the next `count`.
+    pub(super) fn touch(&self, count: usize) -> u64 {
+        self.held.iter().rev().take(count).fold(0, |all, spare| all ^ spare.touch())
+    }
+
     /// When [`Self::age`] has something to do.
     pub(super) fn next_look(&self) -> Option<Instant> {
         (self.held.len() > KEPT_MIN).then_some(self.look_at)

@@ -7,7 +7,7 @@ use super::flows::Flows;
 use super::frame::{Mac, Sums, Template};
 use super::key::FlowKey;
 use super::listener::ListenerId;
-use crate::endpoint::{ConnectionId, Endpoint, Established, Waker};
+use crate::endpoint::{ConnectionId, Endpoint, Established};
 use crate::growth::lengthen;
 use crate::tcp::connection::{CloseReason, Connection};
 use crate::tcp::maybe::FlightBytes;
@@ -64,13 +64,14 @@ pub(super) struct Entry {
     pub(super) touched: bool,
     /// The peer is not on the link: frames go to the gateway.
     pub(super) through_gateway: bool,
+    /// Its user is an endpoint, which has a waker.
+    pub(super) attached: bool,
     /// Segments sent in the present turn.
     pub(super) turn_segments: u32,
     /// The room last told to the connection.
     pub(super) room: FlightBytes,
     /// [`Nobody`] while half-open.
     pub(super) user: Box<dyn Endpoint>,
-    pub(super) waker: Option<Waker>,
     pub(super) half_open: Option<Box<HalfOpen>>,
     /// What was last told to the user.
     pub(super) acked_offset: u64,
@@ -150,6 +151,9 @@ pub(super) struct Table {
     flows: Flows,
     /// The flow last found: the next frame is often of the same.
     latest: Option<(FlowKey, u32)>,
+    /// Where the flows of the coming burst most likely are, in the order in which they come, and how many have come.
+    expected: Vec<u32>,
+    met: usize,
     entries_max: usize,
 }
 
@@ -161,6 +165,8 @@ impl Table {
             free: Vec::new(),
             flows: Flows::new(seed),
             latest: None,
+            expected: Vec::new(),
+            met: 0,
             entries_max: entries_max.min(u32::MAX as usize - 1),
         }
     }
@@ -180,8 +186,18 @@ impl Table {
         {
             return Some(*index);
         }
-        let index = self.find(key)?;
+        let index = self.meet(key).or_else(|| self.find(key))?;
         self.latest = Some((*key, index));
+        Some(index)
+    }
+
+    /// [`Self::find`] for the next flow that was expected, or the one after it: one may have come unseen.
+    fn meet(&mut self, key: &FlowKey) -> Option<u32> {
+        let coming = self.expected.get(self.met..)?;
+        let is_it = |index: &u32| self.get(*index).is_some_and(|entry| entry.key == *key);
+        let ahead = coming.iter().take(2).position(is_it)?;
+        let index = coming[ahead];
+        self.met += ahead + 1;
         Some(index)
     }
 
@@ -231,6 +247,7 @@ impl Table {
         let entry = self.place(index)?.take()?;
         self.flows.remove(&entry.key, index);
         self.latest = None;
+        self.expected.clear();
         let generation = &mut self.generations[index as usize];
         if let Some(next) = generation.checked_add(1) {
             *generation = next;
@@ -244,10 +261,13 @@ impl Table {
         self.flows.tag(key)
     }
 
-    /// [`Self::fetch`] for the connections of the flows with these tags, which receive.
-    pub(super) fn fetch_flows(&self, tags: &[u64], beside: impl Fn(u32) -> u64) {
+    /// [`Self::fetch`] for the connections of the flows with these tags, which receive, in this order.
+    pub(super) fn fetch_flows(&mut self, tags: &[u64], beside: impl Fn(u32) -> u64) {
         hint::black_box(tags.iter().fold(0, |all, tag| all ^ self.flows.touch(*tag)));
-        self.fetch(tags.iter().filter_map(|tag| self.flows.guess(*tag)), false, beside);
+        self.met = 0;
+        self.expected.clear();
+        self.expected.extend(tags.iter().filter_map(|tag| self.flows.guess(*tag)));
+        self.fetch(self.expected.iter().copied(), false, beside);
     }
 
     /// Reads a little of every one of these connections, of all that a segment which it receives (or `sends`) will need.

@@ -64,6 +64,9 @@ pub struct Config {
     pub pacing: bool,
     /// Shrink the congestion window after an idle time (RFC 5681 section 4.1).
     pub restart_after_idle: bool,
+    /// Look at what is acknowledged after a timeout for whether it was spurious (F-RTO, RFC 5682). Echoed timestamps
+    /// tell the same in any case.
+    pub timeout_undo: bool,
     /// Time spent in TIME-WAIT.
     pub time_wait: Duration,
     /// Bytes kept out of order at most.
@@ -142,6 +145,7 @@ impl Default for Config {
             tail_probe_timeout_min: Duration::from_micros(20),
             pacing: true,
             restart_after_idle: true,
+            timeout_undo: true,
             time_wait: Duration::from_secs(1),
             out_of_order_bytes_max: 4 << 20,
             holes_max: 2048,

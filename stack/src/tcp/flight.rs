@@ -1,7 +1,6 @@
 //! What was sent and is not acknowledged: the bytes, and per segment its own marks. No second scoreboard.
 
-use std::collections::VecDeque;
-
+use super::few::Few;
 use super::payload::{Payload, PayloadStore};
 use super::rate::SendStamp;
 use crate::time::Instant;
@@ -9,7 +8,7 @@ use crate::time::Instant;
 /// No SACK block makes a record for less than this, bytes.
 const SACK_PIECE_BYTES_MIN: u64 = 1024;
 
-/// One sent segment. SYN and FIN count one byte of sequence space and have no payload.
+/// One sent segment: as large as a line of the cache. SYN and FIN count one byte of sequence space and have no payload.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SentSegment {
     /// Stream offset of its first byte.
@@ -26,8 +25,8 @@ pub(crate) struct SentSegment {
     pub(crate) urgent: bool,
     /// Ends where the source wanted a push: PSH, again on every retransmission.
     pub(crate) push: bool,
-    /// How often it has left.
-    pub(crate) transmissions: u16,
+    /// How often it has left, as far as that can be counted.
+    pub(crate) transmissions: u8,
     /// When it last left.
     pub(crate) sent_at: Instant,
     /// When it first left.
@@ -52,15 +51,17 @@ impl SentSegment {
     }
 }
 
-/// What is in flight, and the memory for it.
+/// What is in flight, and the memory for it. Laid out by hand: a lone segment needs nothing but what is here, in whole
+/// lines of the cache that follow each other.
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Held {
-    payload: PayloadStore,
-    segments: VecDeque<SentSegment>,
+    segments: Few<SentSegment>,
     /// Bytes neither delivered nor lost: the estimate of what is in the network (RFC 6675 "pipe").
     pipe: u64,
-    sacked_segments: usize,
-    lost_segments: usize,
+    sacked_segments: u32,
+    lost_segments: u32,
+    payload: PayloadStore,
 }
 
 /// Memory for what is in flight, while nothing is.
@@ -69,6 +70,13 @@ struct Held {
 /// their memory to the next: there is less of it, and what was used last is still in the cache.
 #[derive(Debug)]
 pub(crate) struct Spare(Box<Held>);
+
+impl Spare {
+    /// Reads a little of each of its lines; what it returns means nothing.
+    pub(crate) fn touch(&self) -> u64 {
+        self.0.touch(true)
+    }
+}
 
 /// Records that are worth passing on.
 const SPARE_SEGMENTS_MAX: usize = 64;
@@ -138,7 +146,7 @@ impl Flight {
     }
 
     pub(crate) fn sacked_segments(&self) -> usize {
-        self.held.as_ref().map_or(0, |held| held.sacked_segments)
+        self.held.as_ref().map_or(0, |held| held.sacked_segments as usize)
     }
 
     pub(crate) fn has_lost(&self) -> bool {
@@ -183,7 +191,7 @@ impl Flight {
 
     /// Segments in sequence order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &SentSegment> {
-        self.held.iter().flat_map(|held| &held.segments)
+        self.held.iter().flat_map(|held| held.segments.iter())
     }
 
     /// Records a segment that leaves for the first time.
@@ -264,18 +272,18 @@ impl Held {
     #[cold]
     fn new(next_payload: u64) -> Box<Held> {
         Box::new(Held {
-            payload: PayloadStore::new(next_payload),
-            segments: VecDeque::new(),
+            segments: Few::new(),
             pipe: 0,
             sacked_segments: 0,
             lost_segments: 0,
+            payload: PayloadStore::new(next_payload),
         })
     }
 
     /// See [`super::connection::Connection::touch`].
     fn touch(&self, sends: bool) -> u64 {
-        let newest = self.segments.back().map_or(0, |segment| segment.offset ^ segment.stamp.touch());
-        newest ^ self.pipe ^ if sends { self.payload.touch() } else { 0 }
+        let newest = self.segments.back().map_or(0, |segment| segment.offset);
+        newest ^ self.segments.touch() ^ self.pipe ^ if sends { self.payload.touch() } else { 0 }
     }
 
     /// Index of the segment that holds `offset`, if in flight.
@@ -285,15 +293,14 @@ impl Held {
     }
 
     fn at(&self, offset: u64) -> Option<&SentSegment> {
-        self.index_of(offset).map(|index| &self.segments[index])
+        self.index_of(offset).and_then(|index| self.segments.get(index))
     }
 
     fn split_at(&mut self, offset: u64) {
         let Some(index) = self.index_of(offset) else { return };
-        let segment = &mut self.segments[index];
-        if segment.offset == offset {
+        let Some(segment) = self.segments.get_mut(index).filter(|segment| segment.offset < offset) else {
             return;
-        }
+        };
         let mut tail = *segment;
         segment.length = (offset - segment.offset) as u32;
         // SYN is alone in its segment and FIN is the last byte, so a control bit always goes with the tail.
@@ -307,7 +314,7 @@ impl Held {
         if tail.lost {
             self.lost_segments += 1;
         }
-        self.segments.insert(index + 1, tail);
+        self.segments.insert_behind(index, tail);
     }
 
     fn acknowledge_to(&mut self, offset: u64, mut delivered: impl FnMut(&SentSegment)) {
@@ -324,12 +331,12 @@ impl Held {
             if segment.in_pipe() {
                 self.pipe -= u64::from(segment.length);
             }
-            self.sacked_segments -= usize::from(segment.sacked);
-            self.lost_segments -= usize::from(segment.lost);
+            self.sacked_segments -= u32::from(segment.sacked);
+            self.lost_segments -= u32::from(segment.lost);
             if !segment.sacked {
                 delivered(segment);
             }
-            self.segments.pop_front();
+            self.segments.drop_front();
         }
         self.payload.release_to(self.payload.end().min(offset));
         if self.segments.is_empty() && self.segments.capacity() > 64 {
@@ -365,7 +372,7 @@ impl Held {
                 if segment.in_pipe() {
                     self.pipe -= u64::from(segment.length);
                 }
-                self.lost_segments -= usize::from(segment.lost);
+                self.lost_segments -= u32::from(segment.lost);
                 self.sacked_segments += 1;
                 delivered(segment);
                 segment.lost = false;
@@ -379,7 +386,7 @@ impl Held {
 
     fn mark_lost(&mut self, mut is_lost: impl FnMut(&SentSegment) -> Option<bool>) -> u64 {
         let mut bytes = 0;
-        for segment in &mut self.segments {
+        for segment in self.segments.iter_mut() {
             if !segment.in_pipe() {
                 continue;
             }
@@ -398,7 +405,7 @@ impl Held {
     }
 
     fn unmark_lost(&mut self) {
-        for segment in &mut self.segments {
+        for segment in self.segments.iter_mut() {
             if segment.lost {
                 segment.lost = false;
                 self.pipe += u64::from(segment.length);
@@ -408,7 +415,7 @@ impl Held {
     }
 
     fn forget_sacks(&mut self) {
-        for segment in &mut self.segments {
+        for segment in self.segments.iter_mut() {
             if segment.sacked {
                 segment.sacked = false;
                 self.pipe += u64::from(segment.length);
@@ -419,7 +426,7 @@ impl Held {
 
     fn on_retransmitted(&mut self, offset: u64, now: Instant, stamp: SendStamp) {
         let Some(index) = self.index_of(offset) else { return };
-        let segment = &mut self.segments[index];
+        let Some(segment) = self.segments.get_mut(index) else { return };
         if segment.lost {
             segment.lost = false;
             self.lost_segments -= 1;

@@ -2,7 +2,7 @@
 
 use outrider_drivers::time::Instant;
 
-use super::{Flight, SentSegment};
+use super::{Flight, Held, SentSegment};
 
 fn segment(offset: u64, length: u32) -> SentSegment {
     SentSegment {
@@ -18,6 +18,13 @@ fn segment(offset: u64, length: u32) -> SentSegment {
         first_sent_at: Instant::ZERO,
         stamp: Default::default(),
     }
+}
+
+/// A lone segment needs few lines of the cache: its record is one, and what leads to it and to its payload four more.
+#[test]
+fn a_lone_segment_needs_five_lines() {
+    assert_eq!(size_of::<SentSegment>(), 64);
+    assert_eq!((size_of::<Held>(), align_of::<Held>()), (5 * 64, 64));
 }
 
 fn flight_of(lengths: &[u32]) -> Flight {

@@ -9,6 +9,7 @@ mod config;
 pub mod congestion;
 pub mod connection;
 mod ecn;
+mod few;
 pub(crate) mod flight;
 pub(crate) mod maybe;
 mod payload;

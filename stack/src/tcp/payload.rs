@@ -1,10 +1,11 @@
 //! The bytes in flight: those that were copied, in a ring, and those that the source keeps itself, by reference.
 
-use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::few::Few;
 use super::ring::ByteRing;
 
 /// What is shorter is copied: that costs less than to keep a handle of it, and does not keep the memory of all the rest.
@@ -21,14 +22,14 @@ struct Shared {
     lent: u64,
     /// Where they begin in what they are of.
     from: usize,
-    length: u32,
+    length: NonZeroU32,
     /// The low bits of the number of the handle of that.
     handle: u32,
 }
 
 impl Shared {
     fn end(&self) -> u64 {
-        self.offset + u64::from(self.length)
+        self.offset + u64::from(self.length.get())
     }
 }
 
@@ -46,32 +47,32 @@ struct Handle {
 /// A bulk sender's bytes are thus read once, when their frame is written, and are written nowhere else: the ring of a
 /// connection with a full window would be larger than what the cache holds.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct PayloadStore {
-    /// What was copied. Its offsets count those bytes alone: those of the stream without what was lent before.
-    ring: ByteRing,
-    /// In order of the stream; what is between two is in the ring.
-    shared: VecDeque<Shared>,
-    /// What these are of, in the same order.
-    handles: VecDeque<Handle>,
-    /// Handles given back since the store was begun.
-    handles_released: u32,
     /// Bytes lent and released since the store was begun.
     lent_released: u64,
+    /// Handles given back since the store was begun.
+    handles_released: u32,
     /// The last bytes were lent: the next will probably be.
     lends: bool,
+    /// In order of the stream; what is between two is in the ring.
+    shared: Few<Shared>,
+    /// What these are of, in the same order.
+    handles: Few<Handle>,
+    /// What was copied. Its offsets count those bytes alone: those of the stream without what was lent before.
+    ring: ByteRing,
 }
 
 impl PayloadStore {
     /// An empty store whose first byte will be at `start`.
     pub(crate) fn new(start: u64) -> Self {
-        let ring = ByteRing::new(start);
         PayloadStore {
-            ring,
-            shared: VecDeque::new(),
-            handles: VecDeque::new(),
-            handles_released: 0,
             lent_released: 0,
+            handles_released: 0,
             lends: false,
+            shared: Few::new(),
+            handles: Few::new(),
+            ring: ByteRing::new(start),
         }
     }
 
@@ -107,7 +108,8 @@ impl PayloadStore {
 
     /// Reads where the next bytes will be written, if they will.
     pub(crate) fn touch(&self) -> u64 {
-        if self.lends { self.lent() } else { self.ring.touch() }
+        let end = self.ring.end() ^ self.lent();
+        end ^ if self.lends { self.handles.touch() } else { self.ring.touch() }
     }
 
     /// Appends a copy of `bytes` at [`Self::end`].
@@ -119,10 +121,11 @@ impl PayloadStore {
 
     /// Appends `range` of `whole`, by reference unless that is not worth while.
     pub(crate) fn append_shared(&mut self, whole: &Bytes, range: Range<usize>) {
-        if range.len() < SHARED_BYTES_MIN {
-            self.append(&whole[range]);
-            return;
-        }
+        // A segment and a super-segment are shorter than four gigabytes.
+        let length = NonZeroU32::new(range.len() as u32);
+        let Some(length) = length.filter(|_| range.len() >= SHARED_BYTES_MIN) else {
+            return self.append(&whole[range]);
+        };
         assert!(range.end <= whole.len(), "a source must lend what it has");
         self.lends = true;
         match self.handles.back_mut() {
@@ -137,8 +140,7 @@ impl PayloadStore {
             offset: self.ring.end() + lent,
             lent: lent + range.len() as u64,
             from: range.start,
-            // A segment and a super-segment are shorter than that.
-            length: range.len() as u32,
+            length,
             handle: self.handles_released.wrapping_add(self.handles.len() as u32 - 1),
         });
     }
@@ -150,7 +152,7 @@ impl PayloadStore {
             && first.end() <= offset
         {
             self.lent_released = first.lent;
-            self.shared.pop_front();
+            self.shared.drop_front();
             self.release_handle();
         }
         let copied_to = match self.shared.front() {
@@ -170,15 +172,16 @@ impl PayloadStore {
         let first = self.handles.front_mut().expect("every piece is of something");
         first.pieces -= 1;
         if first.pieces == 0 {
-            self.handles.pop_front();
+            self.handles.drop_front();
             self.handles_released = self.handles_released.wrapping_add(1);
         }
     }
 
     /// What was lent as `shared`.
     fn lent_bytes(&self, shared: &Shared) -> &[u8] {
-        let handle = &self.handles[shared.handle.wrapping_sub(self.handles_released) as usize];
-        &handle.whole[shared.from..shared.from + shared.length as usize]
+        let handle = self.handles.get(shared.handle.wrapping_sub(self.handles_released) as usize);
+        let whole = &handle.expect("every piece is of something").whole;
+        &whole[shared.from..shared.from + shared.length.get() as usize]
     }
 
     /// `length` bytes from `offset` on.
@@ -192,7 +195,7 @@ impl PayloadStore {
         /// What is sent is mostly what was just cut: it is looked for from there.
         const NEAR: usize = 16;
         let mut index = self.shared.len();
-        while index > 0 && self.shared[index - 1].end() > offset {
+        while index > 0 && self.shared.get(index - 1).is_some_and(|before| before.end() > offset) {
             index -= 1;
             if self.shared.len() - index == NEAR {
                 return self.shared.partition_point(|shared| shared.end() <= offset);
@@ -258,10 +261,8 @@ impl<'a> Iterator for Payload<'a> {
             following => {
                 let until_lent = following
                     .map_or(self.left, |shared| self.left.min((shared.offset - self.offset) as usize));
-                let lent_before = match self.next.checked_sub(1) {
-                    Some(before) => store.shared[before].lent,
-                    None => store.lent_released,
-                };
+                let before = self.next.checked_sub(1).and_then(|before| store.shared.get(before));
+                let lent_before = before.map_or(store.lent_released, |before| before.lent);
                 store.ring.slice(self.offset - lent_before, until_lent)
             }
         };

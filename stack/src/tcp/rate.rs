@@ -7,20 +7,27 @@ use super::flight::SentSegment;
 use crate::time::Instant;
 
 /// What a segment remembers about the connection at its departure, for the rate sample its acknowledgement gives.
+///
+/// Counts of bytes are kept by their low bits: no more than twice the largest window, 2^31 bytes, are delivered between
+/// departure and delivery of a segment, nor lost. Packed, for there is one with each segment in flight.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(Rust, packed(4))]
 pub(crate) struct SendStamp {
-    delivered: u64,
     delivered_at: Instant,
     first_sent_at: Instant,
-    lost: u64,
-    pipe: u64,
-    app_limited: bool,
+    delivered: u32,
+    lost: u32,
+    /// Bytes, of which there are less than 2^31, and above them whether the connection was app-limited.
+    pipe: u32,
 }
 
+/// See [`SendStamp::pipe`].
+const APP_LIMITED: u32 = 1 << 31;
+
 impl SendStamp {
-    /// See [`super::connection::Connection::touch`].
-    pub(crate) fn touch(&self) -> u64 {
-        self.pipe
+    /// Bytes of `delivered`, which the connection has delivered by now, since the departure.
+    fn delivered_since(&self, delivered: u64) -> u32 {
+        (delivered as u32).wrapping_sub(self.delivered)
     }
 }
 
@@ -62,13 +69,13 @@ impl RateSampler {
             self.first_sent_at = now;
             self.delivered_at = now;
         }
+        let pipe = u32::try_from(pipe + bytes).map_or(APP_LIMITED - 1, |pipe| pipe.min(APP_LIMITED - 1));
         SendStamp {
-            delivered: self.delivered,
             delivered_at: self.delivered_at,
             first_sent_at: self.first_sent_at,
-            lost: self.lost,
-            pipe: pipe + bytes,
-            app_limited: self.is_app_limited(),
+            delivered: self.delivered as u32,
+            lost: self.lost as u32,
+            pipe: pipe | if self.is_app_limited() { APP_LIMITED } else { 0 },
         }
     }
 
@@ -82,7 +89,8 @@ impl RateSampler {
         self.delivered += u64::from(segment.length);
         self.delivered_at = now;
         let newer = sampling.0.is_none_or(|(stamp, sent_at)| {
-            (segment.stamp.delivered, segment.sent_at) >= (stamp.delivered, sent_at)
+            let since = |stamp: &SendStamp| stamp.delivered_since(self.delivered);
+            (since(&stamp), segment.sent_at) >= (since(&segment.stamp), sent_at)
         });
         if newer {
             sampling.0 = Some((segment.stamp, segment.sent_at));
@@ -111,15 +119,81 @@ impl RateSampler {
         if interval.is_zero() || rtt_min.is_some_and(|min| interval < min) {
             return None;
         }
+        let delivered = u64::from(stamp.delivered_since(self.delivered));
         let sample = RateSample {
-            delivered: self.delivered - stamp.delivered,
+            delivered,
             interval,
-            prior_delivered: stamp.delivered,
-            lost: self.lost - stamp.lost,
-            pipe_at_send: stamp.pipe,
-            app_limited: stamp.app_limited,
+            prior_delivered: self.delivered - delivered,
+            lost: u64::from((self.lost as u32).wrapping_sub(stamp.lost)),
+            pipe_at_send: u64::from(stamp.pipe & !APP_LIMITED),
+            app_limited: stamp.pipe & APP_LIMITED != 0,
         };
         self.latest_bytes_per_second = sample.bytes_per_second();
         Some(sample)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(offset: u64, length: u32, sent_at: Instant, stamp: SendStamp) -> SentSegment {
+        SentSegment {
+            offset,
+            length,
+            control: false,
+            sacked: false,
+            lost: false,
+            urgent: false,
+            push: false,
+            transmissions: 1,
+            sent_at,
+            first_sent_at: sent_at,
+            stamp,
+        }
+    }
+
+    /// A sample is the same wherever the counters of the connection are, also where their low bits begin anew.
+    #[test]
+    fn samples_do_not_depend_on_how_much_was_delivered_before() {
+        let samples = |delivered: u64, lost: u64| {
+            let mut sampler = RateSampler { delivered, lost, ..RateSampler::default() };
+            let at = Instant::from_micros;
+            let first = segment(0, 3_000, at(10), sampler.stamp(at(10), 0, 3_000));
+            let second = segment(3_000, 2_000, at(20), sampler.stamp(at(20), 3_000, 2_000));
+            sampler.on_lost(500);
+            let mut sampling = Sampling::default();
+            sampler.on_delivered(at(110), &first, &mut sampling);
+            let third = segment(5_000, 1_000, at(111), sampler.stamp(at(111), 2_000, 1_000));
+            let early = sampler.take_sample(&sampling, None);
+            let mut sampling = Sampling::default();
+            sampler.on_delivered(at(230), &third, &mut sampling);
+            // What left before and has nothing newer to say does not take its place.
+            sampler.on_delivered(at(230), &second, &mut sampling);
+            let late = sampler.take_sample(&sampling, None);
+            [early, late].map(|sample| {
+                let sample = sample.expect("time has passed");
+                assert_eq!(sample.interval, Duration::from_micros(if sample.lost > 0 { 100 } else { 120 }));
+                let prior = sample.prior_delivered - delivered;
+                (sample.delivered, prior, sample.lost, sample.pipe_at_send, sample.app_limited)
+            })
+        };
+        let expected = [(3_000, 0, 500, 3_000, false), (3_000, 3_000, 0, 3_000, false)];
+        for start in [0, u64::from(u32::MAX) - 1_000, u64::from(u32::MAX) - 4_000, 1 << 40] {
+            assert_eq!(samples(start, start), expected, "from {start} on");
+        }
+    }
+
+    #[test]
+    fn a_stamp_keeps_whether_the_application_was_the_limit() {
+        let mut sampler = RateSampler::default();
+        sampler.mark_app_limited(0);
+        let stamp = sampler.stamp(Instant::from_micros(1), u64::MAX / 2, 0);
+        let sent = segment(0, 100, Instant::from_micros(1), stamp);
+        let mut sampling = Sampling::default();
+        sampler.on_delivered(Instant::from_micros(9), &sent, &mut sampling);
+        let sample = sampler.take_sample(&sampling, None).expect("time has passed");
+        assert!(sample.app_limited);
+        assert_eq!(sample.pipe_at_send, u64::from(APP_LIMITED - 1), "the most that a stamp can say");
     }
 }

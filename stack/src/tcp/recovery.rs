@@ -31,8 +31,10 @@ struct Reordering {
     bytes: u64,
     /// D-SACKs widen the window once a round: the round ends when this offset is acknowledged.
     dsack_round_end: Maybe<u64>,
-    /// An original was delivered after a later one.
-    seen: bool,
+    /// Acknowledgements that told of an original delivered after a later one.
+    events: u32,
+    /// Bytes delivered before the last of them.
+    last_event: u64,
     /// Reordering window in quarters of the smallest RTT.
     window_quarters: u8,
     /// Recoveries left until the window falls back to one quarter.
@@ -43,7 +45,8 @@ impl Unmade for Reordering {
     const UNMADE: &'static Self = &Reordering {
         bytes: 0,
         dsack_round_end: Maybe::NONE,
-        seen: false,
+        events: 0,
+        last_event: 0,
         window_quarters: 1,
         window_persist: WINDOW_PERSIST,
     };
@@ -56,14 +59,15 @@ impl Default for Rack {
 }
 
 impl Rack {
-    /// `segment` was delivered; `delivered_end` is the highest offset delivered before it.
+    /// `segment` was delivered; before the acknowledgement that tells so, `delivered_end` was the highest offset
+    /// delivered, and there were so many delivered bytes.
     /// `echo_precedes` says that the timestamp echo is older than the segment's last transmission.
     #[inline]
     pub(crate) fn on_delivered(
         &mut self,
         now: Instant,
         segment: &SentSegment,
-        delivered_end: u64,
+        (delivered_end, delivered_bytes): (u64, u64),
         rtt: &RttEstimator,
         echo_precedes: bool,
     ) {
@@ -75,7 +79,10 @@ impl Rack {
         } else if segment.end() < delivered_end {
             // Step 3: an original delivered after a later one.
             let reordering = &mut *self.reordering;
-            reordering.seen = true;
+            if reordering.events == 0 || reordering.last_event != delivered_bytes {
+                reordering.events = reordering.events.saturating_add(1);
+                reordering.last_event = delivered_bytes;
+            }
             reordering.bytes = reordering.bytes.max(delivered_end - segment.offset);
         }
         if self.newest().is_none_or(|newest| (segment.sent_at, segment.end()) > newest) {
@@ -104,9 +111,9 @@ impl Rack {
         self.rtt_nanos
     }
 
-    /// An original was delivered after a later one.
-    pub(crate) fn reordering_seen(&self) -> bool {
-        self.reordering.seen
+    /// Acknowledgements that told of an original delivered after a later one.
+    pub(crate) fn reordering_events(&self) -> u32 {
+        self.reordering.events
     }
 
     /// How far out of order originals have been delivered, bytes.
@@ -125,7 +132,7 @@ impl Rack {
     }
 
     fn reordering_window(&self, flight: &Flight, in_recovery: bool, rtt: &RttEstimator) -> Duration {
-        if !self.reordering.seen && (in_recovery || flight.sacked_segments() >= DUPLICATE_THRESHOLD) {
+        if self.reordering.events == 0 && (in_recovery || flight.sacked_segments() >= DUPLICATE_THRESHOLD) {
             return Duration::ZERO;
         }
         let (Some(min), Some(smoothed)) = (rtt.min(), rtt.smoothed()) else { return Duration::ZERO };

@@ -89,10 +89,10 @@ impl Entry {
 #[derive(Clone, Debug, Default)]
 #[repr(C)]
 pub struct Trace {
-    entries: [Entry; ENTRIES],
     /// When the newest was made, microseconds; and in the lowest bits how many there are, or, beyond the first round,
     /// [`ENTRIES`] and the place of the next.
     newest: u64,
+    entries: [Entry; ENTRIES],
 }
 
 /// Bits of [`Trace::newest`] for the count.

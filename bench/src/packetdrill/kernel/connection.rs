@@ -13,6 +13,8 @@ use outrider_stack::tcp::source::Blocked;
 use outrider_stack::tcp::wire::{self, Emission, Envelope, Ports};
 use outrider_stack::time::Instant;
 
+use super::completions::Completions;
+use super::defer::Deferral;
 use super::errno::Errno;
 use super::limits::{Limit, Limits};
 use super::mapping::Mapping;
@@ -101,8 +103,11 @@ pub(crate) struct Conn {
     pub(crate) linger_end: Option<Instant>,
     /// Waiting in FIN-WAIT-2 ends here when nobody owns the connection.
     fin_wait_end: Option<Instant>,
-    fin_timeout: Duration,
+    pub(crate) fin_timeout: Duration,
+    /// The end of the handshake is put off.
+    deferral: Option<Deferral>,
     pub(super) groups: Groups,
+    pub(crate) completions: Completions,
     /// An acknowledgement that waits, and until when: see [`Stream::acks`].
     withheld: Option<(Instant, Transmission)>,
     pub(crate) config: Config,
@@ -133,7 +138,9 @@ impl Conn {
             linger_end: None,
             fin_wait_end: None,
             fin_timeout: Duration::from_secs(60),
+            deferral: None,
             groups: Groups::default(),
+            completions: Completions::default(),
             withheld: None,
             config: Config::default(),
             counts: Counts::default(),
@@ -154,10 +161,11 @@ impl Conn {
         self.stream.acks.injected_size = settings.injected_segment_size.map_or(u64::MAX, u64::from);
         let window = u64::from(config.receive_window_initial);
         self.stream.acks.offered(window, u64::from(config.segment_size_max));
-        self.fin_timeout = match options.linger2 {
-            Some(seconds) => Duration::from_secs(seconds.max(0) as u64),
-            None => settings.fin_timeout,
-        };
+        self.fin_timeout = settings.fin_timeout(options);
+        if let Some(habits) = settings.habits {
+            self.groups.unpushed = !habits.pushes_groups;
+            self.stream.finish_acked_at_once = habits.finish_acked_at_once;
+        }
         self.config = config.clone();
         self.mapping.set_local(self.initial.0);
     }
@@ -235,7 +243,11 @@ impl Conn {
         if let Some((_, sent)) = self.withheld.take_if(|(at, _)| *at <= now) {
             return Some(sent);
         }
-        let sent = self.poll_engine(now)?;
+        let mut sent = self.poll_engine(now)?;
+        while is_answer_to_syn(&sent.bytes) && self.deferral.as_mut().is_some_and(Deferral::withholds_answer)
+        {
+            sent = self.poll_engine(now)?;
+        }
         if let Some(until) = self.stream.acks.withhold(now).filter(|_| is_plain_ack(&sent.bytes)) {
             self.withheld = Some((until, sent));
             return self.poll_engine(now);
@@ -252,6 +264,7 @@ impl Conn {
         self.stream.acks.timeout = inspection.retransmission_timeout;
         self.stream.prepare(engine.segment_size(), engine.acked_offset(), &inspection);
         self.groups.acknowledge_to(engine.acked_offset());
+        self.completions.acknowledge_to(engine.acked_offset());
         let cut_before = self.stream.cut_offset();
         let outgoing = engine.poll_transmit(now, &mut self.stream, TransmitLimit::default());
         let sent = outgoing.map(|outgoing| {
@@ -326,6 +339,8 @@ impl Conn {
                 Event::Closed(reason) => {
                     self.withheld = None;
                     self.ended = Some(reason);
+                    // What was in the send buffer is freed.
+                    self.completions.acknowledge_to(u64::MAX);
                     self.error = self.error.or(match reason {
                         CloseReason::Finished | CloseReason::Aborted | CloseReason::Unusable => None,
                         CloseReason::Refused => Some(Errno::ECONNREFUSED),
@@ -376,6 +391,9 @@ impl Conn {
             self.engine = None;
             return Ok(self.refusal(&segment));
         }
+        if self.defers(&segment) {
+            return Ok(None);
+        }
         self.stream.acks.note_push(header.flags.psh, segment.payload.len() as u64);
         self.stream.acks.note_length(segment.payload.len() as u64);
         match &mut self.engine {
@@ -395,11 +413,27 @@ impl Conn {
                 // Linux drops a SYN with FIN.
                 if !header.flags.fin {
                     self.adopt(now, settings, options, config);
+                    self.deferral = (options.defer_accept > 0).then(|| Deferral::new(options.defer_accept));
                     let engine = Connection::accept(now, config, self.initial, TIMESTAMP_OFFSET, &segment);
                     self.engine = Some(engine);
                 }
                 Ok(None)
             }
+        }
+    }
+
+    /// Whether a segment would only end a handshake that is put off.
+    fn defers(&mut self, segment: &Segment<'_>) -> bool {
+        let flags = segment.header.flags;
+        let bare = segment.payload.is_empty() && !(flags.syn || flags.fin || flags.rst);
+        let half_open = self.state() == Some(State::SynReceived);
+        bare && half_open && self.deferral.as_mut().is_some_and(Deferral::ignores_acknowledgement)
+    }
+
+    /// The listener is closed: a handshake that is not over is forgotten without a word.
+    pub(crate) fn forget_half_open(&mut self) {
+        if self.state() == Some(State::SynReceived) {
+            self.engine = None;
         }
     }
 
@@ -496,6 +530,10 @@ impl Conn {
             engine.acknowledge_now(now);
         }
     }
+}
+
+fn is_answer_to_syn(bytes: &[u8]) -> bool {
+    WireSegment::parse(bytes).is_some_and(|segment| segment.flags.syn && segment.flags.ack)
 }
 
 /// An acknowledgement and nothing else, not even SACK blocks.

@@ -153,7 +153,7 @@ fn add_counts(all: &mut Names, conn: &Conn, seen: &Inspection) {
         ("tcpi_bytes_sent", (counters.payload_bytes_sent + counters.retransmitted_bytes) as i64),
         ("tcpi_bytes_retrans", counters.retransmitted_bytes as i64),
         ("tcpi_dsack_dups", counters.dsacks_received as i64),
-        ("tcpi_reord_seen", i64::from(seen.reordering_seen)),
+        ("tcpi_reord_seen", i64::from(seen.reordering_events)),
         ("tcpi_rcv_ooopack", counters.out_of_order_segments as i64),
     ]);
 }

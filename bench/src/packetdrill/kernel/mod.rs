@@ -3,7 +3,9 @@
 
 mod acks;
 pub(crate) mod calls;
+mod completions;
 mod connection;
+mod defer;
 mod errno;
 pub(crate) mod information;
 mod limits;

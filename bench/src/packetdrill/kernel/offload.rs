@@ -56,6 +56,8 @@ pub(super) struct Data {
 pub(super) struct Groups {
     /// Where groups end, ascending.
     ends: VecDeque<u64>,
+    /// Only the end of a write is pushed, as Linux did before 4.20.
+    pub(super) unpushed: bool,
 }
 
 /// What the port remembers of a run of segments sent in one go.
@@ -108,7 +110,7 @@ impl Groups {
         if follows && !ends {
             return;
         }
-        if run.length > 1 {
+        if run.length > 1 && !self.unpushed {
             set_push(bytes);
         }
         run.length = 0;

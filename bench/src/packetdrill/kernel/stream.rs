@@ -85,7 +85,8 @@ pub(crate) struct Stream {
     pub(crate) read_shut: bool,
     /// The socket is closed: what arrives is thrown away. After `SHUT_RD` alone it may still be read, as on Linux.
     pub(crate) reader_gone: bool,
-    /// We have sent FIN first: the peer's is acknowledged at once.
+    /// The peer's FIN is acknowledged at once even if ours has not left.
+    pub(crate) finish_acked_at_once: bool,
     pub(crate) acks: AckPolicy,
     pub(crate) last_data_received: Instant,
 }
@@ -119,6 +120,7 @@ impl Stream {
             peer_finished: false,
             read_shut: false,
             reader_gone: false,
+            finish_acked_at_once: false,
             acks: AckPolicy::new(now),
             last_data_received: now,
         }
@@ -403,6 +405,10 @@ impl SegmentSink for Stream {
 
     fn finish_urgency(&self) -> AckUrgency {
         // Linux lets the acknowledgement of a FIN wait for ours to ride on.
-        if self.finish || self.is_full() { AckUrgency::Now } else { AckUrgency::Normal }
+        if self.finish || self.finish_acked_at_once || self.is_full() {
+            AckUrgency::Now
+        } else {
+            AckUrgency::Normal
+        }
     }
 }

@@ -136,6 +136,10 @@ const TABLE: &[(&str, i64)] = &[
     ("MSG_EOR", 0x80),
     ("MSG_WAITALL", 0x100),
     ("MSG_ERRQUEUE", 0x2000),
+    ("CMSG_LEVEL_IP", 0),
+    ("CMSG_TYPE_RECVERR", 11),
+    ("SO_EE_ORIGIN_ZEROCOPY", 5),
+    ("SO_EE_CODE_ZEROCOPY_COPIED", 1),
     ("MSG_NOSIGNAL", 0x4000),
     ("MSG_MORE", 0x8000),
     ("MSG_ZEROCOPY", 0x400_0000),
@@ -192,6 +196,7 @@ const TABLE: &[(&str, i64)] = &[
     ("EINPROGRESS", 115),
     ("EMSGSIZE", 90),
     ("EPROTO", 71),
+    ("EPROTONOSUPPORT", 93),
     ("ENODATA", 61),
 ];
 

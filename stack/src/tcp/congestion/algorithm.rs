@@ -7,6 +7,7 @@ use super::CongestionControl;
 use super::bbr::Bbr;
 use super::cubic::Cubic;
 use super::dctcp::Dctcp;
+use super::reno::Reno;
 
 /// Which controller a connection uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -19,18 +20,21 @@ pub enum Algorithm {
     Bbr,
     /// DCTCP (RFC 8257): for fabrics whose switches mark; brings ECN with it.
     Dctcp,
+    /// Reno (RFC 5681). Not among [`Self::ALL`], so no option names it: for comparison with stacks that use it.
+    Reno,
 }
 
 impl Algorithm {
-    /// Every algorithm, in the order in which help texts name them.
+    /// Every algorithm to choose from, in the order in which help texts name them.
     pub const ALL: &'static [Algorithm] = &[Algorithm::Bbr, Algorithm::Cubic, Algorithm::Dctcp];
 
-    /// Name as options and reports spell it; [`FromStr`] reads it back.
+    /// Name as options and reports spell it; [`FromStr`] reads those of [`Self::ALL`] back.
     pub const fn name(self) -> &'static str {
         match self {
             Algorithm::Cubic => "cubic",
             Algorithm::Bbr => "bbr",
             Algorithm::Dctcp => "dctcp",
+            Algorithm::Reno => "reno",
         }
     }
 
@@ -47,6 +51,7 @@ impl Algorithm {
             Algorithm::Cubic => Box::new(Cubic::new(segment_size, initial_window_segments)),
             Algorithm::Bbr => Box::new(Bbr::new(segment_size, initial_window_segments, seed)),
             Algorithm::Dctcp => Box::new(Dctcp::new(segment_size, initial_window_segments)),
+            Algorithm::Reno => Box::new(Reno::new(segment_size, initial_window_segments)),
         }
     }
 }

@@ -1,74 +1,37 @@
 //! DCTCP (RFC 8257): the window shrinks in proportion to how much of a round trip's bytes were marked.
 
-use core::time::Duration;
-
-use super::pacing::window_rate;
-use super::usage::WindowUsage;
+use super::reno::Reno;
 use super::{AckSample, CongestionControl, CongestionEvent};
 use crate::time::Instant;
 
 /// Estimation gain g (section 4.2).
 const GAIN: f64 = 1.0 / 16.0;
-/// The least window, in segments (RFC 5681 section 3.1).
-const SEGMENTS_MIN: u64 = 2;
 
 /// The controller. Growth is Reno's; loss halves the window (section 3.5), marks reduce it by alpha / 2
 /// (section 3.3), at most once a round trip.
 #[derive(Debug)]
 pub struct Dctcp {
-    segment_size: u64,
-    initial_window: u64,
-    window: u64,
-    threshold: u64,
+    reno: Reno,
     /// Estimate of the marked fraction. Starts at 1, so that the first mark is answered like a loss (section 4.2).
     alpha: f64,
     acked_in_round: u64,
     marked_in_round: u64,
-    /// Bytes acknowledged towards the next segment of additive increase.
-    credit: u64,
-    usage: WindowUsage,
-    saved: Option<(u64, u64)>,
-    in_recovery: bool,
-    timed_out: bool,
-    smoothed_rtt: Option<Duration>,
 }
 
 impl Dctcp {
     /// A controller in slow start.
     pub fn new(segment_size: u64, initial_window_segments: u32) -> Self {
-        let segment_size = segment_size.max(1);
-        let initial_window = segment_size.saturating_mul(u64::from(initial_window_segments.max(1)));
         Dctcp {
-            segment_size,
-            initial_window,
-            window: initial_window,
-            threshold: u64::MAX,
+            reno: Reno::new(segment_size, initial_window_segments),
             alpha: 1.0,
             acked_in_round: 0,
             marked_in_round: 0,
-            credit: 0,
-            usage: WindowUsage::default(),
-            saved: None,
-            in_recovery: false,
-            timed_out: false,
-            smoothed_rtt: None,
         }
     }
 
     /// The estimate of the marked fraction, 0 to 1.
     pub fn alpha(&self) -> f64 {
         self.alpha
-    }
-
-    fn floor(&self) -> u64 {
-        SEGMENTS_MIN.saturating_mul(self.segment_size)
-    }
-
-    fn reduce_by(&mut self, factor: f64) {
-        self.saved = Some((self.window, self.threshold));
-        self.threshold = ((self.window as f64 * factor) as u64).max(self.floor());
-        self.window = self.threshold;
-        self.credit = 0;
     }
 
     /// Section 3.3, steps 3 to 7, once a round trip.
@@ -79,21 +42,6 @@ impl Dctcp {
         }
         self.acked_in_round = 0;
         self.marked_in_round = 0;
-        self.usage.on_round();
-    }
-
-    fn grow(&mut self, acked: u64) {
-        if self.window < self.threshold {
-            if self.usage.peak() >= self.window / 2 {
-                self.window = self.window.saturating_add(acked).min(self.threshold);
-            }
-        } else if self.usage.is_limited_by(self.window, self.segment_size) {
-            self.credit = self.credit.saturating_add(acked);
-            if self.credit >= self.window {
-                self.credit -= self.window;
-                self.window = self.window.saturating_add(self.segment_size);
-            }
-        }
     }
 }
 
@@ -102,86 +50,51 @@ impl CongestionControl for Dctcp {
         "dctcp"
     }
 
-    fn on_sent(&mut self, _now: Instant, bytes: u64, pipe: u64) {
-        self.usage.on_sent(pipe.saturating_add(bytes));
+    fn on_sent(&mut self, now: Instant, bytes: u64, pipe: u64) {
+        self.reno.on_sent(now, bytes, pipe);
     }
 
     fn on_ack(&mut self, sample: &AckSample) {
-        self.smoothed_rtt = sample.smoothed_rtt.or(self.smoothed_rtt);
-        if sample.newly_delivered > 0 {
-            self.timed_out = false;
-        }
         self.acked_in_round = self.acked_in_round.saturating_add(sample.newly_acked);
         self.marked_in_round = self.marked_in_round.saturating_add(sample.ce_marked);
         if sample.round_start {
             self.end_round();
         }
-        if sample.newly_acked > 0 && !self.in_recovery && sample.ce_marked == 0 {
-            self.grow(sample.newly_acked);
-        }
+        self.reno.on_ack(sample);
     }
 
-    fn on_event(&mut self, _now: Instant, event: CongestionEvent, _pipe: u64) {
+    fn on_event(&mut self, now: Instant, event: CongestionEvent, pipe: u64) {
         match event {
-            CongestionEvent::EcnEcho => {
-                self.reduce_by(1.0 - self.alpha / 2.0);
-                // A mark is not a loss: nothing can prove it spurious.
-                self.saved = None;
-            }
-            CongestionEvent::Loss => {
-                self.reduce_by(0.5);
-                self.in_recovery = true;
-            }
-            CongestionEvent::Timeout => {
-                if !self.timed_out {
-                    self.reduce_by(0.5);
-                }
-                self.timed_out = true;
-                self.window = self.segment_size;
-                self.in_recovery = false;
-            }
-            CongestionEvent::Undo => {
-                if let Some((window, threshold)) = self.saved.take() {
-                    self.window = self.window.max(window);
-                    self.threshold = self.threshold.max(threshold);
-                    self.in_recovery = false;
-                }
-            }
-            CongestionEvent::RecoveryEnd => self.in_recovery = false,
-            CongestionEvent::IdleRestart => self.window = self.window.min(self.initial_window),
+            CongestionEvent::EcnEcho => self.reno.answer_mark(1.0 - self.alpha / 2.0),
+            event => self.reno.on_event(now, event, pipe),
         }
     }
 
     fn window(&self) -> u64 {
-        self.window
+        self.reno.window()
     }
 
     fn slow_start_threshold(&self) -> u64 {
-        self.threshold
+        self.reno.slow_start_threshold()
     }
 
     fn pacing_rate(&self) -> Option<u64> {
-        Some(window_rate(self.window, self.smoothed_rtt?, self.window < self.threshold))
+        self.reno.pacing_rate()
     }
 
     fn set_segment_size(&mut self, bytes: u64) {
-        let bytes = bytes.max(1);
-        self.initial_window = (self.initial_window / self.segment_size).saturating_mul(bytes);
-        self.segment_size = bytes;
-        self.window = self.window.max(bytes);
+        self.reno.set_segment_size(bytes);
     }
 
     fn phase(&self) -> &'static str {
-        match (self.in_recovery, self.window < self.threshold) {
-            (true, _) => "recovery",
-            (false, true) => "slow-start",
-            (false, false) => "avoidance",
-        }
+        self.reno.phase()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use core::time::Duration;
+
     use super::*;
 
     fn ack(dctcp: &mut Dctcp, bytes: u64, marked: u64, round_start: bool) {

@@ -16,6 +16,7 @@ pub mod dctcp;
 pub mod hystart;
 mod pacing;
 mod random;
+pub mod reno;
 mod usage;
 
 pub use algorithm::{Algorithm, ParseAlgorithmError};

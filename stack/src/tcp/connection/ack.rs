@@ -53,7 +53,8 @@ impl Connection {
         let advanced = self.una > una_before;
         let newly_delivered = self.rate.delivered() - delivered_before;
         // Bytes of this acknowledgement that earlier ones, duplicate or selective, have told of already.
-        let known = (self.una - una_before).saturating_sub(newly_delivered) + self.departed_by_duplicates();
+        let departed = self.departed_by_duplicates();
+        let known = (self.una - una_before).saturating_sub(newly_delivered) + departed;
         if advanced {
             self.timeout_base = now;
             self.progress_at = now;
@@ -66,10 +67,8 @@ impl Connection {
         if advanced && may_be_spurious {
             self.check_spurious(now, header, &delivery);
         }
-        if delivery.was_not_lost && may_be_spurious && self.recovery == Recovery::Timeout {
-            // F-RTO (RFC 5682 section 3.1): the first acknowledgements after the timeout are of originals that were
-            // only late, so nothing was lost but time.
-            self.undo_recovery(now);
+        if delivery.was_not_lost && may_be_spurious {
+            self.check_late_originals(now);
         }
         if delivery.duplicate_bytes > 0 {
             let segments = delivery.duplicate_bytes.div_ceil(self.segment_size() as u64);
@@ -93,6 +92,7 @@ impl Connection {
             now,
             AckReport {
                 newly_delivered,
+                departed,
                 newly_acked,
                 advanced,
                 newly_lost,
@@ -103,6 +103,18 @@ impl Connection {
                 was_recovering,
             },
         );
+    }
+
+    /// Without SACK a duplicate acknowledgement tells that some segment has left the network: in recovery another may
+    /// follow (RFC 6582 section 3.2, step 3; counted as RFC 9937 section 6 counts it).
+    #[cold]
+    pub(super) fn replace_departed(&mut self) {
+        if self.sack || self.recovery != Recovery::Fast {
+            return;
+        }
+        let (pipe, target) = (self.pipe_estimate(), self.congestion.window());
+        let segment_size = self.segment_size() as u64;
+        self.rare_mut().reduction.on_ack(segment_size, pipe, target, segment_size, false);
     }
 
     /// Marks what the acknowledgement delivers.
@@ -117,16 +129,17 @@ impl Connection {
             .filter(|_| ack > self.una)
             .map(|timestamps| timestamps.echo);
         let clock_offset = self.timestamp_offset;
+        let before = self.rate.delivered();
         let (rack, rate, rtt) = (&mut self.rack, &mut self.rate, &self.rtt);
         let mut delivered = |segment: &crate::tcp::flight::SentSegment| {
             if segment.was_retransmitted() {
                 let sent = timestamp_of(segment.sent_at, clock_offset);
                 let precedes = echo.is_some_and(|echo| (echo.wrapping_sub(sent) as i32) < 0);
-                rack.on_delivered(now, segment, delivered_end, rtt, precedes);
+                rack.on_delivered(now, segment, (delivered_end, before), rtt, precedes);
                 delivery.newest_retransmitted =
                     delivery.newest_retransmitted.max(Some(segment.first_sent_at));
             } else {
-                rack.on_delivered(now, segment, delivered_end, rtt, false);
+                rack.on_delivered(now, segment, (delivered_end, before), rtt, false);
                 delivery.was_not_lost |= segment.lost;
                 delivery.newest_sent_at = delivery.newest_sent_at.max(Some(segment.sent_at));
             }
@@ -195,6 +208,14 @@ impl Connection {
                 self.rtt.restart(now - first_sent_at);
                 self.backoff = 0;
             }
+        }
+    }
+
+    /// F-RTO (RFC 5682 section 3.1): the first acknowledgements after a timeout are of originals that were only late, so
+    /// nothing was lost but time.
+    fn check_late_originals(&mut self, now: Instant) {
+        if self.recovery == Recovery::Timeout && self.config.timeout_undo {
+            self.undo_recovery(now);
         }
     }
 
@@ -324,7 +345,8 @@ impl Connection {
             let target = self.congestion.window();
             let segment_size = self.segment_size() as u64;
             let safe = report.advanced && report.newly_lost == 0;
-            self.rare_mut().reduction.on_ack(report.newly_delivered, pipe, target, segment_size, safe);
+            let delivered = report.newly_delivered.saturating_sub(report.departed);
+            self.rare_mut().reduction.on_ack(delivered, pipe, target, segment_size, safe);
         }
     }
 }
@@ -333,6 +355,8 @@ impl Connection {
 #[derive(Clone, Copy, Debug)]
 struct AckReport {
     newly_delivered: u64,
+    /// Of them, told of by duplicate acknowledgements before.
+    departed: u64,
     newly_acked: u64,
     /// SND.UNA has moved.
     advanced: bool,

@@ -237,7 +237,10 @@ impl Connection {
             && segment.payload.is_empty()
             && !segment.header.flags.fin
             && ack + window == self.window_edge;
-        self.duplicate_acks += u32::from(duplicate);
+        if duplicate {
+            self.duplicate_acks += 1;
+            self.replace_departed();
+        }
     }
 
     /// ECN marks of a segment with payload.

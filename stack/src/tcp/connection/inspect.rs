@@ -80,8 +80,8 @@ pub struct Inspection {
     pub receive_window: u64,
     /// Bytes of our stream that the peer has acknowledged, SYN and FIN not counted.
     pub bytes_acked: u64,
-    /// An original was delivered after a later one.
-    pub reordering_seen: bool,
+    /// Acknowledgements that told of an original delivered after a later one.
+    pub reordering_events: u32,
     /// How far out of order originals have been delivered at most, bytes.
     pub reordering_bytes: u64,
     /// Time since a segment last left.
@@ -131,7 +131,7 @@ impl Connection {
             send_window_max: self.peer_window_max.into(),
             receive_window: self.receiver.window_end.saturating_sub(self.receiver.next),
             bytes_acked: self.acked_payload_bytes(),
-            reordering_seen: self.rack.reordering_seen(),
+            reordering_events: self.rack.reordering_events(),
             reordering_bytes: self.rack.reordering_bytes(),
             since_sent: now - self.last_sent_at,
             since_heard: now - self.last_heard_at,

@@ -138,9 +138,9 @@ pub struct Connection {
     /// Present while ECN is negotiated, or offered and not yet answered.
     ecn: Option<Box<Ecn>>,
     rare: Option<Box<Rare>>,
+    flight: Flight,
     trace: Trace,
 
-    flight: Flight,
     congestion: Box<dyn CongestionControl>,
     rtt: RttEstimator,
     rate: RateSampler,
@@ -237,8 +237,8 @@ impl Connection {
             acks_sent: 0,
             ecn: config.offers_ecn().then(|| Box::new(Ecn::new(echo_style(config)))),
             rare: None,
-            trace: Trace::default(),
             flight: Flight::new(),
+            trace: Trace::default(),
             congestion: Self::build_congestion(config, segment_size, initial, timestamp_offset),
             rtt: RttEstimator::default(),
             rate: RateSampler::default(),

@@ -25,8 +25,8 @@ impl Connection {
         timers by |c| c.timers.touch(),
         last_heard_at by |c| c.last_heard_at.as_nanos(),
         acks_sent by |c| c.acks_sent,
-        trace by |c| c.trace.touch(),
-        flight by |c| c.flight.delivered_end()
+        flight by |c| c.flight.delivered_end(),
+        trace by |c| c.trace.touch()
     }
     touched! {
         touch_sender, SENDER:

@@ -3,6 +3,7 @@
 use outrider_stack::tcp::connection::State;
 
 use super::{Arguments, Attempt, Progress, Stop, unknown};
+use crate::packetdrill::kernel::completions::{PIECES_MAX, check_notice};
 use crate::packetdrill::kernel::{Errno, File, Kernel, Role, SocketId};
 use crate::packetdrill::language::{Expression, constant};
 
@@ -13,11 +14,15 @@ const MSG_EOR: i64 = 0x80;
 const MSG_WAITALL: i64 = 0x100;
 const MSG_NOSIGNAL: i64 = 0x4000;
 const MSG_MORE: i64 = 0x8000;
+const MSG_ERRQUEUE: i64 = 0x2000;
+const MSG_ZEROCOPY: i64 = 0x400_0000;
 
 /// How much a call moves, and how.
 struct Transfer {
     bytes: u64,
     flags: i64,
+    /// Ends of what one buffer takes of a vector that is not copied, counted from the first byte.
+    cuts: Vec<u64>,
 }
 
 /// Sum of the lengths of `[{..., 100}, {..., 200}]`.
@@ -30,6 +35,22 @@ fn vector_length(list: &Expression) -> Result<u64, Stop> {
         total += u64::try_from(length).unwrap_or(0);
     }
     Ok(total)
+}
+
+/// Where a vector that is not copied goes into another buffer.
+fn vector_cuts(list: &Expression) -> Vec<u64> {
+    let Expression::List(items) = list else { return Vec::new() };
+    let length = |item: &Expression| match item {
+        Expression::Structure(parts) => parts.get(1).and_then(Expression::value).unwrap_or(0),
+        _ => 0,
+    };
+    let mut end = 0;
+    let mut cuts = Vec::new();
+    for pieces in items.chunks(PIECES_MAX) {
+        end += pieces.iter().map(|item| u64::try_from(length(item)).unwrap_or(0)).sum::<u64>();
+        cuts.push(end);
+    }
+    cuts
 }
 
 fn transfer(arguments: &Arguments<'_>) -> Result<Transfer, Stop> {
@@ -55,15 +76,17 @@ fn transfer(arguments: &Arguments<'_>) -> Result<Transfer, Stop> {
         None => 0,
     };
     let known = match name {
-        "recv" | "recvfrom" | "recvmsg" => MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT | MSG_WAITALL | MSG_NOSIGNAL,
-        _ => MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE | MSG_EOR,
+        "recvmsg" => MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT | MSG_WAITALL | MSG_NOSIGNAL | MSG_ERRQUEUE,
+        "recv" | "recvfrom" => MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT | MSG_WAITALL | MSG_NOSIGNAL,
+        _ => MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE | MSG_EOR | MSG_ZEROCOPY,
     };
     if flags & !known != 0 {
         let all = ["MSG_OOB", "MSG_ERRQUEUE", "MSG_FASTOPEN", "MSG_ZEROCOPY", "MSG_MORE"];
         let what = all.iter().find(|flag| constant(flag).is_some_and(|bit| flags & !known & bit != 0));
         return Err(Stop::Unsupported(format!("{name} with {}", what.unwrap_or(&"unknown flags"))));
     }
-    Ok(Transfer { bytes, flags })
+    let vector = arguments.get(1)?.field("msg_iov").filter(|_| flags & MSG_ZEROCOPY != 0);
+    Ok(Transfer { bytes, flags, cuts: vector.map(vector_cuts).unwrap_or_default() })
 }
 
 /// The buffer is `NULL`.
@@ -98,6 +121,9 @@ impl Kernel {
     pub(super) fn call_receive(&mut self, arguments: &Arguments<'_>, progress: &mut Progress) -> Attempt {
         let id = self.socket_of(arguments.integer(0)?)?;
         let transfer = transfer(arguments)?;
+        if transfer.flags & MSG_ERRQUEUE != 0 {
+            return self.receive_notice(id, arguments.get(1)?);
+        }
         let peek = transfer.flags & MSG_PEEK != 0;
         let nonblocking = self.sockets[id].nonblocking || transfer.flags & MSG_DONTWAIT != 0;
         let low_water = match transfer.flags & MSG_WAITALL {
@@ -142,10 +168,39 @@ impl Kernel {
         }
     }
 
+    /// `recvmsg` from the error queue; it never blocks.
+    fn receive_notice(&mut self, id: SocketId, header: &Expression) -> Attempt {
+        let key = |level: &str, name: &str| Some((constant(level)?, constant(name)?));
+        let reports_errors = [key("SOL_IP", "IP_RECVERR"), key("SOL_IPV6", "IPV6_RECVERR")]
+            .into_iter()
+            .flatten()
+            .any(|key| self.sockets[id].kept.get(&key).is_some_and(|value| *value != 0));
+        if reports_errors {
+            return Err(Stop::Unsupported("recvmsg with MSG_ERRQUEUE after IP_RECVERR".to_owned()));
+        }
+        let connection = self.connection_of(id);
+        match connection.and_then(|connection| self.connections[connection].completions.take()) {
+            Some(notice) => check_notice(header, notice).map(|()| 0),
+            None => Err(Errno::EAGAIN.into()),
+        }
+    }
+
     pub(super) fn call_send(&mut self, arguments: &Arguments<'_>, progress: &mut Progress) -> Attempt {
         let id = self.socket_of(arguments.integer(0)?)?;
-        let transfer = transfer(arguments)?;
-        self.send_bytes(id, arguments, &transfer, progress)
+        let mut transfer = transfer(arguments)?;
+        if !self.sockets[id].options.zerocopy {
+            transfer.flags &= !MSG_ZEROCOPY;
+            transfer.cuts.clear();
+        }
+        let sent = self.send_bytes(id, arguments, &transfer, progress);
+        if transfer.flags & MSG_ZEROCOPY != 0
+            && sent.as_ref().is_ok_and(|bytes| *bytes > 0)
+            && let Some(connection) = self.connection_of(id)
+        {
+            let conn = &mut self.connections[connection];
+            conn.completions.begin(conn.stream.written);
+        }
+        sent
     }
 
     /// `open` of a file that the script has made.
@@ -170,7 +225,7 @@ impl Kernel {
         let offset = arguments.optional(2)?.unwrap_or(0);
         let left = length.saturating_sub(u64::try_from(offset).unwrap_or(0));
         let bytes = u64::try_from(arguments.integer(3)?).unwrap_or(0).min(left);
-        self.send_bytes(id, arguments, &Transfer { bytes, flags: 0 }, progress)
+        self.send_bytes(id, arguments, &Transfer { bytes, flags: 0, cuts: Vec::new() }, progress)
     }
 
     fn send_bytes(
@@ -223,17 +278,22 @@ impl Kernel {
         self.pump(connection);
         while progress.bytes < transfer.bytes {
             let stream = &mut self.connections[connection].stream;
-            let taken = stream.append(transfer.bytes - progress.bytes, lowat);
+            let cut =
+                transfer.cuts.iter().copied().find(|cut| *cut > progress.bytes).unwrap_or(transfer.bytes);
+            let taken = stream.append(cut - progress.bytes, lowat);
             if taken == 0 {
                 break;
             }
             progress.bytes += taken;
+            if progress.bytes == cut && cut < transfer.bytes {
+                stream.end_write(false, true);
+            }
             if progress.bytes < transfer.bytes && stream.ends_full() {
                 self.pump(connection);
             }
         }
         let more = transfer.flags & MSG_MORE != 0;
-        let sealed = transfer.flags & MSG_EOR != 0 && progress.bytes == transfer.bytes;
+        let sealed = transfer.flags & (MSG_EOR | MSG_ZEROCOPY) != 0 && progress.bytes == transfer.bytes;
         self.connections[connection].stream.end_write(more, sealed);
         self.pump(connection);
         self.connections[connection].stream.note_writer(progress.bytes == transfer.bytes);

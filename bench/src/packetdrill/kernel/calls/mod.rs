@@ -108,7 +108,7 @@ impl<'a> Arguments<'a> {
 }
 
 /// The complaint about an argument that cannot be read.
-pub(super) fn unknown(argument: &Expression) -> Stop {
+pub(in crate::packetdrill::kernel) fn unknown(argument: &Expression) -> Stop {
     match argument.unknown_name() {
         Some(name) => Stop::Unsupported(name.to_owned()),
         None => Stop::Unsupported(format!("argument {argument}")),

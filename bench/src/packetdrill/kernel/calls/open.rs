@@ -12,6 +12,13 @@ use crate::packetdrill::settings::SocketOptions;
 const SOCK_NONBLOCK: i64 = 0o4000;
 const SOCK_CLOEXEC: i64 = 0o2_000_000;
 
+/// Whether a kind of socket cannot be had with a protocol: a stream of UDP, datagrams of TCP.
+fn is_contradiction(kind: i64, protocol: i64) -> bool {
+    let (stream, datagram) = (constant("SOCK_STREAM"), constant("SOCK_DGRAM"));
+    let (tcp, udp) = (constant("IPPROTO_TCP"), constant("IPPROTO_UDP"));
+    (Some(kind) == stream && Some(protocol) == udp) || (Some(kind) == datagram && Some(protocol) == tcp)
+}
+
 impl Kernel {
     /// Gives a file the descriptor that the script expects, or the least free one.
     pub(super) fn install(&mut self, expected: Option<i64>, file: File) -> Attempt {
@@ -34,6 +41,9 @@ impl Kernel {
         let kind = arguments.optional(1)?.unwrap_or(1);
         let protocol = arguments.optional(2)?.unwrap_or(6);
         let base = kind & !(SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if is_contradiction(base, protocol) {
+            return Err(Errno("EPROTONOSUPPORT").into());
+        }
         if base != 1 || !matches!(protocol, 0 | 6) {
             let (kind, protocol) = (arguments.get(1)?, arguments.get(2)?);
             return Err(Stop::Unsupported(format!("socket {kind} {protocol}")));
@@ -154,6 +164,9 @@ impl Kernel {
                 for connection in waiting {
                     self.connections[connection].close(now, true);
                     self.pump(connection);
+                }
+                for conn in self.connections.iter_mut().filter(|conn| conn.listener == Some(id)) {
+                    conn.forget_half_open();
                 }
                 false
             }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use outrider_stack::tcp::congestion::Algorithm;
 use outrider_stack::tcp::connection::State;
 
 use super::{Arguments, Attempt, Stop, unknown};
-use crate::packetdrill::kernel::{Errno, Kernel, Role, SocketId};
+use crate::packetdrill::kernel::{Errno, Kernel, Role, SocketId, defer};
 use crate::packetdrill::language::{Expression, constant};
 use crate::packetdrill::settings::{RECEIVE_BUFFER_MIN, SEND_BUFFER_MIN};
+use crate::packetdrill::shell;
 
 /// Options whose value is kept and read back, because nothing here depends on it: level, name.
 const HARMLESS: [(&str, &str); 26] = [
@@ -94,9 +94,7 @@ impl Kernel {
 
     fn set_congestion(&mut self, id: SocketId, value: &Expression) -> Attempt {
         let Expression::Text(name) = value else { return Err(unknown(value)) };
-        let Ok(algorithm) = name.parse::<Algorithm>() else {
-            return Err(Stop::Unsupported(format!("congestion control {name}")));
-        };
+        let algorithm = shell::algorithm(name).map_err(Stop::Unsupported)?;
         if self.connection_of(id).is_some() && self.sockets[id].options.algorithm != algorithm {
             return Err(Stop::Unsupported(format!(
                 "change to congestion control {name} on an open connection"
@@ -134,6 +132,7 @@ impl Kernel {
                     self.connections[connection].stream.set_send_buffer(room);
                 }
             }
+            "SO_ZEROCOPY" => options.zerocopy = value != 0,
             "SO_RCVLOWAT" => options.receive_low_water = u64::try_from(value).unwrap_or(0).max(1),
             "SO_KEEPALIVE" => {
                 options.keepalive = value != 0;
@@ -181,13 +180,19 @@ impl Kernel {
                 return Ok(0);
             }
             "TCP_INQ" => options.report_queued = value != 0,
-            "TCP_DEFER_ACCEPT" | "TCP_FASTOPEN" if value == 0 => return Ok(0),
+            "TCP_DEFER_ACCEPT" => {
+                let seconds = u64::try_from(value).unwrap_or(0);
+                options.defer_accept = if seconds == 0 { 0 } else { defer::repetitions(seconds) };
+            }
+            "TCP_FASTOPEN" if value == 0 => return Ok(0),
             _ => return Err(Stop::Unsupported(format!("socket option {name}"))),
         }
         let options = self.sockets[id].options.clone();
         if let Some(connection) = connection {
             let user_timeout = self.settings.config(&options, false).user_timeout;
+            let fin_timeout = self.settings.fin_timeout(&options);
             let conn = &mut self.connections[connection];
+            conn.fin_timeout = fin_timeout;
             if let Some(engine) = conn.engine_mut() {
                 engine.set_user_timeout(now, user_timeout);
             }
@@ -295,6 +300,7 @@ impl Kernel {
                 None => options.send_buffer.unwrap_or(self.settings.send_buffer.default) as i64,
             },
             "SO_RCVLOWAT" => options.receive_low_water as i64,
+            "SO_ZEROCOPY" => i64::from(options.zerocopy),
             "SO_KEEPALIVE" => i64::from(options.keepalive),
             "TCP_NODELAY" => i64::from(options.nodelay),
             "TCP_CORK" => i64::from(options.cork),
@@ -315,7 +321,7 @@ impl Kernel {
             "TCP_NOTSENT_LOWAT" => options.notsent_lowat.unwrap_or(0) as i64,
             "TCP_QUICKACK" => conn.map_or(1, |conn| i64::from(conn.stream.acks.is_quick())),
             "TCP_INQ" => i64::from(options.report_queued),
-            "TCP_DEFER_ACCEPT" => 0,
+            "TCP_DEFER_ACCEPT" => defer::period(options.defer_accept).as_secs() as i64,
             _ => return Ok(None),
         }))
     }

@@ -16,6 +16,9 @@ const WRNORM: i64 = 0x100;
 const RDHUP: i64 = 0x2000;
 const ONESHOT: i64 = 1 << 30;
 const EDGE: i64 = 1 << 31;
+const EXCLUSIVE: i64 = 1 << 28;
+/// How to watch, not what for.
+const MANNER: i64 = ONESHOT | EDGE | EXCLUSIVE;
 
 /// One descriptor that an epoll watches.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,8 +30,18 @@ pub(crate) struct Interest {
     /// Edge-triggered: what was reported and has not gone away since.
     reported: i64,
     /// Edge-triggered: times the descriptor could be written again after it could not.
-    edges_seen: u64,
-    data_seen: u64,
+    seen: Edges,
+}
+
+/// What happened on a descriptor so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Edges {
+    /// How often it became writable again.
+    writable: u64,
+    /// Bytes that arrived.
+    received: u64,
+    /// Notices that came into its error queue.
+    notices: u64,
 }
 
 impl Kernel {
@@ -50,7 +63,7 @@ impl Kernel {
         if read_shut || state == State::Closed {
             events |= IN | RDNORM | RDHUP;
         }
-        if connection.has_error() {
+        if connection.has_error() || connection.completions.has_notice() {
             events |= ERR;
         }
         if state != State::SynSent {
@@ -112,7 +125,7 @@ impl Kernel {
         let epoll = arguments.integer(0)?;
         let (operation, fd) = (arguments.integer(1)?, arguments.integer(2)?);
         self.socket_of(fd)?;
-        let written = self.written_edges(fd);
+        let seen = self.edges_of(fd);
         let Some(File::Epoll(interests)) = self.files.get_mut(&epoll) else {
             return Err(Errno::EBADF.into());
         };
@@ -128,8 +141,9 @@ impl Kernel {
             Expression::Structure(items) => items.get(1).cloned().unwrap_or(Expression::Ellipsis),
             _ => Expression::Ellipsis,
         };
-        let interest =
-            Interest { fd, events, data, reported: 0, edges_seen: written.0, data_seen: written.1 };
+        // Errors are always watched for.
+        let events = events | ERR | HUP;
+        let interest = Interest { fd, events, data, reported: 0, seen };
         match (operation, at) {
             (1, None) => interests.push(interest),
             (1, Some(_)) => return Err(Errno::EEXIST.into()),
@@ -140,17 +154,14 @@ impl Kernel {
         Ok(0)
     }
 
-    /// How often the descriptor became writable again, and how many bytes have arrived on it.
-    fn written_edges(&self, fd: i64) -> (u64, u64) {
-        match self.files.get(&fd) {
-            Some(File::Socket(id)) => match &self.sockets[*id].role {
-                Role::Connected(connection) => {
-                    let stream = &self.connections[*connection].stream;
-                    (stream.write_edges, stream.received)
-                }
-                Role::Listening { .. } | Role::Fresh => (0, 0),
-            },
-            _ => (0, 0),
+    fn edges_of(&self, fd: i64) -> Edges {
+        let Some(File::Socket(id)) = self.files.get(&fd) else { return Edges::default() };
+        let Role::Connected(connection) = &self.sockets[*id].role else { return Edges::default() };
+        let conn = &self.connections[*connection];
+        Edges {
+            writable: conn.stream.write_edges,
+            received: conn.stream.received,
+            notices: conn.completions.completed,
         }
     }
 
@@ -163,25 +174,30 @@ impl Kernel {
         let mut ready = Vec::new();
         let mut after = Vec::new();
         for mut interest in interests {
-            let now = self.events_of(interest.fd) & (interest.events | ERR | HUP);
+            // One that was to report once, and has, waits to be armed again.
+            let armed = interest.events & !MANNER != 0;
+            let now = if armed { self.events_of(interest.fd) & interest.events } else { 0 };
             let mut fresh = now;
             if interest.events & EDGE != 0 {
-                let (edges, data) = self.written_edges(interest.fd);
+                let edges = self.edges_of(interest.fd);
                 let mut old = interest.reported & now;
-                if edges != interest.edges_seen {
+                if edges.writable != interest.seen.writable {
                     old &= !(OUT | WRNORM);
                 }
-                if data != interest.data_seen {
+                if edges.received != interest.seen.received {
                     old &= !(IN | RDNORM);
+                }
+                if edges.notices != interest.seen.notices {
+                    old &= !ERR;
                 }
                 // An edge reports everything that holds, not only what is new.
                 fresh = if now & !old != 0 { now } else { 0 };
                 interest.reported = now;
-                (interest.edges_seen, interest.data_seen) = (edges, data);
+                interest.seen = edges;
             }
             if fresh != 0 {
                 if interest.events & ONESHOT != 0 {
-                    interest.events = 0;
+                    interest.events &= MANNER;
                 }
                 ready.push((fresh, interest.data.clone()));
             }
