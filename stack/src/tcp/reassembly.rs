@@ -1,4 +1,4 @@
-//! Bytes that arrived ahead of a gap, bounded, and what SACK says about them.
+//! Bytes that arrived ahead of a gap, bounded.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,6 @@ pub(crate) struct Reassembly {
     bytes: usize,
     bytes_max: usize,
     pieces_max: usize,
-    /// Starts of the most recently received pieces, newest first (RFC 2018 section 4).
-    recent: [u64; 4],
-    recent_count: usize,
 }
 
 /// What became of a piece.
@@ -30,14 +27,7 @@ pub(crate) enum Insert {
 
 impl Reassembly {
     pub(crate) fn new(bytes_max: usize, pieces_max: usize) -> Self {
-        Reassembly {
-            pieces: BTreeMap::new(),
-            bytes: 0,
-            bytes_max,
-            pieces_max,
-            recent: [0; 4],
-            recent_count: 0,
-        }
+        Reassembly { pieces: BTreeMap::new(), bytes: 0, bytes_max, pieces_max }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -71,9 +61,6 @@ impl Reassembly {
             stored = true;
             at = hole_end;
         }
-        if stored || !refused {
-            self.note_recent(offset);
-        }
         match (stored, refused) {
             (true, _) => Insert::Stored,
             (false, true) => Insert::Refused,
@@ -101,13 +88,6 @@ impl Reassembly {
         true
     }
 
-    fn note_recent(&mut self, offset: u64) {
-        let keep = self.recent_count.min(self.recent.len() - 1);
-        self.recent.copy_within(0..keep, 1);
-        self.recent[0] = offset;
-        self.recent_count = keep + 1;
-    }
-
     /// Takes the piece that continues the stream at `next`, and how many of its first bytes are old.
     pub(crate) fn take_at(&mut self, next: u64) -> Option<(usize, Vec<u8>)> {
         loop {
@@ -132,7 +112,7 @@ impl Reassembly {
     }
 
     /// The contiguous range that holds `offset`.
-    fn range_around(&self, offset: u64) -> Option<(u64, u64)> {
+    pub(crate) fn range_around(&self, offset: u64) -> Option<(u64, u64)> {
         let (start, piece) = self.pieces.range(..=offset).next_back()?;
         let (mut start, mut end) = (*start, start + piece.len() as u64);
         if end <= offset {
@@ -149,23 +129,6 @@ impl Reassembly {
         }
         Some((start, end))
     }
-
-    /// Ranges to report, the one with the newest bytes first, at most `limit`.
-    pub(crate) fn sack_ranges(&self, limit: usize, mut report: impl FnMut(u64, u64)) {
-        let mut reported = [(0u64, 0u64); 4];
-        let mut count = 0;
-        for &offset in &self.recent[..self.recent_count] {
-            if count >= limit.min(reported.len()) {
-                break;
-            }
-            let Some(range) = self.range_around(offset) else { continue };
-            if !reported[..count].contains(&range) {
-                reported[count] = range;
-                count += 1;
-                report(range.0, range.1);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -177,17 +140,17 @@ mod tests {
     }
 
     fn ranges(r: &Reassembly) -> Vec<(u64, u64)> {
-        let mut all = Vec::new();
-        r.sack_ranges(4, |start, end| all.push((start, end)));
+        let mut all: Vec<_> = r.pieces.keys().filter_map(|start| r.range_around(*start)).collect();
+        all.dedup();
         all
     }
 
     #[test]
-    fn overlapping_pieces_are_kept_once_and_reported_newest_first() {
+    fn overlapping_pieces_are_kept_once() {
         let mut r = Reassembly::new(1 << 20, 64);
         assert_eq!(r.insert(100, &bytes(100, 200)), Insert::Stored);
         assert_eq!(r.insert(300, &bytes(300, 400)), Insert::Stored);
-        assert_eq!(ranges(&r), [(300, 400), (100, 200)]);
+        assert_eq!(ranges(&r), [(100, 200), (300, 400)]);
         assert_eq!(r.insert(150, &bytes(150, 350)), Insert::Stored);
         assert_eq!(ranges(&r), [(100, 400)]);
         assert_eq!(r.bytes(), 300);

@@ -7,6 +7,7 @@ use super::config::Config;
 use super::maybe::{FlightBytes, Maybe};
 use super::reassembly::{Insert, Reassembly};
 use super::rtt::RttEstimator;
+use super::sack_news::SackNews;
 use super::segment::{SackBlock, SackBlocks};
 use super::sequence::SeqNumber;
 use super::source::{AckUrgency, BeyondWindow, SegmentSink, SinkFault};
@@ -46,8 +47,8 @@ pub(crate) struct Received {
 #[derive(Debug)]
 struct Amiss {
     reassembly: Reassembly,
-    /// Duplicate range to report once (RFC 2883).
-    duplicate: Option<(u64, u64)>,
+    /// What SACK blocks have yet to tell.
+    news: SackNews,
 }
 
 /// Receive sequence space (RFC 9293 section 3.3.1), in stream offsets of the peer's stream (0 is its SYN).
@@ -166,14 +167,15 @@ impl Receiver {
 
     /// Bytes of memory held besides the receiver itself, those ahead of a gap included.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.out_of_order_bytes() + if self.amiss.is_some() { size_of::<Amiss>() } else { 0 }
+        self.out_of_order_bytes()
+            + self.amiss.as_ref().map_or(0, |amiss| size_of::<Amiss>() + amiss.news.memory_bytes())
     }
 
     /// What is amiss, or is going to be.
     fn amiss_mut(&mut self, config: &Config) -> &mut Amiss {
         self.amiss.get_or_insert_with(|| {
             let reassembly = Reassembly::new(config.out_of_order_bytes_max, config.holes_max);
-            Box::new(Amiss { reassembly, duplicate: None })
+            Box::new(Amiss { reassembly, news: SackNews::default() })
         })
     }
 
@@ -264,7 +266,7 @@ impl Receiver {
         let old = (self.next.saturating_sub(offset) as usize).min(payload.len());
         if old > 0 {
             received.duplicate = true;
-            self.amiss_mut(config).duplicate = Some((offset, offset + old as u64));
+            self.amiss_mut(config).news.note_duplicate(offset, offset + old as u64);
             self.due_at = DUE_NOW;
         }
         let (offset, payload) = (offset + old as u64, &payload[old..]);
@@ -280,7 +282,7 @@ impl Receiver {
             self.next += 1;
             self.window_end = self.window_end.max(self.next);
             // The peer has nothing left to repair: a D-SACK would come too late to be of use.
-            self.amiss.iter_mut().for_each(|amiss| amiss.duplicate = None);
+            self.amiss.iter_mut().for_each(|amiss| amiss.news.forget_duplicates());
             received.finished = true;
             sink.on_peer_finished(now);
             if sink.finish_urgency() == AckUrgency::Now {
@@ -348,7 +350,7 @@ impl Receiver {
         if let Some(covered) = amiss.reassembly.covered_before(next) {
             // RFC 2883 section 4: report what came again, the first of several ranges.
             received.duplicate = true;
-            amiss.duplicate = Some(covered);
+            amiss.news.note_duplicate(covered.0, covered.1);
             self.due_at = DUE_NOW;
         }
         while let Some((old, piece)) = self.take_held() {
@@ -370,17 +372,33 @@ impl Receiver {
         received.out_of_order = true;
         // RFC 5681 section 4.2: acknowledge out-of-order data at once.
         self.due_at = DUE_NOW;
+        let end = offset + payload.len() as u64;
         let amiss = self.amiss_mut(config);
         match amiss.reassembly.insert(offset, payload) {
             Insert::Stored => {
+                amiss.news.note(offset, end);
+                self.make_room_ahead(config, end);
                 sink.peek_ahead(now, offset, payload);
             }
             Insert::Duplicate => {
                 received.duplicate = true;
-                amiss.duplicate = Some((offset, offset + payload.len() as u64));
+                amiss.news.note_duplicate(offset, end);
             }
             Insert::Refused => received.refused = true,
         }
+    }
+
+    /// What came ahead of a gap, up to `end`, may fill half of the window; more of it is offered then. To repair the gap
+    /// takes a round trip and what is in flight meanwhile, and as much again for each repair that is lost: of that a
+    /// sender learns only by what it sends afterwards, and must wait for its timeout if it may send no more.
+    fn make_room_ahead(&mut self, config: &Config, end: u64) {
+        if end - self.next > self.window() / 2 {
+            self.grow_window(config);
+        }
+    }
+
+    fn grow_window(&mut self, config: &Config) {
+        self.window = self.window.saturating_mul(2).min(config.window_max());
     }
 
     /// RFC 1122 section 4.2.3.2: at least every second full segment, and within the delay.
@@ -408,14 +426,14 @@ impl Receiver {
     fn tune_again(&mut self, now: Instant, config: &Config, round_trip: Option<Duration>) {
         let (since, target) = self.tuning;
         if target > 0 && round_trip.is_some_and(|rtt| now - since <= rtt * 4) {
-            self.window = self.window.saturating_mul(2).min(config.window_max());
+            self.grow_window(config);
         }
         self.tuning = (now, self.next + self.window());
     }
 
     /// The whole segment lies before the window: report it as a duplicate (RFC 2883 section 4).
     pub(crate) fn note_duplicate(&mut self, config: &Config, offset: u64, length: u64) {
-        self.amiss_mut(config).duplicate = Some((offset, offset + length));
+        self.amiss_mut(config).news.note_duplicate(offset, offset + length);
     }
 
     /// The sink will take `room` bytes beyond RCV.NXT. Says whether the peer should be told now.
@@ -463,16 +481,14 @@ impl Receiver {
     /// SACK blocks for a segment that leaves now, D-SACK first; at most `limit`.
     pub(crate) fn take_sack_blocks(&mut self, limit: usize) -> SackBlocks {
         let mut blocks = SackBlocks::default();
-        let mut left = limit;
-        let Some(amiss) = self.amiss.as_mut().filter(|_| limit > 0) else { return blocks };
-        let initial = self.initial;
-        let block = |start, end| SackBlock { start: initial.at(start), end: initial.at(end) };
-        if let Some((start, end)) = amiss.duplicate.take() {
-            blocks.push(block(start, end));
-            left -= 1;
-        }
-        amiss.reassembly.sack_ranges(left, |start, end| blocks.push(block(start, end)));
-        if amiss.reassembly.is_empty() {
+        let (initial, next) = (self.initial, self.next);
+        let Some(Amiss { reassembly, news }) = self.amiss.as_deref_mut().filter(|_| limit > 0) else {
+            return blocks;
+        };
+        news.tell(next, reassembly, limit, |start, end| {
+            blocks.push(SackBlock { start: initial.at(start), end: initial.at(end) });
+        });
+        if reassembly.is_empty() && !news.has_untold(next) {
             // All is well again.
             self.amiss = None;
         }
@@ -481,7 +497,12 @@ impl Receiver {
 
     /// Whether a segment that leaves now has something to SACK.
     pub(crate) fn has_sack(&self) -> bool {
-        self.amiss.as_ref().is_some_and(|amiss| amiss.duplicate.is_some() || !amiss.reassembly.is_empty())
+        self.amiss.as_ref().is_some_and(|amiss| !amiss.reassembly.is_empty()) || self.has_sack_news()
+    }
+
+    /// Whether there is something to SACK that no segment has told of.
+    pub(crate) fn has_sack_news(&self) -> bool {
+        self.amiss.as_ref().is_some_and(|amiss| amiss.news.has_untold(self.next))
     }
 
     /// See [`super::connection::Connection::touch`].

@@ -1,5 +1,6 @@
 //! Stories of two engines in virtual time.
 
+mod frames;
 mod lending;
 mod pair;
 mod trouble;
@@ -7,6 +8,7 @@ mod trouble;
 mod congestion;
 mod dump;
 mod faults;
+mod gaps;
 mod habits;
 mod keepalive;
 mod lifecycle;

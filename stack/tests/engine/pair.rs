@@ -5,12 +5,15 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use outrider_stack::tcp::connection::{Config, Connection, Event, RecoveryState, TransmitLimit, reset_for};
-use outrider_stack::tcp::segment::{Header, Outgoing, Segment};
+use outrider_stack::tcp::segment::{Header, Segment};
 use outrider_stack::tcp::sequence::SeqNumber;
 use outrider_stack::tcp::source::{
     AckUrgency, Cut, Demand, SegmentSink, SegmentSource, SendState, SinkFault,
 };
 use outrider_stack::time::Instant;
+
+pub(crate) use crate::frames::InFlight;
+use crate::frames::cut;
 
 /// The byte that belongs at a stream offset: content is checked against it everywhere.
 pub(crate) fn pattern(offset: u64) -> u8 {
@@ -169,33 +172,6 @@ impl SegmentSink for App {
     }
 }
 
-/// A segment on its way.
-#[derive(Debug, Clone)]
-pub(crate) struct InFlight {
-    pub header: Header,
-    pub payload: Vec<u8>,
-    pub ecn_capable: bool,
-    pub marked: bool,
-}
-
-/// The segments of what an engine gave, as a port that segments cuts them.
-fn cut(outgoing: &Outgoing, payload: &[u8], segment_size: usize) -> Vec<InFlight> {
-    let count = payload.len().div_ceil(segment_size).max(1);
-    let piece = |index: usize| {
-        let from = index * segment_size;
-        let to = payload.len().min(from.saturating_add(segment_size));
-        let mut header = outgoing.header;
-        header.seq = header.seq.add(from as u32);
-        let is_last = index + 1 == count;
-        header.flags.psh &= is_last;
-        header.flags.fin &= is_last;
-        header.flags.cwr &= index == 0;
-        let payload = payload[from..to].to_vec();
-        InFlight { header, payload, ecn_capable: outgoing.ecn_capable, marked: false }
-    };
-    (0..count).map(piece).collect()
-}
-
 #[derive(Debug)]
 pub(crate) struct Node {
     pub tcp: Option<Connection>,
@@ -242,6 +218,8 @@ pub(crate) struct Pair {
     pub trains: u64,
     /// Super-segments that left.
     pub super_segments: u64,
+    /// The next segment from node 0 that begins here is lost; once for each entry.
+    pub lost_at: Vec<SeqNumber>,
     /// A node whose connection is over answers with RST, as the layer above the engine would.
     pub resets_strays: bool,
 }
@@ -293,6 +271,7 @@ impl Pair {
             trains: 0,
             uncut: false,
             super_segments: 0,
+            lost_at: Vec::new(),
             resets_strays: false,
         }
     }
@@ -395,7 +374,14 @@ impl Pair {
             let at = self.now + path.delay;
             self.reports.push((at, from, segment.header.seq, path.payload_max));
         }
-        if path.cut || too_long || backlog + bytes > path.queue_bytes || self.random.chance(path.loss) {
+        let is_chosen = |seq: &SeqNumber| from == 0 && *seq == segment.header.seq && bytes > 78;
+        let chosen = self.lost_at.iter().position(is_chosen).map(|index| self.lost_at.swap_remove(index));
+        if chosen.is_some()
+            || path.cut
+            || too_long
+            || backlog + bytes > path.queue_bytes
+            || self.random.chance(path.loss)
+        {
             self.drops += 1;
             return;
         }

@@ -26,8 +26,8 @@ struct Delivery {
     was_not_lost: bool,
     /// First departure of the newest delivered segment that was sent more than once.
     newest_retransmitted: Option<Instant>,
-    /// A D-SACK came with it.
-    duplicate_reported: bool,
+    /// Bytes that its D-SACK says came twice; zero without one.
+    duplicate_bytes: u64,
     /// The delivery rate that it shows.
     sampling: Sampling,
 }
@@ -70,8 +70,9 @@ impl Connection {
         if delivery.was_not_lost && may_be_spurious {
             self.check_late_originals(now);
         }
-        if delivery.duplicate_reported {
-            self.check_needless(now);
+        if delivery.duplicate_bytes > 0 {
+            let segments = delivery.duplicate_bytes.div_ceil(self.segment_size() as u64);
+            self.check_needless(now, segments);
         }
         self.check_tail_probe(now, ack, &delivery, advanced);
         let newly_lost = self.detect_loss(now, advanced);
@@ -148,7 +149,6 @@ impl Connection {
             self.flight.acknowledge_to(ack, &mut delivered);
             self.una = ack;
         }
-        let mut duplicate_reported = false;
         if self.sack {
             let blocks = header.options.sack.as_slice();
             for (index, block) in blocks.iter().enumerate() {
@@ -161,24 +161,23 @@ impl Connection {
                 });
                 // RFC 2883 section 4: the first block below the cumulative ACK or inside the second is a D-SACK.
                 if index == 0 && start < end && (end <= self.una || within_next) {
-                    duplicate_reported = true;
+                    delivery.duplicate_bytes = end - start;
                 } else if start < end && start >= self.una && end <= self.next {
                     self.flight.sack(start, end, &mut delivered);
                 }
             }
         }
-        if duplicate_reported {
+        if delivery.duplicate_bytes > 0 {
             self.rare_count().dsacks_received += 1;
             self.rack.on_dsack(self.una, self.next);
         }
-        delivery.duplicate_reported = duplicate_reported;
         delivery
     }
 
     /// RFC 8985 section 7.4.2.
     fn check_tail_probe(&mut self, now: Instant, ack: u64, delivery: &Delivery, advanced: bool) {
         let Some(probe) = self.tail_probe().filter(|probe| ack >= probe.end) else { return };
-        if !probe.is_retransmission || delivery.duplicate_reported {
+        if !probe.is_retransmission || delivery.duplicate_bytes > 0 {
             self.tail_probe_out = false;
         } else if ack > probe.end {
             // The probe repaired a loss: the controller must hear of it although no recovery was needed.
@@ -220,12 +219,13 @@ impl Connection {
         }
     }
 
-    /// Every retransmission was reported a duplicate, so nothing had been lost (RFC 3708).
-    fn check_needless(&mut self, now: Instant) {
+    /// Every retransmission was reported a duplicate, so nothing had been lost (RFC 3708). A report may be of several.
+    fn check_needless(&mut self, now: Instant, segments: u64) {
+        let segments = u32::try_from(segments).unwrap_or(u32::MAX);
         let Some(rare) = &mut self.rare else { return };
         let Some(balance) = rare.undo_balance.filter(|balance| *balance > 0) else { return };
-        rare.undo_balance = Some(balance - 1);
-        if balance == 1 {
+        rare.undo_balance = Some(balance.saturating_sub(segments));
+        if balance <= segments {
             self.undo_recovery(now);
         }
     }

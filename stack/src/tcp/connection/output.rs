@@ -217,6 +217,10 @@ impl Connection {
             options: Options { timestamps: self.timestamps_now(now), sack, ..Options::default() },
         };
         self.receiver.on_ack_sent();
+        if self.sack && self.receiver.has_sack_news() {
+            // A burst changed more than the blocks of one acknowledgement tell, or this segment has no room for any.
+            self.receiver.acknowledge_now();
+        }
         header
     }
 
