@@ -12,6 +12,7 @@
 pub mod afxdp;
 pub mod allocation;
 pub mod busy_poll;
+pub mod cache;
 pub mod capture;
 pub mod checksum;
 pub mod doorbell;

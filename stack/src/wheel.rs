@@ -10,6 +10,8 @@
 
 use core::cell::Cell;
 
+use outrider_drivers::cache;
+
 use crate::growth::lengthen;
 use crate::time::Instant;
 
@@ -79,9 +81,9 @@ impl Wheel {
         (node.deadline != Instant::FAR_FUTURE).then_some(node.deadline)
     }
 
-    /// Reads where the timer `index` is kept; what it returns means nothing.
-    pub(crate) fn touch(&self, index: u32) -> u64 {
-        self.nodes.get(index as usize).map_or(0, |node| node.deadline.as_nanos())
+    /// Asks for where the timer `index` is kept: see [`cache`].
+    pub(crate) fn prefetch(&self, index: u32) {
+        self.nodes.get(index as usize).into_iter().for_each(cache::prefetch);
     }
 
     /// Sets the timer `index` to `deadline`, in place of what it was set to. A deadline in the past is due at once, one

@@ -7,6 +7,7 @@
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
+use outrider_drivers::cache;
 
 use super::key::FlowKey;
 
@@ -47,9 +48,9 @@ impl Flows {
         (place + 1) & (self.places.len() - 1)
     }
 
-    /// Reads where the search for a tag begins.
-    pub(super) fn touch(&self, tag: u64) -> u64 {
-        self.places[self.home(tag)]
+    /// Asks for where the search for a tag begins.
+    pub(super) fn prefetch(&self, tag: u64) {
+        cache::prefetch(&self.places[self.home(tag)]);
     }
 
     /// The first index with this tag: most likely that of the 4-tuple that it stands for.

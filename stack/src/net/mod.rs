@@ -38,7 +38,6 @@ mod train;
 mod transmit;
 
 use std::collections::VecDeque;
-use std::hint;
 use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -216,10 +215,10 @@ impl Stack {
     /// # Errors
     /// The port failed for good: call [`Self::fail`].
     pub fn poll(&mut self, now: Instant, port: &mut dyn Port) -> Result<Poll, PortError> {
-        self.take_wakes(now);
+        self.collect_wakes();
         let budget = self.receive_budget();
         if self.table.len() >= FETCH_CONNECTIONS_MIN {
-            self.fetch_receivers(now, port);
+            self.prefetch(now, port, budget);
         }
         let received = port.receive(now, budget, &mut |frame| self.on_frame(now, frame))?;
         let handed = self.receive_handed(now, budget);
@@ -228,6 +227,8 @@ impl Stack {
         self.fire_neighbours(now);
         self.spares.age(now);
         self.run_slow_path(now);
+        // Last, so that what they need has had some time to come.
+        self.call_woken(now);
         let sent = self.transmit(now, port)?;
         if sent > 0 {
             port.flush(now)?;
@@ -244,38 +245,45 @@ impl Stack {
         if offloads { burst.div_ceil(SUPER_FRAMES_SHARE) } else { burst }
     }
 
-    /// Calls the endpoints that were woken.
-    fn take_wakes(&mut self, now: Instant) {
+    /// Takes note of the endpoints that were woken. Bounded: those that wake themselves while they are called wait for the
+    /// next poll.
+    fn collect_wakes(&mut self) {
+        self.woken.extend((0..self.wake_list.0.len()).map_while(|_| self.wake_list.0.pop()));
+    }
+
+    /// Calls them.
+    fn call_woken(&mut self, now: Instant) {
         let mut woken = mem::take(&mut self.woken);
-        // Bounded: endpoints that wake themselves from `on_wake` wait for the next poll.
-        woken.extend((0..self.wake_list.0.len()).map_while(|_| self.wake_list.0.pop()));
-        if self.table.len() >= FETCH_CONNECTIONS_MIN && !woken.is_empty() {
-            let beside = |index| touch_places(&self.wheel, &self.ready, index);
-            let indexes = woken.iter().map(|id| id.index);
-            self.table.fetch(indexes.clone(), true, beside);
-            // Those that have nothing in flight begin with what others have left.
-            let entries = indexes.filter_map(|index| self.table.get(index));
-            let bare = entries.filter(|entry| entry.connection.is_bare()).count();
-            hint::black_box(self.spares.touch(bare));
-        }
         woken.drain(..).for_each(|id| self.wake(now, id));
         self.woken = woken;
     }
 
-    /// Reads a little of every connection that a frame of the coming burst is for. One after the other they would each
-    /// wait for the memory, many times; asked for together, most of that passes at once.
-    fn fetch_receivers(&mut self, now: Instant, port: &mut dyn Port) {
-        let mut shown = mem::take(&mut self.shown);
-        port.show_next(now, self.receive_budget(), &mut |bytes| {
-            let tag = frame::peek_flow(bytes).map(|key| self.table.tag(&key));
+    /// Asks for all that the woken endpoints and the frames of the coming burst will need. One after the other they would
+    /// each wait for the memory, many times; asked for together, most of that passes at once: first the connections, then
+    /// what those point to, which is not known before.
+    fn prefetch(&mut self, now: Instant, port: &mut dyn Port, budget: usize) {
+        let Stack { table, wheel, ready, spares, woken, shown, .. } = self;
+        let ask = |table: &Table, index: u32, sends: bool| {
+            table.prefetch(index, sends);
+            wheel.prefetch(index);
+            ready.prefetch(index);
+        };
+        woken.iter().for_each(|id| ask(table, id.index, true));
+        shown.clear();
+        port.show_next(now, budget, &mut |bytes| {
+            let tag = frame::peek_flow(bytes).map(|key| table.tag(&key));
             shown.extend(tag.filter(|tag| shown.last() != Some(tag)));
         });
+        table.expect(shown);
+        // Those that have nothing in flight begin with what others have left.
+        let bare = |id: &&ConnectionId| table.get(id.index).is_some_and(|entry| entry.connection.is_bare());
+        spares.prefetch(woken.iter().filter(bare).count());
+        woken.iter().for_each(|id| table.prefetch_parts(id.index, true));
         if !shown.is_empty() {
-            let Stack { table, wheel, ready, .. } = self;
-            table.fetch_flows(&shown, |index| touch_places(wheel, ready, index));
-            shown.clear();
+            table.find_expected(shown);
+            table.expected().iter().for_each(|index| ask(table, *index, false));
+            table.expected().iter().for_each(|index| table.prefetch_parts(*index, false));
         }
-        self.shown = shown;
     }
 
     fn next_deadline(&self, now: Instant, more: bool) -> Option<Instant> {
@@ -318,11 +326,6 @@ impl Stack {
         }
         self.control.clear();
     }
-}
-
-/// Reads the places that a connection has in tables of the stack.
-fn touch_places(wheel: &Wheel, ready: &ReadyQueue, index: u32) -> u64 {
-    wheel.touch(index) ^ ready.touch(index)
 }
 
 fn check_limits(config: &StackConfig) -> Result<(), StackError> {

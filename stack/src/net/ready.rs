@@ -1,5 +1,7 @@
 //! Whose turn it is to transmit: a fair queue with a fast lane for urgent connections.
 
+use outrider_drivers::cache;
+
 use crate::growth::lengthen;
 
 const NONE: u32 = u32::MAX;
@@ -37,9 +39,9 @@ impl ReadyQueue {
         self.heads == [NONE; 2]
     }
 
-    /// Reads the place of `index`; what it returns means nothing.
-    pub(super) fn touch(&self, index: u32) -> u64 {
-        self.links.get(index as usize).map_or(0, |link| u64::from(link.next))
+    /// Asks for the place of `index`: see [`cache`].
+    pub(super) fn prefetch(&self, index: u32) {
+        self.links.get(index as usize).into_iter().for_each(cache::prefetch);
     }
 
     /// The lane that `index` waits in, if it waits.

@@ -32,9 +32,9 @@ impl Spares {
         self.held.extend(spare);
     }
 
-    /// Reads a little of the next `count`.
-    pub(super) fn touch(&self, count: usize) -> u64 {
-        self.held.iter().rev().take(count).fold(0, |all, spare| all ^ spare.touch())
+    /// Asks for the next `count`.
+    pub(super) fn prefetch(&self, count: usize) {
+        self.held.iter().rev().take(count).for_each(Spare::prefetch);
     }
 
     /// When [`Self::age`] has something to do.

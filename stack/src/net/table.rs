@@ -1,7 +1,9 @@
 //! The connection table: entries in places with generations, found by index or by 4-tuple.
 
-use std::hint;
+use std::mem;
 use std::net::SocketAddr;
+
+use outrider_drivers::cache;
 
 use super::flows::Flows;
 use super::frame::{Mac, Sums, Template};
@@ -111,16 +113,6 @@ impl Entry {
         Template::with(source_mac, &self.key, self.sums)
     }
 
-    /// Reads a little of each of its lines that the next segment needs; see [`Connection::touch`].
-    pub(super) fn touch(&self, sends: bool) -> u64 {
-        self.ready_since.as_nanos() ^ u64::from(self.turn_segments) ^ self.connection.touch(sends)
-    }
-
-    /// The same for what it points to.
-    pub(super) fn touch_parts(&self, sends: bool) -> u64 {
-        self.user.room() as u64 ^ self.connection.touch_parts(sends)
-    }
-
     /// Tells the endpoint that the connection is open, unless it knows. Says whether this was the first time.
     pub(super) fn establish(&mut self, now: Instant) -> bool {
         if self.phase == Phase::Established {
@@ -141,6 +133,10 @@ impl Entry {
 /// Entries that are allocated together: a few, for a stack with a few connections. With that no entry needs a pointer of
 /// its own, which would have to be fetched before it.
 const CHUNK: usize = 16;
+/// So much of an entry is needed when its connection receives.
+const RECEIVER_BYTES: usize = mem::offset_of!(Entry, connection) + Connection::RECEIVER_BYTES;
+/// So much of an endpoint is asked for before it is called.
+const USER_BYTES: usize = 4 * cache::LINE_BYTES;
 
 /// The table. The flow map names exactly the entries.
 pub(super) struct Table {
@@ -261,28 +257,41 @@ impl Table {
         self.flows.tag(key)
     }
 
-    /// [`Self::fetch`] for the connections of the flows with these tags, which receive, in this order.
-    pub(super) fn fetch_flows(&mut self, tags: &[u64], beside: impl Fn(u32) -> u64) {
-        hint::black_box(tags.iter().fold(0, |all, tag| all ^ self.flows.touch(*tag)));
+    /// The flows with these tags are those of the coming burst, in this order: asks for their places in the map.
+    pub(super) fn expect(&self, tags: &[u64]) {
+        tags.iter().for_each(|tag| self.flows.prefetch(*tag));
+    }
+
+    /// Looks for them, best some time after [`Self::expect`].
+    pub(super) fn find_expected(&mut self, tags: &[u64]) {
         self.met = 0;
         self.expected.clear();
         self.expected.extend(tags.iter().filter_map(|tag| self.flows.guess(*tag)));
-        self.fetch(self.expected.iter().copied(), false, beside);
     }
 
-    /// Reads a little of every one of these connections, of all that a segment which it receives (or `sends`) will need.
-    /// One after the other they would each wait for the memory, many times; asked for together, most of that passes at
-    /// once: first the connections, and what others keep `beside` them, then what they point to.
-    pub(super) fn fetch(
-        &self,
-        indexes: impl Iterator<Item = u32> + Clone,
-        sends: bool,
-        beside: impl Fn(u32) -> u64,
-    ) {
-        let places = indexes.clone().fold(0, |all, index| all ^ beside(index));
-        let entries = indexes.filter_map(|index| self.get(index));
-        hint::black_box(entries.clone().fold(places, |all, entry| all ^ entry.touch(sends)));
-        hint::black_box(entries.fold(0, |all, entry| all ^ entry.touch_parts(sends)));
+    /// Those that were found, in the order in which they come.
+    pub(super) fn expected(&self) -> &[u32] {
+        &self.expected
+    }
+
+    /// Asks for a connection that is about to receive, or to send, and so need more of it: see [`cache`].
+    pub(super) fn prefetch(&self, index: u32, sends: bool) {
+        if let Some(place) =
+            self.chunks.get(index as usize / CHUNK).and_then(|chunk| chunk.get(index as usize % CHUNK))
+        {
+            cache::prefetch_part(place, 0, if sends { size_of_val(place) } else { RECEIVER_BYTES });
+        }
+    }
+
+    /// Asks for what such a connection points to, best some time after [`Self::prefetch`].
+    pub(super) fn prefetch_parts(&self, index: u32, sends: bool) {
+        let Some(entry) = self.get(index) else { return };
+        cache::prefetch_part(&*entry.user, 0, USER_BYTES);
+        // Who has something in flight receives an acknowledgement.
+        if sends || !entry.connection.is_bare() {
+            cache::prefetch_part(entry, RECEIVER_BYTES, size_of_val(entry));
+            entry.connection.prefetch_parts();
+        }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {

@@ -36,11 +36,6 @@ impl<T> Few<T> {
         usize::from(self.first.is_some())
     }
 
-    /// Reads a little of itself, where the first item is or will be; what it returns means nothing.
-    pub(crate) fn touch(&self) -> u64 {
-        u64::from(self.first.is_some())
-    }
-
     pub(crate) fn front(&self) -> Option<&T> {
         self.first.as_ref().or_else(|| self.rest.front())
     }

@@ -1,5 +1,7 @@
 //! What was sent and is not acknowledged: the bytes, and per segment its own marks. No second scoreboard.
 
+use outrider_drivers::cache;
+
 use super::few::Few;
 use super::payload::{Payload, PayloadStore};
 use super::rate::SendStamp;
@@ -72,9 +74,9 @@ struct Held {
 pub(crate) struct Spare(Box<Held>);
 
 impl Spare {
-    /// Reads a little of each of its lines; what it returns means nothing.
-    pub(crate) fn touch(&self) -> u64 {
-        self.0.touch(true)
+    /// Asks for it: see [`cache`].
+    pub(crate) fn prefetch(&self) {
+        cache::prefetch(&*self.0);
     }
 }
 
@@ -157,9 +159,11 @@ impl Flight {
         self.delivered_end
     }
 
-    /// See [`super::connection::Connection::touch`].
-    pub(crate) fn touch(&self, sends: bool) -> u64 {
-        self.held.as_ref().map_or(0, |held| held.touch(sends))
+    /// Asks for what a segment or two in flight need: see [`cache`].
+    pub(crate) fn prefetch(&self) {
+        if let Some(held) = &self.held {
+            cache::prefetch(&**held);
+        }
     }
 
     /// Bytes of memory held for payload and marks.
@@ -278,12 +282,6 @@ impl Held {
             lost_segments: 0,
             payload: PayloadStore::new(next_payload),
         })
-    }
-
-    /// See [`super::connection::Connection::touch`].
-    fn touch(&self, sends: bool) -> u64 {
-        let newest = self.segments.back().map_or(0, |segment| segment.offset);
-        newest ^ self.segments.touch() ^ self.pipe ^ if sends { self.payload.touch() } else { 0 }
     }
 
     /// Index of the segment that holds `offset`, if in flight.

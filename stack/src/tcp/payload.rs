@@ -53,8 +53,6 @@ pub(crate) struct PayloadStore {
     lent_released: u64,
     /// Handles given back since the store was begun.
     handles_released: u32,
-    /// The last bytes were lent: the next will probably be.
-    lends: bool,
     /// In order of the stream; what is between two is in the ring.
     shared: Few<Shared>,
     /// What these are of, in the same order.
@@ -69,7 +67,6 @@ impl PayloadStore {
         PayloadStore {
             lent_released: 0,
             handles_released: 0,
-            lends: false,
             shared: Few::new(),
             handles: Few::new(),
             ring: ByteRing::new(start),
@@ -106,16 +103,9 @@ impl PayloadStore {
             && self.ring.is_modest()
     }
 
-    /// Reads where the next bytes will be written, if they will.
-    pub(crate) fn touch(&self) -> u64 {
-        let end = self.ring.end() ^ self.lent();
-        end ^ if self.lends { self.handles.touch() } else { self.ring.touch() }
-    }
-
     /// Appends a copy of `bytes` at [`Self::end`].
     #[inline]
     pub(crate) fn append(&mut self, bytes: &[u8]) {
-        self.lends = false;
         self.ring.append(bytes);
     }
 
@@ -127,7 +117,6 @@ impl PayloadStore {
             return self.append(&whole[range]);
         };
         assert!(range.end <= whole.len(), "a source must lend what it has");
-        self.lends = true;
         match self.handles.back_mut() {
             // What is held does not change, so the same place is the same bytes.
             Some(last) if core::ptr::eq::<[u8]>(&raw const **whole, &raw const *last.whole) => {

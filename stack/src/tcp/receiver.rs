@@ -505,11 +505,6 @@ impl Receiver {
         self.amiss.as_ref().is_some_and(|amiss| amiss.news.has_untold(self.next))
     }
 
-    /// See [`super::connection::Connection::touch`].
-    pub(crate) fn touch(&self) -> u64 {
-        self.window_end ^ u64::from(self.unacked_bytes)
-    }
-
     /// The connection is over: free what is held.
     pub(crate) fn clear(&mut self) {
         self.amiss = None;

@@ -113,11 +113,6 @@ impl Rack {
         }
     }
 
-    /// See [`super::connection::Connection::touch`].
-    pub(crate) fn touch(&self) -> u64 {
-        self.rtt_nanos
-    }
-
     /// Acknowledgements that told of an original delivered after a later one.
     pub(crate) fn reordering_events(&self) -> u32 {
         self.reordering.events

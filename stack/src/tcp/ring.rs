@@ -59,14 +59,6 @@ impl ByteRing {
         self.peak = 0;
     }
 
-    /// Reads where the next bytes will be written: what a segment takes, one line of the cache in two, because the
-    /// processor fetches lines in pairs.
-    pub(crate) fn touch(&self) -> u64 {
-        const STEP: usize = 128;
-        let room = self.storage.get(self.index(self.length)..).unwrap_or_default();
-        room.chunks(STEP).take(12).fold(0, |all, lines| all ^ u64::from(lines[0]))
-    }
-
     /// Appends `bytes` at [`Self::end`].
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         if self.length + bytes.len() > self.storage.len() {

@@ -58,11 +58,6 @@ impl RttEstimator {
         Duration::from_nanos(self.variation_nanos)
     }
 
-    /// See [`super::connection::Connection::touch`].
-    pub(crate) fn touch(&self) -> u64 {
-        self.variation_nanos
-    }
-
     /// The timeout without back-off: srtt + max(`granularity`, 4 rttvar), at least `floor` and at least twice the
     /// smoothed RTT.
     ///

@@ -65,11 +65,6 @@ impl TimerTable {
         first.min(second).min(third)
     }
 
-    /// See [`super::connection::Connection::touch`].
-    pub(crate) fn touch(&self) -> u64 {
-        self.0[0].as_nanos()
-    }
-
     pub(crate) fn disarm_all(&mut self) {
         *self = TimerTable::default();
     }

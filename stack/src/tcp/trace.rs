@@ -145,11 +145,6 @@ impl Trace {
         self.note(now, What::Undo, 0);
     }
 
-    /// See [`super::connection::Connection::touch`].
-    pub(crate) fn touch(&self) -> u64 {
-        self.entries[self.count() % ENTRIES].0 ^ self.newest
-    }
-
     /// Whether anything was recorded.
     pub fn is_empty(&self) -> bool {
         self.count() == 0

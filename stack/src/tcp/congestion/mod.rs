@@ -148,11 +148,6 @@ pub trait CongestionControl: Send + fmt::Debug {
     /// Bytes that may be in the network.
     fn window(&self) -> u64;
 
-    /// Reads a little of everything that the next acknowledgement needs; see the connection's own.
-    fn touch(&self) -> u64 {
-        self.window()
-    }
-
     /// Slow-start threshold in bytes, `u64::MAX` if there is none yet; for statistics.
     fn slow_start_threshold(&self) -> u64;
 

@@ -11,12 +11,12 @@ mod probing;
 mod rare;
 mod super_segment;
 mod timeout;
-mod touch;
 
 use core::time::Duration;
 use std::sync::Arc;
 
 pub use inspect::{Inspection, RecoveryState};
+use outrider_drivers::cache;
 
 pub use super::config::{CloseReason, Config, Event, Keepalive, MtuProbing, TransmitLimit};
 use super::congestion::{Algorithm, CongestionControl};
@@ -380,6 +380,15 @@ impl Connection {
     /// `length` bytes of payload in flight from stream offset `offset` on.
     pub(crate) fn payload_at(&self, offset: u64, length: usize) -> Payload<'_> {
         self.flight.payload(offset, length)
+    }
+
+    /// So much of a connection, from its beginning, is needed when it only receives.
+    pub(crate) const RECEIVER_BYTES: usize = core::mem::offset_of!(Connection, trace);
+
+    /// Asks for what it points to and a sender needs: see [`cache`].
+    pub(crate) fn prefetch_parts(&self) {
+        self.flight.prefetch();
+        cache::prefetch(&*self.congestion);
     }
 
     /// Whether the next payload sent needs memory that is not there yet.

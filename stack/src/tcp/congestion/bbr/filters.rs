@@ -131,11 +131,6 @@ impl MinRtt {
         self.model.get().map(Span::get)
     }
 
-    /// See [`crate::tcp::congestion::CongestionControl::touch`].
-    pub(super) fn touch(&self) -> u64 {
-        self.recent_at.as_nanos()
-    }
-
     /// ProbeRTT has ended: the recent minimum is as fresh as it gets.
     pub(super) fn probed(&mut self, now: Instant) {
         self.recent_at = now;

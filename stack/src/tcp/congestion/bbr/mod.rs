@@ -496,19 +496,6 @@ impl CongestionControl for Bbr {
         self.window.get()
     }
 
-    fn touch(&self) -> u64 {
-        self.window.get()
-            ^ self.bandwidth_max.get()
-            ^ self.min_rtt.touch()
-            ^ u64::from(self.queue.is_standing())
-            ^ self.aggregation.get()
-            ^ u64::from(self.round.count())
-            ^ self.signals.inflight_latest()
-            ^ self.usage.peak()
-            ^ self.limited_until
-            ^ self.filled.cycle.touch()
-    }
-
     fn slow_start_threshold(&self) -> u64 {
         u64::MAX
     }

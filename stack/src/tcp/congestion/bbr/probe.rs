@@ -107,12 +107,7 @@ impl Unmade for Filled {
     };
 }
 
-impl Cycle {
-    /// See [`crate::tcp::congestion::CongestionControl::touch`].
-    pub(super) fn touch(&self) -> u64 {
-        u64::from(self.rounds_in_phase) ^ self.bandwidth_before
-    }
-}
+impl Cycle {}
 
 impl Bbr {
     /// StartProbeBW_DOWN.
