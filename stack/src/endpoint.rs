@@ -172,3 +172,35 @@ impl fmt::Debug for Waker {
         f.debug_tuple("Waker").field(&self.id).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crossbeam::queue::SegQueue;
+
+    use super::*;
+
+    struct Woken(SegQueue<u32>);
+
+    impl WakeTarget for Woken {
+        fn wake(&self, id: ConnectionId) {
+            self.0.push(id.index);
+        }
+    }
+
+    #[test]
+    fn neighbours_are_woken_each_for_itself() {
+        let woken = Arc::new(Woken(SegQueue::new()));
+        let mut wakers = Wakers::new(Arc::clone(&woken) as Arc<dyn WakeTarget>);
+        let all: Vec<Waker> =
+            (0..20).map(|index| wakers.make(ConnectionId { index, generation: 0 })).collect();
+        let wake_all = || {
+            all.iter().for_each(Waker::wake);
+            std::iter::from_fn(|| woken.0.pop()).collect::<Vec<u32>>()
+        };
+        assert_eq!(wake_all(), (0..20).collect::<Vec<u32>>());
+        assert_eq!(wake_all(), [0; 0], "merged until on_wake");
+        wakers.clear(7);
+        wakers.clear(8);
+        assert_eq!(wake_all(), [7, 8]);
+    }
+}
