@@ -51,7 +51,8 @@ pub trait Endpoint: SegmentSource + SegmentSink + Send {
     /// The handshake is complete.
     fn on_established(&mut self, now: Instant, established: &Established);
 
-    /// [`Waker::wake`] was called: another thread left something for this endpoint.
+    /// [`Waker::wake`] was called: another thread left something for this endpoint. It may be called for nothing, also
+    /// before `on_established`: by a waker of the connection that had this one's place before.
     fn on_wake(&mut self, _now: Instant) {}
 
     /// What shall be done with the connection.
@@ -170,5 +171,37 @@ impl Wakers {
 impl fmt::Debug for Waker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Waker").field(&self.id).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam::queue::SegQueue;
+
+    use super::*;
+
+    struct Woken(SegQueue<u32>);
+
+    impl WakeTarget for Woken {
+        fn wake(&self, id: ConnectionId) {
+            self.0.push(id.index);
+        }
+    }
+
+    #[test]
+    fn neighbours_are_woken_each_for_itself() {
+        let woken = Arc::new(Woken(SegQueue::new()));
+        let mut wakers = Wakers::new(Arc::clone(&woken) as Arc<dyn WakeTarget>);
+        let all: Vec<Waker> =
+            (0..20).map(|index| wakers.make(ConnectionId { index, generation: 0 })).collect();
+        let wake_all = || {
+            all.iter().for_each(Waker::wake);
+            std::iter::from_fn(|| woken.0.pop()).collect::<Vec<u32>>()
+        };
+        assert_eq!(wake_all(), (0..20).collect::<Vec<u32>>());
+        assert_eq!(wake_all(), [0; 0], "merged until on_wake");
+        wakers.clear(7);
+        wakers.clear(8);
+        assert_eq!(wake_all(), [7, 8]);
     }
 }

@@ -210,7 +210,7 @@ fn same_option(wanted: &TcpOption, found: &TcpOption, head: &Head) -> bool {
     match (wanted, found) {
         (TcpOption::Timestamps { val: wanted, .. }, TcpOption::Timestamps { val: found, .. }) => {
             let ticks = u64::from((found.wrapping_sub(*wanted) as i32).unsigned_abs());
-            ticks * head.timestamp_tick_us <= head.tolerance_us
+            ticks.saturating_mul(head.timestamp_tick_us) <= head.tolerance_us
         }
         _ => wanted == found,
     }

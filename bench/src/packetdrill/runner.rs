@@ -225,7 +225,7 @@ impl Run<'_> {
         let line = statement.line;
         let timed = statement.time != Time::Any;
         let limit = match timed {
-            true => Self::at(to + self.tolerance(to)).max(self.kernel.now),
+            true => Self::at(to.saturating_add(self.tolerance(to))).max(self.kernel.now),
             false => self.kernel.now + PATIENCE,
         };
         let mut pieces: Vec<(Sent, Segment)> = Vec::new();
@@ -253,7 +253,7 @@ impl Run<'_> {
         compare::check(spec, ecn, from, at, &actual, &mut conn.mapping, self.head)
             .map_err(|message| End::Failed { line, message })?;
         let tolerance = self.tolerance(to);
-        if timed && (at + tolerance < from || at > to + tolerance) {
+        if timed && (at.saturating_add(tolerance) < from || at > to.saturating_add(tolerance)) {
             let (due, at, tolerance) = (Seconds(from), Seconds(at), Seconds(tolerance));
             let message = format!("the packet left at {at}, expected at {due} (tolerance {tolerance})");
             return Err(End::Failed { line, message });

@@ -94,7 +94,8 @@ pub(super) struct Prediction {
 impl Prediction {
     /// Expects more of what `frame` was, which brought `segment`, in `packet`, to the connection `index`. Forgets
     /// everything if that is nothing that goes on like this, or if it is the first in a row for this connection: where
-    /// many send single segments by turns, what is learned of one would be of no use to the next.
+    /// many send single segments by turns, what is learned of one would be of no use to the next. (Of one that has the
+    /// place of the last it is learned at once, which does no harm.)
     pub(super) fn learn(&mut self, index: u32, frame: &[u8], packet: &Packet<'_>, segment: &Segment<'_>) {
         self.kind = None;
         if mem::replace(&mut self.index, index) != index {

@@ -222,6 +222,16 @@ impl RateReduction {
         self.allowance = send.saturating_sub(self.sent).max(least);
     }
 
+    /// Bytes in flight when the recovery began.
+    pub(crate) fn flight_at_start(&self) -> u64 {
+        self.flight_at_start
+    }
+
+    /// `bytes` may be sent whatever the arithmetic says.
+    pub(crate) fn allow(&mut self, bytes: u64) {
+        self.allowance = self.allowance.max(bytes);
+    }
+
     pub(crate) fn on_sent(&mut self, bytes: u64) {
         self.sent += bytes;
         self.allowance = self.allowance.saturating_sub(bytes);

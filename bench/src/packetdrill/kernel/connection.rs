@@ -235,6 +235,7 @@ impl Conn {
             && engine.next_timeout().is_some_and(|at| at <= now)
         {
             engine.on_timeout(now);
+            self.deferral.iter_mut().for_each(Deferral::on_timeout);
         }
     }
 

@@ -25,13 +25,14 @@ pub(super) struct Deferral {
     repetitions: u32,
     /// Repetitions that were due so far.
     due: u32,
-    answered: bool,
+    /// The timer has fired, and the SYN-ACK that it asks for has not been made yet.
+    repeats: bool,
     acknowledged: bool,
 }
 
 impl Deferral {
     pub(super) fn new(repetitions: u32) -> Self {
-        Deferral { repetitions, due: 0, answered: false, acknowledged: false }
+        Deferral { repetitions, due: 0, repeats: false, acknowledged: false }
     }
 
     /// An acknowledgement without data arrives. Says whether it is ignored.
@@ -40,9 +41,15 @@ impl Deferral {
         self.due < self.repetitions
     }
 
-    /// A SYN-ACK is due. Says whether it stays away: whoever has acknowledged one is asked again only at the end.
+    /// The retransmission timer has fired.
+    pub(super) fn on_timeout(&mut self) {
+        self.repeats = true;
+    }
+
+    /// A SYN-ACK is due. Says whether it stays away: whoever has acknowledged one is asked again only at the end. What
+    /// answers a SYN is no repetition.
     pub(super) fn withholds_answer(&mut self) -> bool {
-        if !core::mem::replace(&mut self.answered, true) {
+        if !core::mem::take(&mut self.repeats) {
             return false;
         }
         let last = self.due + 1 >= self.repetitions;
@@ -60,5 +67,18 @@ mod tests {
         assert_eq!([0, 1, 2, 3, 4, 7, 8].map(repetitions), [1, 1, 2, 2, 3, 3, 4]);
         assert_eq!(period(3), Duration::from_secs(7));
         assert_eq!(repetitions(u64::MAX), REPETITIONS_MAX);
+    }
+
+    #[test]
+    fn only_the_timer_brings_the_end_nearer() {
+        let mut deferral = Deferral::new(2);
+        assert!((0..10).all(|_| !deferral.withholds_answer()), "each SYN is answered");
+        assert!(deferral.ignores_acknowledgement());
+        deferral.on_timeout();
+        assert!(deferral.withholds_answer(), "who has acknowledged one is not asked again");
+        assert!(deferral.ignores_acknowledgement());
+        deferral.on_timeout();
+        assert!(!deferral.withholds_answer(), "but at the end");
+        assert!(!deferral.ignores_acknowledgement());
     }
 }

@@ -58,7 +58,7 @@ pub struct AckSample {
     pub app_limited: bool,
     /// Bytes acknowledged with an echoed congestion mark (ECE), zero without ECN.
     pub ce_marked: u64,
-    /// Whether the engine is repairing loss (fast recovery or after a timeout).
+    /// Whether fast recovery was under way when the acknowledgement came; not so after a timeout.
     pub in_recovery: bool,
 }
 

@@ -1,4 +1,5 @@
-//! Reno (RFC 5681): one segment more per round trip, half the window at a loss.
+//! Reno (RFC 5681): one segment more per round trip, half the window at a loss. Half of what is in flight, as equation 4 of
+//! section 3.1 has it, is about the same, for the window does not grow while it is not used.
 //!
 //! No connection of ours uses it by itself: it is what DCTCP grows by, and what other stacks are compared with in.
 

@@ -86,7 +86,7 @@ impl Connection {
         }
         let newly_acked = (self.una - una_before).saturating_sub(known);
         let ce_marked = self.note_congestion_echo(now, header, newly_acked);
-        let was_recovering = self.recovery != Recovery::Open;
+        let was_recovering = self.recovery == Recovery::Fast;
         self.advance_recovery(now);
         self.report_ack(
             now,
@@ -106,7 +106,7 @@ impl Connection {
     }
 
     /// Without SACK a duplicate acknowledgement tells that some segment has left the network: in recovery another may
-    /// follow (RFC 6582 section 3.2, step 3; counted as RFC 9937 section 6 counts it).
+    /// follow (RFC 5681 section 3.2, step 4; counted as RFC 9937 section 6 counts it).
     #[cold]
     pub(super) fn replace_departed(&mut self) {
         if self.sack || self.recovery != Recovery::Fast {
@@ -171,6 +171,8 @@ impl Connection {
             self.rare_count().dsacks_received += 1;
             self.rack.on_dsack(self.una, self.next);
         }
+        // Without SACK the retransmission may have filled a gap before originals that came long ago.
+        delivery.was_not_lost &= self.sack || delivery.newest_retransmitted.is_none();
         delivery
     }
 
@@ -339,14 +341,20 @@ impl Connection {
             round_start,
             app_limited,
             ce_marked: report.ce_marked,
-            in_recovery: report.was_recovering && self.recovery != Recovery::Timeout,
+            in_recovery: report.was_recovering,
         });
         if self.recovery == Recovery::Fast {
             let target = self.congestion.window();
             let segment_size = self.segment_size() as u64;
             let safe = report.advanced && report.newly_lost == 0;
             let delivered = report.newly_delivered.saturating_sub(report.departed);
-            self.rare_mut().reduction.on_ack(delivered, pipe, target, segment_size, safe);
+            // RFC 6582 section 3.2, step 3: a partial acknowledgement has the next hole filled at once.
+            let fills_hole = !self.sack && report.advanced && report.newly_lost > 0;
+            let reduction = &mut self.rare_mut().reduction;
+            reduction.on_ack(delivered, pipe, target, segment_size, safe);
+            if fills_hole {
+                reduction.allow(segment_size);
+            }
         }
     }
 }

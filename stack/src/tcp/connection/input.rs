@@ -1,6 +1,6 @@
 //! A segment arrives (RFC 9293 section 3.10.7.4).
 
-use super::Connection;
+use super::{Connection, Recovery};
 use crate::tcp::config::CloseReason;
 use crate::tcp::segment::{Header, Segment};
 use crate::tcp::source::SegmentSink;
@@ -237,7 +237,10 @@ impl Connection {
             && segment.payload.is_empty()
             && !segment.header.flags.fin
             && ack + window == self.window_edge;
-        if duplicate {
+        // No more can have left than was out, whatever the peer repeats (RFC 5681 section 3.2, step 4).
+        let all_left = self.recovery == Recovery::Fast
+            && self.departed_by_duplicates() >= self.rare_mut().reduction.flight_at_start();
+        if duplicate && !all_left {
             self.duplicate_acks += 1;
             self.replace_departed();
         }

@@ -28,11 +28,11 @@ struct Transfer {
 /// Sum of the lengths of `[{..., 100}, {..., 200}]`.
 fn vector_length(list: &Expression) -> Result<u64, Stop> {
     let Expression::List(items) = list else { return Err(unknown(list)) };
-    let mut total = 0;
+    let mut total = 0u64;
     for item in items {
         let Expression::Structure(parts) = item else { return Err(unknown(item)) };
         let length = parts.get(1).and_then(Expression::value).ok_or_else(|| unknown(item))?;
-        total += u64::try_from(length).unwrap_or(0);
+        total = total.saturating_add(u64::try_from(length).unwrap_or(0));
     }
     Ok(total)
 }
@@ -44,10 +44,11 @@ fn vector_cuts(list: &Expression) -> Vec<u64> {
         Expression::Structure(parts) => parts.get(1).and_then(Expression::value).unwrap_or(0),
         _ => 0,
     };
-    let mut end = 0;
+    let mut end = 0u64;
     let mut cuts = Vec::new();
     for pieces in items.chunks(PIECES_MAX) {
-        end += pieces.iter().map(|item| u64::try_from(length(item)).unwrap_or(0)).sum::<u64>();
+        let lengths = pieces.iter().map(|item| u64::try_from(length(item)).unwrap_or(0));
+        end = lengths.fold(end, u64::saturating_add);
         cuts.push(end);
     }
     cuts
