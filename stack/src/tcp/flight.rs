@@ -438,4 +438,4 @@ impl Held {
 
 #[cfg(test)]
 #[path = "flight_tests.rs"]
-mod tests;
+pub(super) mod tests;

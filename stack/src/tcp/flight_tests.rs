@@ -4,7 +4,8 @@ use outrider_drivers::time::Instant;
 
 use super::{Flight, Held, SentSegment};
 
-fn segment(offset: u64, length: u32) -> SentSegment {
+/// One that was sent once, with payload alone.
+pub(in crate::tcp) fn segment(offset: u64, length: u32) -> SentSegment {
     SentSegment {
         offset,
         length,

@@ -136,21 +136,10 @@ impl RateSampler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tcp::flight;
 
     fn segment(offset: u64, length: u32, sent_at: Instant, stamp: SendStamp) -> SentSegment {
-        SentSegment {
-            offset,
-            length,
-            control: false,
-            sacked: false,
-            lost: false,
-            urgent: false,
-            push: false,
-            transmissions: 1,
-            sent_at,
-            first_sent_at: sent_at,
-            stamp,
-        }
+        SentSegment { sent_at, first_sent_at: sent_at, stamp, ..flight::tests::segment(offset, length) }
     }
 
     /// A sample is the same wherever the counters of the connection are, also where their low bits begin anew.

@@ -93,30 +93,8 @@ impl CongestionControl for Dctcp {
 
 #[cfg(test)]
 mod tests {
-    use core::time::Duration;
-
+    use super::super::reno::tests::ack;
     use super::*;
-
-    fn ack(dctcp: &mut Dctcp, bytes: u64, marked: u64, round_start: bool) {
-        dctcp.on_sent(Instant::ZERO, 0, dctcp.window());
-        dctcp.on_ack(&AckSample {
-            now: Instant::ZERO,
-            newly_delivered: bytes,
-            newly_acked: bytes,
-            newly_lost: 0,
-            rtt: None,
-            rtt_min: None,
-            smoothed_rtt: Some(Duration::from_micros(100)),
-            pipe_before: dctcp.window(),
-            pipe: dctcp.window(),
-            rate: None,
-            delivered: bytes,
-            round_start,
-            app_limited: false,
-            ce_marked: marked,
-            in_recovery: false,
-        });
-    }
 
     #[test]
     fn few_marks_cost_little_and_many_cost_half() {

@@ -160,12 +160,18 @@ impl CongestionControl for Reno {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn ack(reno: &mut Reno, bytes: u64, round_start: bool) {
-        reno.on_sent(Instant::ZERO, 0, reno.window());
-        reno.on_ack(&AckSample {
+    /// Bytes arrive of which so many were marked, while the window is full.
+    pub(in crate::tcp::congestion) fn ack(
+        controller: &mut dyn CongestionControl,
+        bytes: u64,
+        marked: u64,
+        round_start: bool,
+    ) {
+        controller.on_sent(Instant::ZERO, 0, controller.window());
+        controller.on_ack(&AckSample {
             now: Instant::ZERO,
             newly_delivered: bytes,
             newly_acked: bytes,
@@ -173,13 +179,13 @@ mod tests {
             rtt: None,
             rtt_min: None,
             smoothed_rtt: Some(Duration::from_millis(10)),
-            pipe_before: reno.window(),
-            pipe: reno.window(),
+            pipe_before: controller.window(),
+            pipe: controller.window(),
             rate: None,
             delivered: bytes,
             round_start,
             app_limited: false,
-            ce_marked: 0,
+            ce_marked: marked,
             in_recovery: false,
         });
     }
@@ -187,14 +193,14 @@ mod tests {
     #[test]
     fn slow_start_doubles_a_loss_halves_and_avoidance_adds_one_segment_a_round() {
         let mut reno = Reno::new(1000, 10);
-        (0..10).for_each(|_| ack(&mut reno, 1000, false));
+        (0..10).for_each(|_| ack(&mut reno, 1000, 0, false));
         assert_eq!(reno.window(), 20_000, "every acknowledged byte counts");
         reno.on_event(Instant::ZERO, CongestionEvent::Loss, 20_000);
         assert_eq!((reno.window(), reno.slow_start_threshold()), (10_000, 10_000));
-        ack(&mut reno, 1000, false);
+        ack(&mut reno, 1000, 0, false);
         assert_eq!(reno.window(), 10_000, "recovery does not grow it");
         reno.on_event(Instant::ZERO, CongestionEvent::RecoveryEnd, 0);
-        (0..10).for_each(|_| ack(&mut reno, 1000, false));
+        (0..10).for_each(|_| ack(&mut reno, 1000, 0, false));
         assert_eq!(reno.window(), 11_000);
     }
 
