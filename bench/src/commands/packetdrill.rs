@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// How far packets and calls may be off their times, microseconds, in scripts that do not say it themselves
-    #[arg(long, alias = "tolerance_usecs", value_name = "N", default_value_t = 4000)]
+    #[arg(long, alias = "tolerance_usecs", value_name = "N", default_value_t = packetdrill::TOLERANCE_US_DEFAULT)]
     tolerance_usecs: u64,
 }
 

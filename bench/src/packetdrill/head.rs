@@ -20,11 +20,14 @@ pub(crate) struct Head {
     ipv6: bool,
 }
 
-impl Default for Head {
-    /// The defaults of the public tool.
-    fn default() -> Self {
+/// How far times may be off where nobody says it, as in the public tool.
+pub(crate) const TOLERANCE_US_DEFAULT: u64 = 4000;
+
+impl Head {
+    /// The defaults of the public tool, but for one that may be given to it.
+    fn new(tolerance_us: u64) -> Self {
         Head {
-            tolerance_us: 4000,
+            tolerance_us,
             tolerance_percent: 12.5,
             timestamp_tick_us: 0,
             strict_segments: false,
@@ -74,7 +77,7 @@ impl Head {
         options: &[HeadOption],
         tolerance_us: u64,
     ) -> Result<Result<Head, (usize, String)>, SyntaxError> {
-        let mut head = Head { tolerance_us, ..Head::default() };
+        let mut head = Head::new(tolerance_us);
         for option in options {
             let value = option.value.as_deref();
             let text = value.unwrap_or("").trim_matches('"');

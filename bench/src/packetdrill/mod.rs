@@ -23,6 +23,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use head::Head;
+pub(crate) use head::TOLERANCE_US_DEFAULT;
 
 /// How a script ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use super::Outcome;
 
 /// With the tolerance of the public tool.
 fn run_text(text: &str) -> Outcome {
-    super::run_text(text, 4000)
+    super::run_text(text, super::TOLERANCE_US_DEFAULT)
 }
 
 /// A small generator (xorshift).
@@ -131,7 +131,7 @@ fn a_path_too_small_for_any_segment_is_taken_as_the_smallest() {
 fn the_tolerance_given_holds_where_the_script_has_none() {
     let script = "0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3\n+0 listen(3, 1) = 0\n\
         +0 < S 0:0(0) win 1000 <mss 1000>\n+.01 > S. 0:0(0) ack 1 <...>\n";
-    assert!(matches!(super::run_text(script, 4000), Outcome::Failed { line: 4, .. }));
+    assert!(matches!(super::run_text(script, super::TOLERANCE_US_DEFAULT), Outcome::Failed { line: 4, .. }));
     assert_eq!(super::run_text(script, 20_000), Outcome::Passed);
     let own = format!("--tolerance_usecs=5000\n{script}");
     assert!(matches!(super::run_text(&own, 20_000), Outcome::Failed { line: 5, .. }));

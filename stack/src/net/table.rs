@@ -205,8 +205,13 @@ impl Table {
         self.chunks.get_mut(index as usize / CHUNK)?.get_mut(index as usize % CHUNK)
     }
 
+    /// The place of `index`, looked up without a look into it.
+    fn peek_place(&self, index: u32) -> Option<&Option<Entry>> {
+        self.chunks.get(index as usize / CHUNK)?.get(index as usize % CHUNK)
+    }
+
     pub(super) fn get(&self, index: u32) -> Option<&Entry> {
-        self.chunks.get(index as usize / CHUNK)?.get(index as usize % CHUNK)?.as_ref()
+        self.peek_place(index)?.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Entry> {
@@ -276,9 +281,7 @@ impl Table {
 
     /// Asks for a connection that is about to receive, or to send, and so need more of it: see [`cache`].
     pub(super) fn prefetch(&self, index: u32, sends: bool) {
-        if let Some(place) =
-            self.chunks.get(index as usize / CHUNK).and_then(|chunk| chunk.get(index as usize % CHUNK))
-        {
+        if let Some(place) = self.peek_place(index) {
             cache::prefetch_part(place, 0, if sends { size_of_val(place) } else { RECEIVER_BYTES });
         }
     }

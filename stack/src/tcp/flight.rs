@@ -159,7 +159,7 @@ impl Flight {
         self.delivered_end
     }
 
-    /// Asks for what a segment or two in flight need: see [`cache`].
+    /// Asks for what a lone segment in flight needs: see [`cache`].
     pub(crate) fn prefetch(&self) {
         if let Some(held) = &self.held {
             cache::prefetch(&**held);

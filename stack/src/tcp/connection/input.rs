@@ -237,10 +237,13 @@ impl Connection {
             && segment.payload.is_empty()
             && !segment.header.flags.fin
             && ack + window == self.window_edge;
+        if !duplicate {
+            return;
+        }
         // No more can have left than was out, whatever the peer repeats (RFC 5681 section 3.2, step 4).
         let all_left = self.recovery == Recovery::Fast
             && self.departed_by_duplicates() >= self.rare_mut().reduction.flight_at_start();
-        if duplicate && !all_left {
+        if !all_left {
             self.duplicate_acks += 1;
             self.replace_departed();
         }

@@ -107,8 +107,6 @@ impl Unmade for Filled {
     };
 }
 
-impl Cycle {}
-
 impl Bbr {
     /// StartProbeBW_DOWN.
     pub(super) fn start_down(&mut self, now: Instant, delivered: u64) {
